@@ -1,0 +1,3 @@
+//! Who may do what: the policy, tokens, the NATS auth callout and the end of connections whose rights were taken away.
+
+pub mod policy;

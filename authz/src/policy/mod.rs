@@ -1,0 +1,11 @@
+//! Who may do what: pure, a fold of the log's policy events and decisions on it. No I/O in here.
+
+mod decide;
+mod permission;
+mod permissions;
+mod view;
+
+pub use decide::{Denied, may, may_in_tenant, readable, visible};
+pub use permission::{Permission, ROOM_ROLES, TENANT_ROLES, room_role, tenant_role};
+pub use permissions::{MAX_LISTED_ROOMS, SubjectPermissions, subject_permissions};
+pub use view::{Change, Effect, Membership, Room, View};

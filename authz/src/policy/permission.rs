@@ -1,0 +1,94 @@
+use std::fmt;
+
+/// Something a principal may be allowed to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Permission {
+    /// Make rooms in the tenant.
+    RoomCreate,
+    /// Receive a room's events and read its history.
+    RoomRead,
+    /// Send messages, commands and replies to a room.
+    RoomSend,
+    /// Change a room's settings and give or take any of its roles.
+    RoomManage,
+    /// Add members with a role below moderator.
+    MemberInvite,
+    /// Remove members whose role is below moderator.
+    MemberRemove,
+    /// Give and take tenant roles; manage every room's members (reading needs a membership all the same).
+    TenantAdmin,
+    /// Read the audit trail.
+    TenantAudit,
+}
+
+use Permission::{MemberInvite, MemberRemove, RoomCreate, RoomManage, RoomRead, RoomSend, TenantAdmin, TenantAudit};
+
+/// The built-in roles in a tenant. A user whom no event names is a `member`.
+pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
+    (
+        "admin",
+        &[
+            RoomCreate,
+            RoomManage,
+            MemberInvite,
+            MemberRemove,
+            TenantAdmin,
+            TenantAudit,
+        ],
+    ),
+    ("auditor", &[TenantAudit]),
+    ("member", &[RoomCreate]),
+    ("guest", &[]),
+    ("device", &[]),
+];
+
+/// The built-in roles in a room.
+pub const ROOM_ROLES: &[(&str, &[Permission])] = &[
+    ("owner", &[RoomRead, RoomSend, RoomManage, MemberInvite, MemberRemove]),
+    ("moderator", &[RoomRead, RoomSend, MemberInvite, MemberRemove]),
+    ("member", &[RoomRead, RoomSend]),
+    ("reader", &[RoomRead]),
+    ("device", &[RoomRead, RoomSend]),
+];
+
+/// The permissions of a role in a tenant; `None` if there is no such role.
+#[must_use]
+pub fn tenant_role(name: &str) -> Option<&'static [Permission]> {
+    find(TENANT_ROLES, name)
+}
+
+/// The permissions of a role in a room; `None` if there is no such role.
+#[must_use]
+pub fn room_role(name: &str) -> Option<&'static [Permission]> {
+    find(ROOM_ROLES, name)
+}
+
+impl Permission {
+    /// The verb that problems and docs show.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RoomCreate => "room.create",
+            RoomRead => "room.read",
+            RoomSend => "room.send",
+            RoomManage => "room.manage",
+            MemberInvite => "member.invite",
+            MemberRemove => "member.remove",
+            TenantAdmin => "tenant.admin",
+            TenantAudit => "tenant.audit",
+        }
+    }
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn find(roles: &'static [(&str, &[Permission])], name: &str) -> Option<&'static [Permission]> {
+    roles
+        .iter()
+        .find(|(role, _)| *role == name)
+        .map(|(_, permissions)| *permissions)
+}

@@ -1,0 +1,166 @@
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Id, Seq};
+
+/// What happened. The names are those of the `kind` field and of the last token of `chat.in.…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A message.
+    Msg,
+    /// A command to a device.
+    Command,
+    /// A device's answer to a command.
+    Reply,
+    /// A room was made or changed: body [`RoomBody`].
+    Room,
+    /// A membership was given, changed or taken away: body [`MemberBody`].
+    Member,
+    /// A user's role in the tenant: body [`UserBody`].
+    User,
+}
+
+/// What a room is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RoomKind {
+    /// Many speak, many read.
+    #[default]
+    Group,
+}
+
+/// Body of a [`Kind::Room`] event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoomBody {
+    /// What the room is for.
+    #[serde(default)]
+    pub kind: RoomKind,
+    /// Any Unicode, at most 256 bytes; none means the id is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// Body of a [`Kind::Member`] event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberBody {
+    /// Whose membership.
+    pub user: Id,
+    /// The role in the room; `null` takes the membership away.
+    #[serde(default)]
+    pub role: Option<Id>,
+    /// The first sequence this member may see. The writer fills it in: what was said before someone
+    /// joined stays unseen unless the request asks for `0` (everything).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible_from: Option<Seq>,
+}
+
+/// Body of a [`Kind::User`] event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserBody {
+    /// Whose role.
+    pub user: Id,
+    /// The role in the tenant; `null` gives back the default, `member`.
+    #[serde(default)]
+    pub role: Option<Id>,
+}
+
+/// One event as it stands in the log: a single line of JSON, complete when it is written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    /// Version of this format: 1.
+    pub v: u8,
+    /// Stream sequence of the frame `<< 10 |` index in the frame; grows along the log, fits 2^53.
+    pub seq: Seq,
+    /// The how-many-eth event of its room, from 1, without gaps.
+    pub n: u64,
+    /// `seq` of the room's event before, 0 for the first.
+    pub prev: Seq,
+    /// UUIDv7, given by the writer.
+    pub id: String,
+    /// The tenant.
+    pub tenant: Id,
+    /// The room; [`TENANT_ROOM`](super::TENANT_ROOM) for what concerns the whole tenant.
+    pub room: Id,
+    /// The authenticated sender, never a claim of the payload.
+    pub from: Id,
+    /// What happened.
+    pub kind: Kind,
+    /// RFC 3339, UTC, milliseconds: the writer's log time.
+    pub at: String,
+    /// The sender's own idempotency key, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// `id` of the message this one answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
+    /// The body, passed through unparsed.
+    pub body: Box<RawValue>,
+}
+
+/// An event together with the exact bytes that stand in the log, which every transport hands on.
+#[derive(Debug, Clone)]
+pub struct EventLine {
+    /// The parsed event.
+    pub event: Event,
+    /// Its bytes in the log, without the newline.
+    pub bytes: Bytes,
+}
+
+impl Kind {
+    /// The token in subjects and the value in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Msg => "msg",
+            Self::Command => "command",
+            Self::Reply => "reply",
+            Self::Room => "room",
+            Self::Member => "member",
+            Self::User => "user",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Msg,
+            Self::Command,
+            Self::Reply,
+            Self::Room,
+            Self::Member,
+            Self::User,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+    }
+
+    /// Whether the event says who may do what; such events change the policy view.
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        matches!(self, Self::Room | Self::Member | Self::User)
+    }
+}
+
+impl Event {
+    /// The user whose membership or role this event changes, if it is such an event.
+    #[must_use]
+    pub fn concerns(&self) -> Option<Id> {
+        match self.kind {
+            Kind::Member => serde_json::from_str::<MemberBody>(self.body.get())
+                .ok()
+                .map(|body| body.user),
+            Kind::User => serde_json::from_str::<UserBody>(self.body.get())
+                .ok()
+                .map(|body| body.user),
+            _ => None,
+        }
+    }
+}

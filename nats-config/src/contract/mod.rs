@@ -1,0 +1,21 @@
+//! The contract between workers and clients. Nothing in here does I/O.
+
+mod body;
+mod bundle;
+mod event;
+mod frame;
+mod id;
+mod problem;
+mod receipt;
+mod request;
+mod subject;
+
+pub use body::{body_from_bytes, compact};
+pub use bundle::{Outcome, read_bundle, read_outcomes, write_bundle_line, write_outcome};
+pub use event::{Event, EventLine, Kind, MemberBody, RoomBody, RoomKind, UserBody};
+pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
+pub use id::{Id, InvalidId, MAX_ID_BYTES};
+pub use problem::{Problem, ProblemCode};
+pub use receipt::{Durability, Receipt};
+pub use request::{MAX_KEY_BYTES, Principal, Request, RequestError, SendPayload};
+pub use subject::{ApiCall, InboundSubject, Seq, Subjects, TENANT_ROOM};

@@ -1,0 +1,198 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The stable `code` of a problem. Clients match this, never the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ProblemCode {
+    /// The request does not have the right form.
+    InvalidRequest,
+    /// The cursor is not one of ours.
+    InvalidCursor,
+    /// The cursor was made for another selection of rooms.
+    CursorFilterMismatch,
+    /// No token was given.
+    TokenMissing,
+    /// The token cannot be accepted.
+    TokenInvalid,
+    /// The token is past its `exp`.
+    TokenExpired,
+    /// A permission is missing; the detail names it.
+    Forbidden,
+    /// It does not exist, or the caller may not see it.
+    NotFound,
+    /// The path exists, the method does not.
+    MethodNotAllowed,
+    /// It exists already.
+    Conflict,
+    /// The cursor is from another epoch of the log.
+    EpochChanged,
+    /// `if_last` is not the room's last event.
+    SequenceConflict,
+    /// Larger than a limit; the detail names it.
+    TooLarge,
+    /// A body of a media type that is not read here.
+    UnsupportedMediaType,
+    /// The key was used for another body.
+    IdempotencyMismatch,
+    /// A limit on rates or counts; the detail names it.
+    RateLimited,
+    /// A fault of ours.
+    Internal,
+    /// A queue is full.
+    Overloaded,
+    /// NATS or the writer did not answer in time; nothing is known to have happened.
+    BrokerUnavailable,
+    /// The append may or may not have happened: ask again with the same key.
+    OutcomeUnknown,
+    /// The archive is behind or down.
+    StoreLagging,
+    /// The log is nearly full.
+    LogFull,
+}
+
+/// An error as every door tells it: RFC 9457 `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `urn:natterjack:problem:{code}`
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The code in words.
+    pub title: String,
+    /// The HTTP status, also where the answer goes over NATS.
+    pub status: u16,
+    /// What clients match.
+    pub code: ProblemCode,
+    /// What is wrong here and what to do. Never a secret, a token or a message body.
+    pub detail: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// When to try again, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// Names the request in the logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl ProblemCode {
+    /// The HTTP status that goes with the code.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::InvalidRequest | Self::InvalidCursor | Self::CursorFilterMismatch => 400,
+            Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Conflict => 409,
+            Self::EpochChanged => 410,
+            Self::SequenceConflict => 412,
+            Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::IdempotencyMismatch => 422,
+            Self::RateLimited => 429,
+            Self::Internal => 500,
+            Self::Overloaded | Self::BrokerUnavailable | Self::OutcomeUnknown | Self::StoreLagging | Self::LogFull => {
+                503
+            }
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        matches!(self.status(), 429 | 503)
+    }
+
+    /// The code as it is written in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid-request",
+            Self::InvalidCursor => "invalid-cursor",
+            Self::CursorFilterMismatch => "cursor-filter-mismatch",
+            Self::TokenMissing => "token-missing",
+            Self::TokenInvalid => "token-invalid",
+            Self::TokenExpired => "token-expired",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not-found",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::Conflict => "conflict",
+            Self::EpochChanged => "epoch-changed",
+            Self::SequenceConflict => "sequence-conflict",
+            Self::TooLarge => "too-large",
+            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::IdempotencyMismatch => "idempotency-mismatch",
+            Self::RateLimited => "rate-limited",
+            Self::Internal => "internal",
+            Self::Overloaded => "overloaded",
+            Self::BrokerUnavailable => "broker-unavailable",
+            Self::OutcomeUnknown => "outcome-unknown",
+            Self::StoreLagging => "store-lagging",
+            Self::LogFull => "log-full",
+        }
+    }
+}
+
+impl Problem {
+    /// A problem with a detail for a person: what is wrong and what to do.
+    #[must_use]
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:natterjack:problem:{}", code.as_str()),
+            title: code.as_str().replace('-', " "),
+            status: code.status(),
+            code,
+            detail: detail.into(),
+            retryable: code.retryable(),
+            retry_after_ms: code.retryable().then_some(1000),
+            request_id: None,
+        }
+    }
+
+    /// `invalid-request`.
+    #[must_use]
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::InvalidRequest, detail)
+    }
+
+    /// `not-found` for a room, in the one wording that does not tell whether it exists.
+    #[must_use]
+    pub fn no_such_room() -> Self {
+        Self::new(
+            ProblemCode::NotFound,
+            "there is no such room, or you are no member of it",
+        )
+    }
+
+    /// As JSON bytes.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_in_json_is_the_code_in_words() {
+        let problem = Problem::new(ProblemCode::IdempotencyMismatch, "x");
+        let json: serde_json::Value = serde_json::from_slice(&problem.to_json()).unwrap();
+        assert_eq!(json["code"], problem.code.as_str());
+        assert_eq!(json["status"], 422);
+        assert_eq!(serde_json::from_value::<Problem>(json).unwrap(), problem);
+    }
+}

@@ -1,0 +1,30 @@
+use serde::{Deserialize, Serialize};
+
+use super::Seq;
+
+/// How safe an event is when its receipt is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// On the log, flushed to disk.
+    Log,
+    /// In the archive too.
+    Db,
+}
+
+/// What the sender gets, after the append and never before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The event's id.
+    pub id: String,
+    /// The event's place in the log.
+    pub seq: Seq,
+    /// The event's number in its room.
+    pub n: u64,
+    /// When, in log time.
+    pub at: String,
+    /// How safe it is.
+    pub durability: Durability,
+    /// Whether this repeats the receipt of an earlier request with the same key.
+    pub duplicate: bool,
+}

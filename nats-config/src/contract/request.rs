@@ -1,0 +1,157 @@
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Id, Kind, Seq, body_from_bytes, compact};
+
+/// The longest idempotency key, in bytes.
+pub const MAX_KEY_BYTES: usize = 128;
+
+/// Who asks, as the door authenticated them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Principal {
+    /// The tenant.
+    pub tenant: Id,
+    /// The user.
+    pub user: Id,
+}
+
+/// What a client sends to a room: all but `body` is optional.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendPayload {
+    /// Idempotency key: 1 to 128 bytes without control characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The body, any JSON.
+    pub body: Box<RawValue>,
+    /// `id` of the message this one answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
+    /// Send only if this is still the room's last event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_last: Option<Seq>,
+}
+
+/// A request to append one event, as the writer decides it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Who asks.
+    pub principal: Principal,
+    /// Where.
+    pub room: Id,
+    /// What for.
+    pub kind: Kind,
+    /// With what.
+    pub payload: SendPayload,
+}
+
+/// A payload that cannot be a request.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Nothing was sent.
+    #[error("the payload is empty; send text, or JSON such as {{\"body\":{{\"text\":\"hello\"}}}}")]
+    Empty,
+    /// The JSON has `body` but is wrong elsewhere.
+    #[error("the request is not valid: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The key is empty, too long or holds control characters.
+    #[error("`key` must be 1 to {MAX_KEY_BYTES} bytes without control characters")]
+    Key,
+    /// `reply_to` is too long or holds control characters.
+    #[error("`reply_to` must be the id of a message: 1 to {MAX_KEY_BYTES} bytes without control characters")]
+    ReplyTo,
+}
+
+impl SendPayload {
+    /// A payload with nothing but a body.
+    #[must_use]
+    pub fn of_body(body: Box<RawValue>) -> Self {
+        Self {
+            key: None,
+            body,
+            reply_to: None,
+            if_last: None,
+        }
+    }
+
+    /// Reads JSON that must be a request object with `body`.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, RequestError> {
+        let mut payload: Self = serde_json::from_slice(bytes)?;
+        payload.body = compact(payload.body);
+        payload.check()
+    }
+
+    /// Reads what a native client or a device sends: a request object, or else the body itself
+    /// (JSON object, text, or bytes).
+    pub fn from_native(bytes: &[u8]) -> Result<Self, RequestError> {
+        #[derive(Deserialize)]
+        struct Probe<'a> {
+            #[serde(borrow)]
+            body: Option<&'a RawValue>,
+        }
+        if bytes.is_empty() {
+            return Err(RequestError::Empty);
+        }
+        match serde_json::from_slice::<Probe<'_>>(bytes) {
+            Ok(Probe { body: Some(_) }) => Self::from_json(bytes),
+            _ => Ok(Self::of_body(body_from_bytes(bytes))),
+        }
+    }
+
+    fn check(self) -> Result<Self, RequestError> {
+        if self.key.as_deref().is_some_and(|key| !is_plain(key)) {
+            return Err(RequestError::Key);
+        }
+        if self.reply_to.as_deref().is_some_and(|id| !is_plain(id)) {
+            return Err(RequestError::ReplyTo);
+        }
+        Ok(self)
+    }
+
+    /// The same payload with the key given elsewhere (a header, a path).
+    pub fn with_key(mut self, key: String) -> Result<Self, RequestError> {
+        self.key = Some(key);
+        self.check()
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    (1..=MAX_KEY_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_native_payload_is_a_request_or_the_body_itself() {
+        let body = |bytes: &[u8]| SendPayload::from_native(bytes).unwrap().body.get().to_owned();
+        assert_eq!(body(br#"{"body":{"text":"hi"}}"#), r#"{"text":"hi"}"#);
+        assert_eq!(body(br#"{"temp": 21}"#), r#"{"temp":21}"#);
+        assert_eq!(body(b"21"), r#"{"text":"21"}"#);
+        assert_eq!(body(b"two\nlines"), r#"{"text":"two\nlines"}"#);
+        assert_eq!(
+            body(&[0xff, 0]),
+            r#"{"content_type":"application/octet-stream","base64":"/wA="}"#
+        );
+        assert!(matches!(SendPayload::from_native(b""), Err(RequestError::Empty)));
+    }
+
+    #[test]
+    fn a_request_with_a_wrong_field_is_refused_and_not_sent_as_text() {
+        for bad in [
+            r#"{"body":{},"from":"alice"}"#,
+            r#"{"body":{},"key":""}"#,
+            r#"{"body":{},"key":"a\nb"}"#,
+            r#"{"body":{},"if_last":"x"}"#,
+        ] {
+            assert!(SendPayload::from_native(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_never_breaks_the_line() {
+        let payload = SendPayload::from_json(b"{\"body\":{ \"a\" :\n [1 , 2],\r\n\"b\":\" x\\n \"}}").unwrap();
+        assert_eq!(payload.body.get(), r#"{"a":[1,2],"b":" x\n "}"#);
+    }
+}

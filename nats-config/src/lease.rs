@@ -1,0 +1,169 @@
+//! A lease in a key-value bucket: at most one worker holds it at a time, and knows by its own clock until when.
+//!
+//! A lease only decides who tries. What must never happen twice is fenced elsewhere (the log's expected sequence, the
+//! archive's watermark).
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, kv, stream::StorageType};
+use tokio::time::Instant;
+
+use crate::contract::Subjects;
+
+/// How long a lease lives without being renewed.
+pub const TTL: Duration = Duration::from_secs(3);
+/// How often the holder renews it.
+pub const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// How much earlier than the server the holder stops trusting its lease, for what the request took on its way.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// The bucket of all leases.
+#[derive(Clone)]
+pub struct Leases {
+    bucket: kv::Store,
+}
+
+/// A lease that this worker holds, as long as [`Lease::is_valid`] says so.
+pub struct Lease {
+    bucket: kv::Store,
+    key: String,
+    value: bytes::Bytes,
+    revision: u64,
+    valid_until: Instant,
+}
+
+/// The bucket cannot be reached; try again.
+#[derive(Debug, thiserror::Error)]
+#[error("lease {key}: {reason}")]
+pub struct LeaseError {
+    key: String,
+    reason: String,
+}
+
+impl Leases {
+    /// Opens the bucket, making it when it is missing.
+    pub async fn open(client: &async_nats::Client, subjects: &Subjects, replicas: usize) -> Result<Self, LeaseError> {
+        let jetstream = jetstream::new(client.clone());
+        let name = subjects.lease_bucket();
+        let fail = |reason: String| LeaseError {
+            key: name.clone(),
+            reason,
+        };
+        if let Ok(bucket) = jetstream.get_key_value(&name).await {
+            return Ok(Self { bucket });
+        }
+        let config = kv::Config {
+            bucket: name.clone(),
+            description: "who is working: one key a lease".to_owned(),
+            history: 1,
+            max_age: TTL,
+            storage: StorageType::Memory,
+            num_replicas: replicas,
+            ..kv::Config::default()
+        };
+        let bucket = jetstream
+            .create_key_value(config)
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+        Ok(Self { bucket })
+    }
+
+    /// Opens the bucket that another worker makes; an error if it is not there yet.
+    pub async fn join(client: &async_nats::Client, subjects: &Subjects) -> Result<Self, LeaseError> {
+        let name = subjects.lease_bucket();
+        let bucket = jetstream::new(client.clone())
+            .get_key_value(&name)
+            .await
+            .map_err(|error| LeaseError {
+                key: name,
+                reason: error.to_string(),
+            })?;
+        Ok(Self { bucket })
+    }
+
+    /// Takes the lease if nobody holds it.
+    pub async fn try_take(&self, key: &str, holder: &str) -> Result<Option<Lease>, LeaseError> {
+        let asked = Instant::now();
+        let value = bytes::Bytes::copy_from_slice(holder.as_bytes());
+        match self.bucket.create(key, value.clone()).await {
+            Ok(revision) => Ok(Some(Lease {
+                bucket: self.bucket.clone(),
+                key: key.to_owned(),
+                value,
+                revision,
+                valid_until: asked + TTL - MARGIN,
+            })),
+            Err(error) if error.kind() == kv::CreateErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(LeaseError {
+                key: key.to_owned(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Waits until the lease is free, then holds it.
+    pub async fn take(&self, key: &str, holder: &str) -> Lease {
+        loop {
+            match self.try_take(key, holder).await {
+                Ok(Some(lease)) => return lease,
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "waiting for the lease"),
+            }
+            tokio::time::sleep(RENEW_EVERY / 4).await;
+        }
+    }
+
+    /// Who holds leases whose key starts with `prefix`: the rest of each key.
+    pub async fn holders(&self, prefix: &str) -> Result<Vec<String>, LeaseError> {
+        use futures_util::TryStreamExt;
+        let fail = |reason: String| LeaseError {
+            key: prefix.to_owned(),
+            reason,
+        };
+        let keys = self.bucket.keys().await.map_err(|error| fail(error.to_string()))?;
+        let keys: Vec<String> = keys.try_collect().await.map_err(|error| fail(error.to_string()))?;
+        Ok(keys
+            .iter()
+            .filter_map(|key| key.strip_prefix(prefix))
+            .map(str::to_owned)
+            .collect())
+    }
+}
+
+impl Lease {
+    /// Whether this worker surely still holds it, by its own monotonic clock.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        Instant::now() < self.valid_until
+    }
+
+    /// Until when it is surely held without another renewal.
+    #[must_use]
+    pub fn valid_until(&self) -> Instant {
+        self.valid_until
+    }
+
+    /// Renews it. `false`: it was lost to somebody else.
+    pub async fn renew(&mut self) -> Result<bool, LeaseError> {
+        let asked = Instant::now();
+        match self.bucket.update(&self.key, self.value.clone(), self.revision).await {
+            Ok(revision) => {
+                self.revision = revision;
+                self.valid_until = asked + TTL - MARGIN;
+                Ok(true)
+            }
+            Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => Ok(false),
+            Err(error) => Err(LeaseError {
+                key: self.key.clone(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Gives it up, so that a successor need not wait for the time to run out.
+    pub async fn release(self) {
+        if let Err(error) = self.bucket.delete_expect_revision(&self.key, Some(self.revision)).await {
+            tracing::debug!(%error, key = self.key, "the lease was not released, it will run out");
+        }
+    }
+}

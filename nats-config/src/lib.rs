@@ -1,0 +1,17 @@
+//! What Natterjack says to NATS, and how.
+//!
+//! [`contract`] is pure: ids, subjects, events, frames, requests, problems. The other modules do the talking:
+//! [`client`] signs in, [`stream`] defines and reconciles the streams, [`tail`] turns frames into events,
+//! [`lease`] elects one worker, [`local_server`] runs a `nats-server` of our own.
+
+pub mod client;
+pub mod clock;
+pub mod contract;
+pub mod lease;
+pub mod local_server;
+pub mod stream;
+pub mod tail;
+
+pub use contract::{
+    Event, EventLine, Id, InvalidId, Kind, Problem, ProblemCode, Receipt, Request, SendPayload, Seq, Subjects,
+};

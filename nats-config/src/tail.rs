@@ -1,0 +1,190 @@
+//! Reading the log: frames in, events out, in order, each once, for ever.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self,
+    consumer::{DeliverPolicy, pull},
+};
+use futures_util::StreamExt;
+
+use crate::contract::{EventLine, FrameError, Subjects, events_of};
+
+/// Waiting between attempts to open the tail again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Which log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// How subjects and streams are named.
+    pub subjects: Subjects,
+    /// The shard.
+    pub shard: u16,
+    /// The epoch: a new one begins when a log is replaced by another.
+    pub epoch: u32,
+}
+
+/// A frame of the log.
+#[derive(Debug)]
+pub struct Frame {
+    /// Its stream sequence.
+    pub stream_seq: u64,
+    /// Its events; none for a `leader` frame.
+    pub events: Vec<EventLine>,
+    /// How many frames stood behind it when the server sent it.
+    pub pending: u64,
+}
+
+/// Reads frames from a place on, then follows the end.
+pub struct Tail {
+    jetstream: jetstream::Context,
+    stream: String,
+    passed: u64,
+    messages: Option<pull::Ordered>,
+}
+
+/// Why a tail cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TailError {
+    /// The log holds what is no frame: stop, somebody has to look.
+    #[error("the log is damaged: {0}")]
+    Damaged(#[from] FrameError),
+    /// The next frame is not there any more: a reader this far behind starts from a checkpoint or the archive.
+    #[error("the log starts at frame {first}, but frame {wanted} is needed")]
+    Trimmed {
+        /// The frame that was expected.
+        wanted: u64,
+        /// The frame that came.
+        first: u64,
+    },
+}
+
+/// The log's end cannot be read now.
+#[derive(Debug, thiserror::Error)]
+#[error("the end of stream {stream} cannot be read: {reason}")]
+pub struct EndError {
+    stream: String,
+    reason: String,
+}
+
+impl Log {
+    /// The first shard and epoch below a prefix.
+    #[must_use]
+    pub fn first(subjects: Subjects) -> Self {
+        Self {
+            subjects,
+            shard: 0,
+            epoch: 1,
+        }
+    }
+
+    /// The name of its stream.
+    #[must_use]
+    pub fn stream(&self) -> String {
+        self.subjects.log_stream(self.shard, self.epoch)
+    }
+
+    /// Its one subject.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        self.subjects.log(self.shard, self.epoch)
+    }
+
+    /// The stream sequence of its last frame, as its leader says.
+    pub async fn end(&self, client: &async_nats::Client) -> Result<u64, EndError> {
+        let fail = |reason: String| EndError {
+            stream: self.stream(),
+            reason,
+        };
+        let stream = jetstream::new(client.clone())
+            .get_stream(self.stream())
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+        Ok(stream.cached_info().state.last_sequence)
+    }
+
+    /// A tail of what follows frame `passed` (0: everything). It opens when it is first read.
+    #[must_use]
+    pub fn tail(&self, client: &async_nats::Client, passed: u64) -> Tail {
+        Tail {
+            jetstream: jetstream::new(client.clone()),
+            stream: self.stream(),
+            passed,
+            messages: None,
+        }
+    }
+}
+
+impl Tail {
+    /// The next frame; waits until there is one. Lost connections and lost consumers are mended here.
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Frame, TailError> {
+        loop {
+            let Some(messages) = &mut self.messages else {
+                match self.open().await {
+                    Ok(messages) => self.messages = Some(messages),
+                    Err(error) => {
+                        tracing::debug!(stream = self.stream, error, "the log cannot be read yet");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+                continue;
+            };
+            match messages.next().await {
+                Some(Ok(message)) => {
+                    let (stream_seq, pending) = match message.info() {
+                        Ok(info) => (info.stream_sequence, info.pending),
+                        Err(_) => continue,
+                    };
+                    if stream_seq <= self.passed {
+                        continue;
+                    }
+                    if stream_seq != self.passed + 1 {
+                        return Err(TailError::Trimmed {
+                            wanted: self.passed + 1,
+                            first: stream_seq,
+                        });
+                    }
+                    let events = events_of(stream_seq, &message.payload)?;
+                    self.passed = stream_seq;
+                    return Ok(Frame {
+                        stream_seq,
+                        events,
+                        pending,
+                    });
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(stream = self.stream, %error, "the tail broke, opening it again");
+                    self.messages = None;
+                    tokio::time::sleep(RETRY).await;
+                }
+                None => self.messages = None,
+            }
+        }
+    }
+
+    /// The last frame that was handed out.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    async fn open(&self) -> Result<pull::Ordered, String> {
+        let config = pull::OrderedConfig {
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: self.passed + 1,
+            },
+            ..pull::OrderedConfig::default()
+        };
+        let stream = self
+            .jetstream
+            .get_stream_no_info(&self.stream)
+            .await
+            .map_err(|error| error.to_string())?;
+        let consumer = stream
+            .create_consumer(config)
+            .await
+            .map_err(|error| error.to_string())?;
+        consumer.messages().await.map_err(|error| error.to_string())
+    }
+}
