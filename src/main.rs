@@ -1,1 +1,34 @@
-fn main() {}
+//! `natterjack`: a NATS deployment becomes a distributed instant-messaging bus.
+
+mod cli;
+mod config;
+mod process;
+mod role;
+
+use clap::Parser;
+
+use crate::cli::{Arguments, Command};
+
+fn main() -> std::process::ExitCode {
+    process::exit_code(run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = &arguments.global;
+    match arguments.command.unwrap_or_default() {
+        Command::Up(up) => role::up::run(config, &up),
+        Command::Authz => role::authz::run(config),
+        Command::Store => role::store::run(config),
+        Command::Bridge => role::bridge::run(config),
+        Command::Token(token) => cli::token::run(config, &token),
+        Command::Room(room) => cli::room::run(config, &room),
+        Command::Send(send) => cli::send::run(config, &send),
+        Command::Tail(tail) => cli::tail::run(config, &tail),
+        Command::History(history) => cli::history::run(config, &history),
+        Command::Log(log) => cli::log::run(config, &log),
+        Command::Nats(nats) => cli::nats::run(config, &nats),
+        Command::Bench(bench) => cli::bench::run(config, &bench),
+        Command::Config(show) => cli::config::run(config, &show),
+        Command::Completions(shell) => cli::completions::run(&shell),
+    }
+}

@@ -1,3 +1,10 @@
 //! Who may do what: the policy, tokens, the NATS auth callout and the end of connections whose rights were taken away.
 
+mod callout;
+mod follow;
 pub mod policy;
+pub mod revoke;
+pub mod token;
+mod worker;
+
+pub use worker::{AuthzConfig, AuthzError, run};

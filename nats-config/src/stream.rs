@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::{
     self,
-    stream::{Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType},
+    stream::{Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType, SubjectTransform},
 };
 
 use crate::contract::Subjects;
@@ -52,14 +52,25 @@ pub fn log_config(log: &Log, replicas: usize, max_bytes: i64) -> Config {
     }
 }
 
+/// The settings of ROOMS that change with each term and while it is filled.
+pub const CHANGING_IN_ROOMS: &[&str] = &["subjects", "subject_transform", "republish"];
+
 /// What the rooms' stream must be: a view, quick to write, that republishes what it stores.
+///
+/// It takes in the subjects of one `term` only and holds them under names without it. That fences a fan-out of an earlier
+/// term, where `Nats-Expected-Last-Sequence` would not do: the server republishes that header, and the stream that a tool
+/// makes of a room's events would judge it and refuse them.
 #[must_use]
-pub fn rooms_config(subjects: &Subjects, shard: u16, replicas: usize) -> Config {
+pub fn rooms_config(subjects: &Subjects, shard: u16, replicas: usize, term: &str) -> Config {
     let replicated = replicas > 1;
     Config {
         name: subjects.rooms_stream(shard),
         description: Some("Natterjack's rooms: a view of the log, one subject a room".to_owned()),
-        subjects: vec![subjects.fan_all()],
+        subjects: vec![subjects.fan_of_term(term)],
+        subject_transform: Some(SubjectTransform {
+            source: subjects.fan_of_term(term),
+            destination: subjects.held_mapping(),
+        }),
         retention: RetentionPolicy::Limits,
         storage: if replicated {
             StorageType::Memory
@@ -72,7 +83,7 @@ pub fn rooms_config(subjects: &Subjects, shard: u16, replicas: usize) -> Config 
         max_messages_per_subject: ROOM_EVENTS_KEPT,
         allow_direct: true,
         republish: Some(Republish {
-            source: subjects.fan_all(),
+            source: subjects.held_all(),
             destination: subjects.room_log_mapping(),
             headers_only: false,
         }),
@@ -80,10 +91,11 @@ pub fn rooms_config(subjects: &Subjects, shard: u16, replicas: usize) -> Config 
     }
 }
 
-/// Makes the stream, or changes the one that is there to what it must be, logging each difference.
+/// Makes the stream, or changes the one that is there to what it must be, logging each difference; those in `changing`
+/// are nothing to worry about.
 ///
 /// Limits that an operator may have raised (`max_bytes`, `max_messages_per_subject`) and the description are left alone.
-pub async fn reconcile(client: &async_nats::Client, wanted: Config) -> Result<(), StreamError> {
+pub async fn reconcile(client: &async_nats::Client, wanted: Config, changing: &[&str]) -> Result<(), StreamError> {
     let jetstream = jetstream::new(client.clone());
     let name = wanted.name.clone();
     let unavailable = |reason: String| StreamError::Unavailable {
@@ -113,7 +125,7 @@ pub async fn reconcile(client: &async_nats::Client, wanted: Config) -> Result<()
     if drifts.is_empty() {
         return Ok(());
     }
-    for drift in &drifts {
+    for drift in drifts.iter().filter(|drift| !changing.contains(&drift.setting)) {
         tracing::warn!(
             stream = name,
             setting = drift.setting,
@@ -167,6 +179,7 @@ fn drifts(found: &Config, wanted: &Config) -> Vec<Drift> {
             wanted.allow_direct.to_string(),
         ),
         ("republish", republish(found), republish(wanted)),
+        ("subject_transform", transform(found), transform(wanted)),
     ];
     pairs
         .into_iter()
@@ -190,6 +203,13 @@ fn republish(config: &Config) -> String {
         .map_or_else(String::new, |to| format!("{} to {}", to.source, to.destination))
 }
 
+fn transform(config: &Config) -> String {
+    config
+        .subject_transform
+        .as_ref()
+        .map_or_else(String::new, |to| format!("{} to {}", to.source, to.destination))
+}
+
 fn mended(found: Config, wanted: Config) -> Config {
     Config {
         subjects: wanted.subjects,
@@ -199,6 +219,7 @@ fn mended(found: Config, wanted: Config) -> Config {
         max_messages: wanted.max_messages,
         allow_direct: wanted.allow_direct,
         republish: wanted.republish,
+        subject_transform: wanted.subject_transform,
         ..found
     }
 }
@@ -235,7 +256,7 @@ mod tests {
         let config = log_config(&log(), 1, 1 << 30);
         assert!(drifts(&config, &config).is_empty());
         assert!(unsafe_flags(&config).is_empty());
-        assert!(unsafe_flags(&rooms_config(&Subjects::default(), 0, 1)).is_empty());
+        assert!(unsafe_flags(&rooms_config(&Subjects::default(), 0, 1, "t1")).is_empty());
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Tail {
     pub async fn next(&mut self) -> Result<Frame, TailError> {
         loop {
             let Some(messages) = &mut self.messages else {
-                match self.open().await {
+                match open(&self.jetstream, &self.stream, self.passed + 1).await {
                     Ok(messages) => self.messages = Some(messages),
                     Err(error) => {
                         tracing::debug!(stream = self.stream, error, "the log cannot be read yet");
@@ -168,23 +168,20 @@ impl Tail {
     pub fn passed(&self) -> u64 {
         self.passed
     }
+}
 
-    async fn open(&self) -> Result<pull::Ordered, String> {
-        let config = pull::OrderedConfig {
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: self.passed + 1,
-            },
-            ..pull::OrderedConfig::default()
-        };
-        let stream = self
-            .jetstream
-            .get_stream_no_info(&self.stream)
-            .await
-            .map_err(|error| error.to_string())?;
-        let consumer = stream
-            .create_consumer(config)
-            .await
-            .map_err(|error| error.to_string())?;
-        consumer.messages().await.map_err(|error| error.to_string())
-    }
+async fn open(jetstream: &jetstream::Context, stream: &str, start_sequence: u64) -> Result<pull::Ordered, String> {
+    let config = pull::OrderedConfig {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
+        ..pull::OrderedConfig::default()
+    };
+    let stream = jetstream
+        .get_stream_no_info(stream)
+        .await
+        .map_err(|error| error.to_string())?;
+    let consumer = stream
+        .create_consumer(config)
+        .await
+        .map_err(|error| error.to_string())?;
+    consumer.messages().await.map_err(|error| error.to_string())
 }

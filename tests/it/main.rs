@@ -1,1 +1,20 @@
-//! x
+//! End-to-end tests: the real program, a real nats-server, real clients. Each test starts a house of its own.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by a panic, and what it prints is read by people"
+)]
+
+mod bad_input;
+mod commands;
+mod journey;
+mod keys;
+mod membership;
+mod restart;
+mod strangers;
+mod support;
+mod tidy;
+mod tools;

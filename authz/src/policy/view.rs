@@ -141,21 +141,18 @@ impl Tenant {
         let room = self.rooms.get_mut(&event.room)?;
         let before = room.members.get(&body.user).map(|member| member.role.clone());
         let rooms_of = self.rooms_of.entry(body.user.clone()).or_default();
-        match &body.role {
-            Some(role) => {
-                let visible_from = body.visible_from.unwrap_or_default();
-                let member = Membership {
-                    role: role.clone(),
-                    visible_from,
-                    since: event.seq,
-                };
-                room.members.insert(body.user.clone(), member);
-                rooms_of.insert(event.room.clone());
-            }
-            None => {
-                room.members.remove(&body.user);
-                rooms_of.remove(&event.room);
-            }
+        if let Some(role) = &body.role {
+            let visible_from = body.visible_from.unwrap_or_default();
+            let member = Membership {
+                role: role.clone(),
+                visible_from,
+                since: event.seq,
+            };
+            room.members.insert(body.user.clone(), member);
+            rooms_of.insert(event.room.clone());
+        } else {
+            room.members.remove(&body.user);
+            rooms_of.remove(&event.room);
         }
         let effect = effect(
             permissions(room_role, before.as_ref()),

@@ -4,6 +4,7 @@ mod body;
 mod bundle;
 mod event;
 mod frame;
+mod history;
 mod id;
 mod problem;
 mod receipt;
@@ -14,6 +15,10 @@ pub use body::{body_from_bytes, compact};
 pub use bundle::{Outcome, read_bundle, read_outcomes, write_bundle_line, write_outcome};
 pub use event::{Event, EventLine, Kind, MemberBody, RoomBody, RoomKind, UserBody};
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
+pub use history::{
+    ArchiveWatermark, DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES,
+    MAX_HISTORY_LIMIT, WATERMARK_VERB,
+};
 pub use id::{Id, InvalidId, MAX_ID_BYTES};
 pub use problem::{Problem, ProblemCode};
 pub use receipt::{Durability, Receipt};

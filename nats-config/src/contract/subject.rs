@@ -202,15 +202,29 @@ impl Subjects {
         tokens.next().is_none().then_some(call)
     }
 
-    /// Where the writer stores an event for its room: `chat.fan.{tenant}.{room}`.
+    /// Where the writer puts an event for its room: `chat.fan.{term}.{tenant}.{room}`.
+    ///
+    /// ROOMS takes in the subjects of one term only, so a fan-out of an earlier term cannot interleave.
     #[must_use]
-    pub fn fan(&self, tenant: &Id, room: &Id) -> String {
-        format!("{}.fan.{tenant}.{room}", self.prefix)
+    pub fn fan(&self, term: &str, tenant: &Id, room: &Id) -> String {
+        format!("{}.fan.{term}.{tenant}.{room}", self.prefix)
     }
 
-    /// Every `chat.fan.…`: the subjects of the ROOMS stream.
+    /// All that ROOMS takes in during a term: `chat.fan.{term}.*.*`.
     #[must_use]
-    pub fn fan_all(&self) -> String {
+    pub fn fan_of_term(&self, term: &str) -> String {
+        format!("{}.fan.{term}.*.*", self.prefix)
+    }
+
+    /// Under which subject ROOMS holds what it takes in, as a mapping: `chat.fan.{tenant}.{room}`.
+    #[must_use]
+    pub fn held_mapping(&self) -> String {
+        format!("{}.fan.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.prefix)
+    }
+
+    /// All that ROOMS holds: `chat.fan.*.*`.
+    #[must_use]
+    pub fn held_all(&self) -> String {
         format!("{}.fan.*.*", self.prefix)
     }
 
@@ -252,10 +266,18 @@ impl Subjects {
 
     /// The name under which a principal's connections show in the server: `{tenant}.{user}`.
     ///
-    /// Ids hold no dot, so two principals never share one. An MQTT client id must be this, or this and `.something`.
+    /// Ids hold no dot, so two principals never share one.
     #[must_use]
     pub fn principal_name(tenant: &Id, user: &Id) -> String {
         format!("{tenant}.{user}")
+    }
+
+    /// The MQTT client id of a principal: `{tenant}:{user}`, or that and `:something` for more than one device.
+    ///
+    /// MQTT sessions belong to their client id, so a principal may use only its own; nats-server refuses dots in one.
+    #[must_use]
+    pub fn mqtt_client_id(tenant: &Id, user: &Id) -> String {
+        format!("{tenant}:{user}")
     }
 
     /// All inboxes a user may hear: `_INBOX.{tenant}.{user}.>`.

@@ -1,1 +1,34 @@
-//! A `nats-server` of our own.
+//! A `nats-server` of our own: find the program, write its configuration, run it as a child.
+//!
+//! Only `natterjack up` and the tests use this; every other role connects to a server that somebody else runs.
+//!
+//! ```text
+//! find ─► ServerBinary ─┐
+//! Keys ─► PublicKeys ───┼─► LocalServer: lock the folder, stop an orphan, write the file, check it,
+//! ServerConfig + tools ─┘                spawn, wait until ready, restart when it dies
+//! ```
+//!
+//! Unix only: it relies on signals and file modes.
+
+mod child;
+mod command;
+mod config;
+mod error;
+mod files;
+mod find;
+mod journal;
+mod keys;
+mod orphan;
+mod ready;
+mod tools;
+
+pub use child::LocalServer;
+pub use config::{MAX_TOOLS, MIN_STORE, ServerConfig, TOOL_STORE, render};
+pub use error::LocalServerError;
+pub use find::{FLOOR, Find, PINNED, ServerBinary, Version, find};
+pub use keys::{KeyName, Keys, PublicKeys};
+pub use ready::Endpoints;
+pub use tools::{Tool, add_tool, list_tools};
+
+#[cfg(test)]
+mod tests;

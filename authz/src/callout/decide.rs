@@ -1,0 +1,251 @@
+use natterjack_nats_config::contract::{Principal, Subjects};
+
+use super::claims::Request;
+use crate::policy::{SubjectPermissions, View, subject_permissions};
+use crate::token::{Session, TokenError, Verifier};
+
+/// Over which door of the server a client comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    Nats,
+    WebSocket,
+    Mqtt,
+}
+
+/// Who is let in, and with which rights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) session: Session,
+    /// The NATS account the connection is put into.
+    pub(crate) account: &'static str,
+    pub(crate) permissions: SubjectPermissions,
+}
+
+/// Why somebody is not let in. For the log; the client hears only that it is not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("the connection is of the unknown type {0:?}")]
+    Kind(String),
+    #[error("the user name given is not the token's user")]
+    User,
+    #[error("an MQTT client id must be `{0}`, or that and `:something`")]
+    ClientId(String),
+    #[error("there is no tenant {0}")]
+    Tenant(String),
+}
+
+/// Judges a connection by its token and by the view as it is now.
+pub(crate) fn judge(
+    request: &Request,
+    view: &View,
+    subjects: &Subjects,
+    verifier: &Verifier,
+    now_ms: i64,
+) -> Result<Entry, Refusal> {
+    let kind = kind(&request.client_info.kind)?;
+    let options = &request.connect_opts;
+    let token = [&options.auth_token, &options.pass]
+        .into_iter()
+        .find(|token| !token.is_empty());
+    let session = verifier.verify(token.map_or("", String::as_str), now_ms)?;
+    let Principal { tenant, user } = &session.principal;
+    let named = options.user.as_str();
+    // A client that gives its token as a user name has it here too: then it is no name.
+    let is_name = !named.is_empty() && token.is_some_and(|token| token != named);
+    if is_name && named != user.as_str() && named != Subjects::principal_name(tenant, user) {
+        return Err(Refusal::User);
+    }
+    if kind == ClientKind::Mqtt {
+        check_client_id(&request.client_info.mqtt_id, &session.principal)?;
+    }
+    if !view.has_tenant(tenant) {
+        return Err(Refusal::Tenant(tenant.to_string()));
+    }
+    Ok(Entry {
+        account: kind.account(),
+        permissions: subject_permissions(view, subjects, &session.principal),
+        session,
+    })
+}
+
+/// An MQTT session belongs to its client id: who may use another's takes over its subscriptions.
+fn check_client_id(given: &str, who: &Principal) -> Result<(), Refusal> {
+    let own = Subjects::mqtt_client_id(&who.tenant, &who.user);
+    match given.strip_prefix(&own) {
+        Some(rest) if rest.is_empty() || rest.starts_with(':') => Ok(()),
+        _ => Err(Refusal::ClientId(own)),
+    }
+}
+
+fn kind(name: &str) -> Result<ClientKind, Refusal> {
+    match name {
+        "nats" => Ok(ClientKind::Nats),
+        "websocket" => Ok(ClientKind::WebSocket),
+        "mqtt" => Ok(ClientKind::Mqtt),
+        other => Err(Refusal::Kind(other.to_owned())),
+    }
+}
+
+impl ClientKind {
+    /// MQTT has an account of its own, because its sessions need JetStream and nobody else may have that near.
+    pub(crate) fn account(self) -> &'static str {
+        match self {
+            Self::Nats | Self::WebSocket => "CLIENTS",
+            Self::Mqtt => "DEVICES",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use natterjack_nats_config::contract::{Event, Id};
+    use serde_json::json;
+
+    use super::*;
+    use crate::token::Issuer;
+
+    const NOW: i64 = 1_795_413_600_000;
+
+    struct Desk {
+        issuer: Issuer,
+        verifier: Verifier,
+        view: View,
+        _folder: tempfile::TempDir,
+    }
+
+    fn id(text: &str) -> Id {
+        text.parse().unwrap()
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let issuer = Issuer::load_or_create(folder.path()).unwrap();
+            let verifier = Verifier::new(&issuer.public_pem()).unwrap();
+            let mut view = View::default();
+            let events = [
+                json!({"room": "lobby", "kind": "room", "body": {}}),
+                json!({"room": "lobby", "kind": "member", "body": {"user": "bob", "role": "member"}}),
+            ];
+            for (i, mut event) in events.into_iter().enumerate() {
+                for (name, value) in [
+                    ("v", json!(1)),
+                    ("seq", json!(i + 1)),
+                    ("n", json!(i + 1)),
+                    ("prev", json!(i)),
+                    ("id", json!("x")),
+                    ("tenant", json!("main")),
+                    ("from", json!("root")),
+                    ("at", json!("2026-11-23T06:00:00.000Z")),
+                ] {
+                    event[name] = value;
+                }
+                view.apply(&serde_json::from_str::<Event>(&event.to_string()).unwrap());
+            }
+            Self {
+                issuer,
+                verifier,
+                view,
+                _folder: folder,
+            }
+        }
+
+        fn token(&self, tenant: &str, user: &str) -> String {
+            let who = Principal {
+                tenant: id(tenant),
+                user: id(user),
+            };
+            self.issuer.issue(&who, Duration::from_mins(1), NOW).unwrap()
+        }
+
+        fn judge(&self, kind: &str, mqtt_id: &str, options: serde_json::Value) -> Result<Entry, Refusal> {
+            let mut request = Request {
+                connect_opts: serde_json::from_value(options).unwrap(),
+                ..Request::default()
+            };
+            request.client_info.kind = kind.to_owned();
+            request.client_info.mqtt_id = mqtt_id.to_owned();
+            judge(&request, &self.view, &Subjects::default(), &self.verifier, NOW)
+        }
+    }
+
+    #[test]
+    fn a_member_gets_his_own_subjects_and_his_rooms() {
+        let desk = Desk::new();
+        let entry = desk
+            .judge("nats", "", json!({"auth_token": desk.token("main", "bob")}))
+            .unwrap();
+        assert_eq!(entry.account, "CLIENTS");
+        assert_eq!(entry.permissions.publish, ["chat.in.main.bob.>", "chat.api.main.bob.>"]);
+        assert_eq!(
+            entry.permissions.subscribe,
+            ["_INBOX.main.bob.>", "chat.user.main.bob", "chat.room.main.lobby.*"]
+        );
+        let erin = desk
+            .judge("websocket", "", json!({"auth_token": desk.token("main", "erin")}))
+            .unwrap();
+        assert_eq!(
+            erin.permissions.subscribe,
+            ["_INBOX.main.erin.>", "chat.user.main.erin"]
+        );
+    }
+
+    #[test]
+    fn the_token_may_come_as_token_or_password_and_the_name_must_fit() {
+        let desk = Desk::new();
+        let token = desk.token("main", "bob");
+        for good in [
+            json!({"pass": token}),
+            json!({"user": "bob", "pass": token}),
+            json!({"user": "main.bob", "pass": token}),
+            json!({"user": "bob", "pass": token, "auth_token": token}),
+        ] {
+            desk.judge("nats", "", good).unwrap();
+        }
+        assert_eq!(
+            desk.judge("nats", "", json!({"user": "alice", "pass": token})),
+            Err(Refusal::User)
+        );
+    }
+
+    #[test]
+    fn who_has_no_good_token_stays_out() {
+        let desk = Desk::new();
+        let missing = || Err(Refusal::Token(TokenError::Missing));
+        assert_eq!(desk.judge("nats", "", json!({})), missing());
+        assert_eq!(
+            desk.judge("nats", "", json!({"user": "bob", "pass": "", "nkey": "UABC"})),
+            missing()
+        );
+        assert_eq!(desk.judge("mqtt", "main:bob", json!({"user": "bob"})), missing());
+        let foreign = Desk::new().token("main", "bob");
+        let refused = desk.judge("nats", "", json!({"auth_token": foreign}));
+        assert!(
+            matches!(refused, Err(Refusal::Token(TokenError::Invalid(_)))),
+            "{refused:?}"
+        );
+        let refused = desk.judge("nats", "", json!({"auth_token": desk.token("other", "bob")}));
+        assert_eq!(refused, Err(Refusal::Tenant("other".to_owned())));
+        let refused = desk.judge("leafnode", "", json!({"auth_token": desk.token("main", "bob")}));
+        assert!(matches!(refused, Err(Refusal::Kind(_))));
+    }
+
+    #[test]
+    fn an_mqtt_client_uses_its_own_client_id() {
+        let desk = Desk::new();
+        let options = || json!({"user": "bob", "pass": desk.token("main", "bob")});
+        for good in ["main:bob", "main:bob:", "main:bob:phone"] {
+            assert_eq!(desk.judge("mqtt", good, options()).unwrap().account, "DEVICES");
+        }
+        for bad in ["", "bob", "main:bobby", "main:alice", "other:bob", "x-main:bob"] {
+            assert!(
+                matches!(desk.judge("mqtt", bad, options()), Err(Refusal::ClientId(_))),
+                "{bad}"
+            );
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The auth callout: the server asks who a connection is and what it may do (NATS ADR-26).
+//!
+//! [`claims`] and [`decide`] are pure; [`serve`] listens and answers.
+
+mod claims;
+mod decide;
+mod issued;
+mod nkey_jwt;
+mod serve;
+
+use decide::{Entry, judge};
+pub(crate) use issued::{Connection, Issued};
+pub(crate) use serve::{Callout, keys, serve};

@@ -1,0 +1,94 @@
+//! The policy view, kept up with the log.
+
+use async_nats::Client;
+use natterjack_nats_config::contract::Seq;
+use natterjack_nats_config::tail::{Frame, Log, TailError};
+use natterjack_nats_config::{Id, clock};
+use parking_lot::{RwLock, RwLockReadGuard};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+use crate::policy::{Change, View};
+
+/// The view as it is now, and how far it has read.
+pub(crate) struct Followed {
+    view: RwLock<View>,
+    passed: watch::Sender<Seq>,
+}
+
+/// When each principal's rights last changed, in log time: what was changed while nobody answered callouts.
+pub(crate) type ChangedAt = HashMap<(Id, Id), i64>;
+
+impl Followed {
+    pub(crate) fn new() -> Self {
+        Self {
+            view: RwLock::default(),
+            passed: watch::Sender::new(Seq::ZERO),
+        }
+    }
+
+    /// The view. Never hold it across an await.
+    pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read()
+    }
+
+    /// How far the view has read; changes up to there have been handed over before.
+    pub(crate) fn passed(&self) -> watch::Receiver<Seq> {
+        self.passed.subscribe()
+    }
+
+    fn take(&self, frame: &Frame) -> Vec<(Change, i64)> {
+        let mut view = self.view.write();
+        let mut changes = Vec::new();
+        for line in &frame.events {
+            if let Some(change) = view.apply(&line.event) {
+                changes.push((change, clock::parse_ms(&line.event.at).unwrap_or_default()));
+            }
+        }
+        view.pass(Seq::end_of_frame(frame.stream_seq));
+        changes
+    }
+
+    /// Reads the log to its present end. Gives the stream sequence reached, and who changed when.
+    pub(crate) async fn catch_up(&self, client: &Client, log: &Log) -> Result<(u64, ChangedAt), TailError> {
+        let end = loop {
+            match log.end(client).await {
+                Ok(end) if end > 0 => break end,
+                Ok(_) => tracing::debug!("waiting for the log's first frame"),
+                Err(error) => tracing::debug!(%error, "waiting for the log"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let mut tail = log.tail(client, 0);
+        let mut changed = ChangedAt::new();
+        while tail.passed() < end {
+            let frame = tail.next().await?;
+            for (change, at_ms) in self.take(&frame) {
+                changed.insert((change.tenant, change.user), at_ms);
+            }
+        }
+        self.passed.send_replace(Seq::end_of_frame(end));
+        Ok((end, changed))
+    }
+
+    /// Follows the log from there, handing over each change before it is told as passed.
+    pub(crate) async fn follow(
+        &self,
+        client: &Client,
+        log: &Log,
+        from: u64,
+        changes: mpsc::Sender<Change>,
+    ) -> Result<(), TailError> {
+        let mut tail = log.tail(client, from);
+        loop {
+            let frame = tail.next().await?;
+            for (change, _) in self.take(&frame) {
+                if changes.send(change).await.is_err() {
+                    return Ok(());
+                }
+            }
+            self.passed.send_replace(Seq::end_of_frame(frame.stream_seq));
+        }
+    }
+}

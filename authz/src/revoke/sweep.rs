@@ -1,0 +1,194 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use natterjack_nats_config::contract::{Seq, Subjects};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::connections::{Connections, NotAnswered};
+use crate::callout::{Connection, Issued};
+use crate::follow::ChangedAt;
+use crate::policy::Change;
+
+/// Waiting before a sweep that failed is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+/// How often the second look may find something before the sweep counts as failed.
+const LOOKS: usize = 40;
+/// The pause between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// How far the server's clock and log time may be apart when connections from before our start are judged.
+const CLOCKS_APART_MS: i64 = 10_000;
+/// Counts of closed connections that are remembered for those who ask.
+const MAX_COUNTS: usize = 10_000;
+
+/// How far this worker has swept, and what it closed for whom.
+#[derive(Debug)]
+pub(crate) struct Swept {
+    seq: watch::Sender<Seq>,
+    closed: Mutex<HashMap<String, (Seq, usize)>>,
+}
+
+/// Closes the connections of whoever's rights have changed, in the order of the log.
+pub(crate) struct Sweeper {
+    pub(crate) connections: Connections,
+    pub(crate) issued: Arc<Issued>,
+    pub(crate) swept: Arc<Swept>,
+}
+
+impl Swept {
+    pub(crate) fn new() -> Self {
+        Self {
+            seq: watch::Sender::new(Seq::ZERO),
+            closed: Mutex::default(),
+        }
+    }
+
+    /// Waits until every change up to `seq` has been swept.
+    pub(crate) async fn passed(&self, seq: Seq) {
+        let mut swept = self.seq.subscribe();
+        if swept.wait_for(|swept| *swept >= seq).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// How many connections the sweep for a principal's change at `seq` (or a later one) closed.
+    pub(crate) fn closed(&self, name: &str, seq: Seq) -> usize {
+        self.closed
+            .lock()
+            .get(name)
+            .filter(|(swept, _)| *swept >= seq)
+            .map_or(0, |(_, closed)| *closed)
+    }
+
+    fn note(&self, name: &str, seq: Seq, closed: usize) {
+        let mut counts = self.closed.lock();
+        if counts.len() >= MAX_COUNTS {
+            counts.clear();
+        }
+        counts.insert(name.to_owned(), (seq, closed));
+    }
+}
+
+impl Sweeper {
+    /// Sweeps for every change that is handed over, until it is told to stop. `passed` says how far the changes handed
+    /// over reach.
+    pub(crate) async fn run(
+        &self,
+        mut changes: mpsc::Receiver<Change>,
+        mut passed: watch::Receiver<Seq>,
+        shutdown: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                changed = passed.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+            // Read before the changes are taken: every change up to here is in the queue already.
+            let reached = *passed.borrow_and_update();
+            let mut waiting: HashMap<String, Seq> = HashMap::new();
+            while let Ok(change) = changes.try_recv() {
+                let name = Subjects::principal_name(&change.tenant, &change.user);
+                let seq = waiting.entry(name).or_default();
+                *seq = change.seq.max(*seq);
+            }
+            for (name, seq) in waiting {
+                tokio::select! {
+                    () = self.sweep_until_clean(&name, seq) => {}
+                    () = shutdown.cancelled() => return,
+                }
+            }
+            self.swept.seq.send_replace(reached);
+        }
+    }
+
+    /// Closes what was open before we came and whose rights changed since it was opened: nobody watched then.
+    pub(crate) async fn sweep_the_past(&self, changed: &ChangedAt, reached: Seq) {
+        loop {
+            match self.try_the_past(changed).await {
+                Ok(closed) => {
+                    if closed > 0 {
+                        tracing::info!(
+                            closed,
+                            "closed connections whose rights changed while no authz worker watched"
+                        );
+                    }
+                    self.swept.seq.send_replace(reached);
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "the connections from before cannot be judged yet"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn try_the_past(&self, changed: &ChangedAt) -> Result<usize, NotAnswered> {
+        let changed: HashMap<String, i64> = changed
+            .iter()
+            .map(|((tenant, user), at)| (Subjects::principal_name(tenant, user), *at))
+            .collect();
+        let mut closed = 0;
+        for listed in self.connections.list(None).await? {
+            let at_ms = changed.get(&listed.name);
+            if at_ms.is_some_and(|at_ms| *at_ms > listed.since_ms - CLOCKS_APART_MS) {
+                self.connections.close(&listed.connection).await?;
+                closed += 1;
+            }
+        }
+        Ok(closed)
+    }
+
+    async fn sweep_until_clean(&self, name: &str, seq: Seq) {
+        let mut closed = 0;
+        loop {
+            match self.sweep(name, seq, &mut closed).await {
+                Ok(()) => {
+                    tracing::info!(principal = name, %seq, closed, "renewed the connections after a change of rights");
+                    self.swept.note(name, seq, closed);
+                    return;
+                }
+                Err(error) => tracing::warn!(principal = name, %seq, %error, "a sweep failed, trying again"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Closes every connection of a principal that may have rights from before `seq`, and looks again until none is left.
+    async fn sweep(&self, name: &str, seq: Seq, closed: &mut usize) -> Result<(), NotAnswered> {
+        let mut old: HashSet<Connection> = self.issued.before(name, seq).into_iter().collect();
+        old.extend(
+            self.listed(name)
+                .await?
+                .into_iter()
+                .filter(|one| !self.issued.is_newer(one, seq)),
+        );
+        for connection in &old {
+            self.connections.close(connection).await?;
+        }
+        *closed += old.len();
+        for _ in 0..LOOKS {
+            let left: Vec<_> = self
+                .listed(name)
+                .await?
+                .into_iter()
+                .filter(|one| old.contains(one))
+                .collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        Err(NotAnswered::still_open())
+    }
+
+    async fn listed(&self, name: &str) -> Result<Vec<Connection>, NotAnswered> {
+        Ok(self
+            .connections
+            .list(Some(name))
+            .await?
+            .into_iter()
+            .map(|listed| listed.connection)
+            .collect())
+    }
+}

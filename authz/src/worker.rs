@@ -1,0 +1,211 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use natterjack_nats_config::client::{Login, LoginError, Seed, connect};
+use natterjack_nats_config::contract::{Id, Seq};
+use natterjack_nats_config::lease::{Lease, Leases, RENEW_EVERY};
+use natterjack_nats_config::tail::{Log, TailError};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::callout::{Callout, Issued, keys, serve};
+use crate::follow::Followed;
+use crate::revoke::{Connections, REGISTERED, Sweeper, Swept, answer_settle, settle_subject};
+use crate::token::Verifier;
+
+/// Changes on their way to the sweeper; at the bound the view waits, and with it every new connection.
+const CHANGES: usize = 4096;
+
+/// What an authz worker needs to know.
+#[derive(Clone)]
+pub struct AuthzConfig {
+    /// Signs in as `authz` in account CORE.
+    pub core: Login,
+    /// Signs in as `auth` in account AUTH.
+    pub auth: Login,
+    /// Signs in as `sys` in account SYS.
+    pub sys: Login,
+    /// Signs the callout's answers.
+    pub issuer: Seed,
+    /// Reads the callout's requests.
+    pub xkey: Seed,
+    /// Which log says who may do what.
+    pub log: Log,
+    /// Checks tokens.
+    pub verifier: Arc<Verifier>,
+    /// Names this worker; unique, one plain id.
+    pub worker: Id,
+    /// How many servers must tell their connections before a sweep counts.
+    pub servers: usize,
+}
+
+/// Why an authz worker stopped; each needs somebody to look.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthzError {
+    /// NATS did not let it in.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Tail(#[from] TailError),
+    /// A key is none.
+    #[error("the key of the auth callout is unusable: {0}")]
+    Key(#[from] nkeys::error::Error),
+    /// NATS refused a subscription.
+    #[error("authz cannot subscribe: {0}")]
+    Subscribe(#[from] async_nats::SubscribeError),
+    /// A part failed.
+    #[error("a part of authz failed: {0}")]
+    Part(#[from] tokio::task::JoinError),
+}
+
+/// Answers callouts and closes connections whose rights have changed, until it is told to stop.
+///
+/// `ready` becomes true once the view has caught up and callouts are answered.
+pub async fn run(
+    config: AuthzConfig,
+    ready: watch::Sender<bool>,
+    shutdown: CancellationToken,
+) -> Result<(), AuthzError> {
+    let (issuer, xkey) = keys(&config.issuer, &config.xkey)?;
+    let core = connect(&config.core).await?;
+    let auth = connect(&config.auth).await?;
+    let sys = connect(&config.sys).await?;
+    let followed = Arc::new(Followed::new());
+    let (swept, issued) = (Arc::new(Swept::new()), Arc::new(Issued::default()));
+    let sweeper = Sweeper {
+        connections: Connections::new(sys, config.servers),
+        issued: issued.clone(),
+        swept: swept.clone(),
+    };
+    let (register, registered) = watch::channel(Instant::now());
+    let caught_up = tokio::select! {
+        caught_up = followed.catch_up(&core, &config.log) => Some(caught_up?),
+        () = shutdown.cancelled() => None,
+    };
+    let Some((end, changed)) = caught_up else { return Ok(()) };
+    let mut parts: JoinSet<Result<(), AuthzError>> = JoinSet::new();
+    parts.spawn(follow_and_sweep(
+        core.clone(),
+        config.clone(),
+        (followed.clone(), sweeper, changed, end),
+        shutdown.clone(),
+    ));
+    parts.spawn(keep_registered(
+        core.clone(),
+        config.clone(),
+        register,
+        shutdown.clone(),
+    ));
+    let settle = settle_subject(&config.log.subjects, &config.worker);
+    let settling = answer_settle(core, settle, swept, shutdown.clone());
+    parts.spawn(async { Ok(settling.await?) });
+    let subjects = config.log.subjects.clone();
+    let verifier = config.verifier.clone();
+    let is_registered = registered.clone();
+    let callout = Callout {
+        client: auth,
+        followed,
+        issued,
+        verifier,
+        subjects,
+        issuer,
+        xkey,
+        registered: Box::new(move || Instant::now() < *is_registered.borrow()),
+    };
+    let stop = shutdown.clone();
+    parts.spawn(async move {
+        if wait_until_registered(registered, &stop).await {
+            ready.send_replace(true);
+            serve(callout, stop).await?;
+        }
+        Ok(())
+    });
+    while let Some(ended) = parts.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+type Following = (Arc<Followed>, Sweeper, crate::follow::ChangedAt, u64);
+
+async fn follow_and_sweep(
+    core: async_nats::Client,
+    config: AuthzConfig,
+    (followed, sweeper, changed, end): Following,
+    shutdown: CancellationToken,
+) -> Result<(), AuthzError> {
+    let (sender, changes) = mpsc::channel(CHANGES);
+    let passed = followed.passed();
+    let sweeping = async {
+        tokio::select! {
+            () = sweeper.sweep_the_past(&changed, Seq::end_of_frame(end)) => {}
+            () = shutdown.cancelled() => return,
+        }
+        sweeper.run(changes, passed, shutdown.clone()).await;
+    };
+    let following = async {
+        tokio::select! {
+            followed = followed.follow(&core, &config.log, end, sender) => followed,
+            () = shutdown.cancelled() => Ok(()),
+        }
+    };
+    let ((), followed) = tokio::join!(sweeping, following);
+    Ok(followed?)
+}
+
+async fn wait_until_registered(mut registered: watch::Receiver<Instant>, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        valid = registered.wait_for(|until| Instant::now() < *until) => valid.is_ok(),
+        () = stop.cancelled() => false,
+    }
+}
+
+/// Keeps this worker in the register, so that whoever changes rights knows whom to ask.
+async fn keep_registered(
+    core: async_nats::Client,
+    config: AuthzConfig,
+    until: watch::Sender<Instant>,
+    shutdown: CancellationToken,
+) -> Result<(), AuthzError> {
+    let mut lease: Option<Lease> = None;
+    loop {
+        lease = match lease {
+            None => register(&core, &config).await,
+            Some(mut held) => match held.renew().await {
+                Ok(true) => Some(held),
+                Ok(false) => None,
+                Err(error) => {
+                    tracing::warn!(%error, "the registration was not renewed");
+                    Some(held)
+                }
+            },
+        };
+        if let Some(held) = &lease {
+            until.send_replace(held.valid_until());
+        }
+        let pause = if lease.is_some() {
+            RENEW_EVERY
+        } else {
+            Duration::from_millis(100)
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => break,
+        }
+    }
+    if let Some(held) = lease {
+        held.release().await;
+    }
+    Ok(())
+}
+
+async fn register(core: &async_nats::Client, config: &AuthzConfig) -> Option<Lease> {
+    let leases = Leases::join(core, &config.log.subjects).await.ok()?;
+    leases
+        .try_take(&format!("{REGISTERED}{}", config.worker), config.worker.as_str())
+        .await
+        .ok()?
+}

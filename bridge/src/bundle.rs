@@ -1,0 +1,338 @@
+//! Sending: what waits is put into one bundle for the writer; the next bundle gathers while one is in flight.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, Message, StatusCode, Subscriber};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use natterjack_nats_config::clock;
+use natterjack_nats_config::contract::{
+    Outcome, Problem, ProblemCode, Receipt, Request, read_outcomes, write_bundle_line,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+/// The most requests in a bundle: half a frame, so that a bundle never waits for a second frame.
+const MAX_REQUESTS: usize = 512;
+/// A bundle this large takes in no more. One request adds at most 128 KiB and some, and `max_payload` is 1 MB.
+const FULL_BYTES: usize = 512 * 1024;
+/// How long a bundle is tried for, and how long a request waits in the queue.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// How long the writer has for an answer before the same bundle is sent again. A commit takes milliseconds; a new writer
+/// after a crash takes a few seconds.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Waiting for a writer, or for NATS, to come back.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Takes requests for the writer. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Sending {
+    queue: mpsc::Sender<Job>,
+    answered_at_ms: Arc<AtomicI64>,
+}
+
+/// The one task that talks to the writer.
+pub(crate) struct Bundler {
+    client: Client,
+    subject: String,
+    queue: mpsc::Receiver<Job>,
+    answered_at_ms: Arc<AtomicI64>,
+    number: u64,
+}
+
+struct Job {
+    request: Request,
+    answer: oneshot::Sender<Result<Receipt, Problem>>,
+    since: Instant,
+}
+
+/// What became of a bundle.
+enum Delivered {
+    Answered(Bytes),
+    /// Surely nobody took it.
+    NotTaken,
+    /// Somebody may have taken it.
+    Unknown,
+}
+
+/// The inbox on which the writer answers; made anew when it breaks.
+struct Inbox {
+    prefix: String,
+    answers: Subscriber,
+}
+
+/// Makes both ends of the queue to the writer; `subject` is where bundles go.
+pub(crate) fn channel(client: Client, subject: String, queue: usize) -> (Sending, Bundler) {
+    let (sender, receiver) = mpsc::channel(queue.max(1));
+    let answered_at_ms = Arc::new(AtomicI64::new(0));
+    let sending = Sending {
+        queue: sender,
+        answered_at_ms: Arc::clone(&answered_at_ms),
+    };
+    (
+        sending,
+        Bundler {
+            client,
+            subject,
+            queue: receiver,
+            answered_at_ms,
+            number: 0,
+        },
+    )
+}
+
+impl Sending {
+    /// Asks the writer, and waits for what it says. The request needs a key, because it may be sent twice.
+    pub(crate) async fn append(&self, request: Request) -> Result<Receipt, Problem> {
+        let (answer, outcome) = oneshot::channel();
+        let job = Job {
+            request,
+            answer,
+            since: Instant::now(),
+        };
+        self.queue.try_send(job).map_err(|_| {
+            Problem::new(
+                ProblemCode::Overloaded,
+                "too many sends are waiting for the log; send again with the same key",
+            )
+        })?;
+        outcome.await.unwrap_or_else(|_| Err(outcome_unknown()))
+    }
+
+    /// When the writer last answered, in milliseconds since 1970; 0 if it never did.
+    pub(crate) fn answered_at_ms(&self) -> i64 {
+        self.answered_at_ms.load(Ordering::Relaxed)
+    }
+}
+
+impl Bundler {
+    /// Works until every [`Sending`] is gone.
+    pub(crate) async fn run(mut self) -> Result<(), async_nats::SubscribeError> {
+        let mut inbox = Inbox::open(&self.client).await?;
+        let mut waiting = Vec::with_capacity(MAX_REQUESTS);
+        loop {
+            if waiting.is_empty() && self.queue.recv_many(&mut waiting, MAX_REQUESTS).await == 0 {
+                return Ok(());
+            }
+            // Whoever is about to send gets the chance to be in this bundle: fewer, fuller frames.
+            tokio::task::yield_now().await;
+            while waiting.len() < MAX_REQUESTS {
+                match self.queue.try_recv() {
+                    Ok(job) => waiting.push(job),
+                    Err(_) => break,
+                }
+            }
+            let (bundle, jobs) = gather(&mut waiting);
+            if jobs.is_empty() {
+                continue;
+            }
+            let delivered = self.deliver(&mut inbox, bundle).await?;
+            self.answer(jobs, &delivered);
+        }
+    }
+
+    /// Sends a bundle until it is answered or it is time to give up. It is the same bundle with the same keys each
+    /// time, so the writer does not write it twice; and an answer to any attempt is the answer.
+    async fn deliver(&mut self, inbox: &mut Inbox, bundle: Bytes) -> Result<Delivered, async_nats::SubscribeError> {
+        self.number += 1;
+        let give_up = Instant::now() + GIVE_UP;
+        let mut may_be_taken = false;
+        let mut attempt = 0u32;
+        while Instant::now() < give_up {
+            if self.client.connection_state() != State::Connected {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            attempt += 1;
+            let reply = format!("{}.{}.{attempt}", inbox.prefix, self.number);
+            if self
+                .client
+                .publish_with_reply(self.subject.clone(), reply.clone(), bundle.clone())
+                .await
+                .is_err()
+            {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            let ask_again = give_up.min(Instant::now() + ASK_AGAIN);
+            match timeout_at(ask_again, inbox.answer_to(self.number, &reply)).await {
+                Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                Ok(Some(message)) => return Ok(Delivered::Answered(message.payload)),
+                Ok(None) => {
+                    may_be_taken = true;
+                    *inbox = Inbox::open(&self.client).await?;
+                }
+                Err(_) => {
+                    may_be_taken = true;
+                    tracing::warn!(
+                        attempt,
+                        bytes = bundle.len(),
+                        "the writer does not answer, asking again"
+                    );
+                }
+            }
+        }
+        Ok(if may_be_taken {
+            Delivered::Unknown
+        } else {
+            Delivered::NotTaken
+        })
+    }
+
+    fn answer(&self, jobs: Vec<Job>, delivered: &Delivered) {
+        let mut outcomes = match delivered {
+            Delivered::Answered(answers) => {
+                self.answered_at_ms.store(clock::now_ms(), Ordering::Relaxed);
+                Some(read_outcomes(answers))
+            }
+            Delivered::NotTaken | Delivered::Unknown => {
+                tracing::error!(sends = jobs.len(), "the writer did not answer in time");
+                None
+            }
+        };
+        for job in jobs {
+            let answer = match outcomes.as_mut().map(Iterator::next) {
+                Some(Some(Ok(Outcome::Receipt(receipt)))) => Ok(receipt),
+                Some(Some(Ok(Outcome::Problem(problem)))) => Err(problem),
+                None if matches!(delivered, Delivered::NotTaken) => Err(not_taken()),
+                Some(Some(Err(_)) | None) | None => Err(outcome_unknown()),
+            };
+            // Whoever asked may be gone: nobody needs to know then.
+            drop(job.answer.send(answer));
+        }
+    }
+}
+
+impl Inbox {
+    async fn open(client: &Client) -> Result<Self, async_nats::SubscribeError> {
+        let prefix = client.new_inbox();
+        let answers = client.subscribe(format!("{prefix}.>")).await?;
+        Ok(Self { prefix, answers })
+    }
+
+    /// The next message that answers bundle `number`; that nobody listens counts only for the attempt with this reply
+    /// subject. `None`: the subscription ended.
+    async fn answer_to(&mut self, number: u64, reply: &str) -> Option<Message> {
+        let of_bundle = format!("{}.{number}.", self.prefix);
+        loop {
+            let message = self.answers.next().await?;
+            let is_answer = match message.status {
+                Some(_) => message.subject.as_str() == reply,
+                None => message.subject.starts_with(&of_bundle),
+            };
+            if is_answer {
+                return Some(message);
+            }
+        }
+    }
+}
+
+/// Takes what fits into one bundle out of what waits. Whoever has gone is left out; whoever has waited for too long is
+/// told so.
+fn gather(waiting: &mut Vec<Job>) -> (Bytes, Vec<Job>) {
+    let mut bundle = BytesMut::with_capacity(waiting.len().saturating_mul(256).min(FULL_BYTES));
+    let mut jobs = Vec::with_capacity(waiting.len());
+    let mut rest = std::mem::take(waiting).into_iter();
+    for job in rest.by_ref() {
+        if job.answer.is_closed() {
+            continue;
+        }
+        if job.since.elapsed() > GIVE_UP {
+            drop(job.answer.send(Err(not_taken())));
+            continue;
+        }
+        let before = bundle.len();
+        if let Err(error) = write_bundle_line(&mut bundle, &job.request) {
+            bundle.truncate(before);
+            drop(job.answer.send(Err(Problem::invalid(error.to_string()))));
+            continue;
+        }
+        jobs.push(job);
+        if bundle.len() >= FULL_BYTES {
+            break;
+        }
+    }
+    waiting.extend(rest);
+    (bundle.freeze(), jobs)
+}
+
+fn not_taken() -> Problem {
+    Problem::new(
+        ProblemCode::BrokerUnavailable,
+        "the log's writer cannot be reached, nothing was written; send again, best with the same key",
+    )
+}
+
+fn outcome_unknown() -> Problem {
+    Problem::new(
+        ProblemCode::OutcomeUnknown,
+        "the log did not confirm in time; send again with the same key to learn what became of it",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_nats_config::SendPayload;
+    use natterjack_nats_config::contract::{Kind, Principal, read_bundle};
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(bytes: usize) -> (Job, oneshot::Receiver<Result<Receipt, Problem>>) {
+        let (answer, outcome) = oneshot::channel();
+        let payload = json!({"key": "k", "body": {"text": "x".repeat(bytes)}}).to_string();
+        let request = Request {
+            principal: Principal {
+                tenant: "main".parse().unwrap(),
+                user: "alice".parse().unwrap(),
+            },
+            room: "lobby".parse().unwrap(),
+            kind: Kind::Msg,
+            payload: SendPayload::from_json(payload.as_bytes()).unwrap(),
+        };
+        (
+            Job {
+                request,
+                answer,
+                since: Instant::now(),
+            },
+            outcome,
+        )
+    }
+
+    #[test]
+    fn a_bundle_takes_what_fits_and_leaves_the_rest_in_order() {
+        let (mut waiting, _outcomes): (Vec<_>, Vec<_>) = (0..20).map(|_| job(64 * 1024)).unzip();
+        let mut taken = 0;
+        while !waiting.is_empty() {
+            let (bundle, jobs) = gather(&mut waiting);
+            assert!(bundle.len() < 900 * 1024, "{}", bundle.len());
+            assert_eq!(read_bundle(&bundle).flatten().count(), jobs.len());
+            taken += jobs.len();
+        }
+        assert_eq!(taken, 20);
+    }
+
+    #[test]
+    fn whoever_is_gone_is_left_out() {
+        let (gone, outcome) = job(1);
+        drop(outcome);
+        let (there, _outcome) = job(1);
+        let (_, jobs) = gather(&mut vec![gone, there]);
+        assert_eq!(jobs.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waited_for_too_long_is_told_that_nothing_was_written() {
+        let (job, outcome) = job(1);
+        tokio::time::advance(GIVE_UP * 2).await;
+        let (bundle, jobs) = gather(&mut vec![job]);
+        assert!(bundle.is_empty() && jobs.is_empty());
+        assert_eq!(outcome.await.unwrap().unwrap_err().code, ProblemCode::BrokerUnavailable);
+    }
+}

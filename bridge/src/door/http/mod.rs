@@ -1,0 +1,138 @@
+//! The HTTP door: HTTP/1.0, HTTP/1.1 and h2c on one port.
+
+mod answer;
+mod form;
+mod query;
+mod routes;
+mod serve;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::header::HeaderValue;
+use http::{HeaderMap, Method};
+use natterjack_authz::token::Verifier;
+use natterjack_nats_config::contract::{MAX_EVENT_BYTES, Problem};
+use tokio::time::Instant;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+use super::auth::Auth;
+use crate::config::Caps;
+use crate::ops::Bridge;
+use answer::{REQUEST_ID, Refusal};
+
+const METHOD_OVERRIDE: &str = "x-http-method-override";
+
+/// Serves HTTP.
+pub(crate) struct HttpDoor {
+    front: Front,
+    max_connections: usize,
+}
+
+/// What the handlers may use.
+pub(crate) struct DoorState {
+    pub(crate) bridge: Arc<Bridge>,
+    pub(crate) auth: Auth,
+    pub(crate) max_body_bytes: usize,
+}
+
+/// What every request passes before and after its handler. Cheap to clone.
+#[derive(Clone)]
+struct Front {
+    router: Router,
+}
+
+impl HttpDoor {
+    pub(crate) fn new(bridge: Arc<Bridge>, verifier: Arc<Verifier>, caps: &Caps) -> Self {
+        let max_body_bytes = caps.max_body_bytes.min(MAX_EVENT_BYTES);
+        let state = DoorState {
+            bridge,
+            auth: Auth::new(verifier),
+            max_body_bytes,
+        };
+        Self {
+            front: Front {
+                router: routes::router(Arc::new(state)),
+            },
+            max_connections: caps.max_connections,
+        }
+    }
+}
+
+impl Front {
+    async fn handle(&self, mut request: Request) -> Response {
+        let started = Instant::now();
+        let request_id = request_id(request.headers());
+        let version = request.version();
+        let path = request.uri().path().to_owned();
+        let response = match override_method(&mut request) {
+            Ok(()) => {
+                let method = request.method().clone();
+                let response = match self.router.clone().oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                };
+                let status = response.status().as_u16();
+                log(&method, &path, status, started, &request_id);
+                response
+            }
+            Err(problem) => Refusal(problem).into_response(),
+        };
+        answer::finish(response, &request_id, version)
+    }
+}
+
+/// The access log: no query (cursors), no headers (tokens), no bodies.
+fn log(method: &Method, path: &str, status: u16, started: Instant, request_id: &HeaderValue) {
+    let ms = started.elapsed().as_secs_f64() * 1000.0;
+    if status >= 500 {
+        tracing::info!(%method, path, status, ms, ?request_id, "request");
+    } else {
+        tracing::debug!(%method, path, status, ms, ?request_id, "request");
+    }
+}
+
+/// For clients and proxies that know only GET and POST.
+fn override_method(request: &mut Request) -> Result<(), Problem> {
+    let Some(wanted) = request
+        .headers()
+        .get(METHOD_OVERRIDE)
+        .filter(|_| request.method() == Method::POST)
+    else {
+        return Ok(());
+    };
+    let wanted = wanted.to_str().unwrap_or_default().to_ascii_uppercase();
+    *request.method_mut() = match wanted.as_str() {
+        "GET" => Method::GET,
+        "PUT" => Method::PUT,
+        "POST" => Method::POST,
+        "PATCH" => Method::PATCH,
+        "DELETE" => Method::DELETE,
+        _ => {
+            return Err(Problem::invalid(
+                "`X-HTTP-Method-Override` must be GET, PUT, POST, PATCH or DELETE",
+            ));
+        }
+    };
+    Ok(())
+}
+
+/// The caller's own id for the request if it is plain, else one of ours.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let is_plain = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=64).contains(&bytes.len())
+            && bytes
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'))
+    };
+    if let Some(value) = headers.get(REQUEST_ID).filter(is_plain) {
+        return value.clone();
+    }
+    let mut text = [0; uuid::fmt::Simple::LENGTH];
+    let id = Uuid::now_v7().simple().encode_lower(&mut text);
+    HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("unknown"))
+}

@@ -1,0 +1,8 @@
+//! The doors: they find out who asks and what for, and put the answer into their own form. Nothing is decided here.
+
+mod auth;
+mod http;
+mod nats;
+
+pub(crate) use http::HttpDoor;
+pub(crate) use nats::NativeDoor;

@@ -1,0 +1,183 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use natterjack_nats_config::contract::{EventLine, Id, Principal};
+
+/// Who waits for what: room → parked polls, and user → parked polls. `W` is what wakes one.
+pub(crate) struct Index<W> {
+    last: u64,
+    parked: HashMap<u64, Entry>,
+    rooms: HashMap<(Id, Id), BTreeMap<u64, W>>,
+    readers: HashMap<Principal, BTreeMap<u64, W>>,
+}
+
+struct Entry {
+    who: Principal,
+    rooms: Vec<Id>,
+}
+
+impl<W> Default for Index<W> {
+    fn default() -> Self {
+        Self {
+            last: 0,
+            parked: HashMap::new(),
+            rooms: HashMap::new(),
+            readers: HashMap::new(),
+        }
+    }
+}
+
+impl<W: Clone> Index<W> {
+    /// Parks a poll that waits for these rooms' events and for what concerns its user. The number takes it out again;
+    /// greater numbers are younger polls.
+    pub(crate) fn park(&mut self, who: &Principal, rooms: Vec<Id>, waiter: &W) -> u64 {
+        self.last += 1;
+        for room in &rooms {
+            let place = (who.tenant.clone(), room.clone());
+            self.rooms.entry(place).or_default().insert(self.last, waiter.clone());
+        }
+        self.readers
+            .entry(who.clone())
+            .or_default()
+            .insert(self.last, waiter.clone());
+        self.parked.insert(
+            self.last,
+            Entry {
+                who: who.clone(),
+                rooms,
+            },
+        );
+        self.last
+    }
+
+    /// Takes a poll out.
+    pub(crate) fn leave(&mut self, number: u64) {
+        let Some(Entry { who, rooms }) = self.parked.remove(&number) else {
+            return;
+        };
+        for room in rooms {
+            take_out(&mut self.rooms, &(who.tenant.clone(), room), number);
+        }
+        take_out(&mut self.readers, &who, number);
+    }
+
+    /// A principal's oldest poll, if more than `cap` of theirs are parked.
+    pub(crate) fn oldest_beyond(&self, who: &Principal, cap: usize) -> Option<W> {
+        let theirs = self.readers.get(who)?;
+        (theirs.len() > cap).then(|| theirs.values().next().cloned()).flatten()
+    }
+
+    /// Shows everyone whom these events concern, each room's readers once.
+    pub(crate) fn concerned<'a>(&self, lines: impl Iterator<Item = &'a EventLine>, mut wake: impl FnMut(&W)) {
+        let mut seen = HashSet::new();
+        for EventLine { event, .. } in lines {
+            let place = (event.tenant.clone(), event.room.clone());
+            if let Some(user) = event.concerns() {
+                let who = Principal {
+                    tenant: event.tenant.clone(),
+                    user,
+                };
+                self.readers
+                    .get(&who)
+                    .into_iter()
+                    .flat_map(BTreeMap::values)
+                    .for_each(&mut wake);
+            }
+            if self.rooms.contains_key(&place) && !seen.contains(&place) {
+                self.rooms
+                    .get(&place)
+                    .into_iter()
+                    .flat_map(BTreeMap::values)
+                    .for_each(&mut wake);
+                seen.insert(place);
+            }
+        }
+    }
+}
+
+fn take_out<K: std::hash::Hash + Eq, W>(from: &mut HashMap<K, BTreeMap<u64, W>>, key: &K, number: u64) {
+    if let Some(waiters) = from.get_mut(key) {
+        waiters.remove(&number);
+        if waiters.is_empty() {
+            from.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{line, member_line};
+    use super::*;
+    use natterjack_nats_config::contract::Seq;
+
+    fn who(user: &str) -> Principal {
+        Principal {
+            tenant: "main".parse().unwrap(),
+            user: user.parse().unwrap(),
+        }
+    }
+
+    fn rooms(names: &[&str]) -> Vec<Id> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn woken(index: &Index<&'static str>, lines: &[EventLine]) -> Vec<&'static str> {
+        let mut woken = Vec::new();
+        index.concerned(lines.iter(), |waiter| woken.push(*waiter));
+        woken.sort_unstable();
+        woken
+    }
+
+    #[test]
+    fn an_event_wakes_only_those_concerned() {
+        let mut index = Index::default();
+        index.park(&who("alice"), rooms(&["lobby", "garden"]), &"alice");
+        let bob = index.park(&who("bob"), rooms(&["lobby"]), &"bob");
+        index.park(&who("carol"), Vec::new(), &"carol");
+        let stranger = Principal {
+            tenant: "other".parse().unwrap(),
+            user: "alice".parse().unwrap(),
+        };
+        index.park(&stranger, rooms(&["lobby"]), &"stranger");
+
+        assert_eq!(woken(&index, &[line(Seq(1), "lobby")]), ["alice", "bob"]);
+        assert_eq!(
+            woken(&index, &[line(Seq(1), "lobby"), line(Seq(2), "lobby")]),
+            ["alice", "bob"]
+        );
+        assert_eq!(woken(&index, &[line(Seq(1), "garden")]), ["alice"]);
+        assert_eq!(woken(&index, &[line(Seq(1), "cellar")]), [""; 0]);
+        assert_eq!(
+            woken(&index, &[member_line(Seq(1), "cellar", "carol", Some("member"))]),
+            ["carol"]
+        );
+
+        index.leave(bob);
+        assert_eq!(woken(&index, &[line(Seq(1), "lobby")]), ["alice"]);
+    }
+
+    #[test]
+    fn whoever_left_leaves_nothing_behind() {
+        let mut index = Index::default();
+        let numbers: Vec<u64> = (0..5)
+            .map(|_| index.park(&who("alice"), rooms(&["lobby"]), &"x"))
+            .collect();
+        for number in numbers {
+            index.leave(number);
+            index.leave(number);
+        }
+        assert!(index.rooms.is_empty() && index.readers.is_empty() && index.parked.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_is_named() {
+        let mut index = Index::default();
+        let first = index.park(&who("alice"), Vec::new(), &"first");
+        index.park(&who("alice"), Vec::new(), &"second");
+        assert_eq!(index.oldest_beyond(&who("alice"), 2), None);
+        index.park(&who("alice"), Vec::new(), &"third");
+        assert_eq!(index.oldest_beyond(&who("alice"), 2), Some("first"));
+        assert_eq!(index.oldest_beyond(&who("bob"), 2), None);
+        index.leave(first);
+        assert_eq!(index.oldest_beyond(&who("alice"), 2), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! What the log says: one tail folds every event into the policy view and a ring of recent events, and wakes whom an
+//! event concerns. [`ring`], [`index`], [`page`], [`filter`] and [`cursor`] are pure.
+
+mod cursor;
+mod filter;
+mod follow;
+mod index;
+mod page;
+mod past;
+mod ring;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use natterjack_authz::policy::View;
+use natterjack_nats_config::contract::{EventLine, Id, Seq};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+pub(crate) use cursor::{CursorError, Cursors};
+pub(crate) use filter::{Filter, Reader};
+pub(crate) use follow::follow;
+use index::Index;
+pub(crate) use page::Page;
+pub(crate) use past::{Past, PastError};
+use ring::Ring;
+
+use crate::config::Caps;
+
+/// Events looked at before the lock is given up for a moment.
+const SCAN: usize = 4096;
+
+/// What the log says, as far as this bridge has read it.
+pub(crate) struct Feed {
+    // Where both are held, the index is taken first.
+    index: Mutex<Index<Arc<Waiter>>>,
+    state: RwLock<State>,
+    passed: watch::Sender<Seq>,
+    caught_up: watch::Sender<bool>,
+    polls_per_principal: usize,
+}
+
+/// A poll's place in the index; dropping it takes the poll out.
+pub(crate) struct Parked {
+    feed: Arc<Feed>,
+    number: u64,
+    waiter: Arc<Waiter>,
+}
+
+/// Why a parked poll was woken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// Something concerns it.
+    News,
+    /// A younger poll of the same principal took its place.
+    Superseded,
+}
+
+/// How far reading the recent events came.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// To the end, or until the page was full.
+    Done,
+    /// Not at all: some events after the page's place are only in the log.
+    Older,
+}
+
+struct State {
+    view: View,
+    ring: Ring,
+}
+
+#[derive(Default)]
+struct Waiter {
+    notify: Notify,
+    superseded: AtomicBool,
+}
+
+impl Feed {
+    pub(crate) fn new(caps: &Caps) -> Self {
+        Self {
+            index: Mutex::default(),
+            state: RwLock::new(State {
+                view: View::default(),
+                ring: Ring::new(caps.ring_bytes, caps.ring_events),
+            }),
+            passed: watch::Sender::new(Seq::ZERO),
+            caught_up: watch::Sender::new(false),
+            polls_per_principal: caps.polls_per_principal.max(1),
+        }
+    }
+
+    /// Takes in the log's next frame and wakes whom it concerns.
+    fn take_in(&self, stream_seq: u64, lines: Vec<EventLine>) {
+        let end = Seq::end_of_frame(stream_seq);
+        {
+            // Under both locks: a poll that parks meanwhile sees the frame, or is in the index when it is looked up.
+            let index = self.index.lock();
+            let mut state = self.state.write();
+            for line in &lines {
+                state.view.apply(&line.event);
+            }
+            state.view.pass(end);
+            index.concerned(lines.iter(), |waiter| waiter.notify.notify_one());
+            for line in lines {
+                state.ring.push(line);
+            }
+        }
+        self.passed.send_replace(end);
+    }
+
+    /// The sequence up to which the log has been read.
+    pub(crate) fn passed(&self) -> Seq {
+        *self.passed.borrow()
+    }
+
+    /// Waits until the log has been read up to `seq`; `false` if that did not happen by the deadline.
+    pub(crate) async fn wait_passed(&self, seq: Seq, deadline: Instant) -> bool {
+        let mut passed = self.passed.subscribe();
+        let reached = passed.wait_for(|passed| *passed >= seq);
+        matches!(tokio::time::timeout_at(deadline, reached).await, Ok(Ok(_)))
+    }
+
+    /// Whether everything that stood in the log when this bridge started has been read. Before that, rights that were
+    /// taken away long ago could still seem to be there.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        *self.caught_up.borrow()
+    }
+
+    /// Looks at the policy as it is now.
+    pub(crate) fn with_view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.state.read().view)
+    }
+
+    /// Every event after this place is in memory.
+    pub(crate) fn floor(&self) -> Seq {
+        self.state.read().ring.floor()
+    }
+
+    /// Fills a page from memory.
+    pub(crate) async fn read(&self, reader: &Reader, page: &mut Page) -> Read {
+        loop {
+            {
+                let state = self.state.read();
+                let Some(lines) = state.ring.after(page.seq) else {
+                    return Read::Older;
+                };
+                let mut looked_at = 0;
+                for line in lines.take(SCAN) {
+                    looked_at += 1;
+                    if page.offer(&state.view, reader, line).is_break() {
+                        return Read::Done;
+                    }
+                }
+                if looked_at < SCAN {
+                    page.pass(state.view.seq());
+                    return Read::Done;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Parks a poll: from now on it is woken by what concerns it. What came before has to be read after this.
+    pub(crate) fn park(self: &Arc<Self>, reader: &Reader) -> Parked {
+        let waiter = Arc::new(Waiter::default());
+        let mut index = self.index.lock();
+        let rooms: Vec<Id> = if reader.filter.is_everything() {
+            let state = self.state.read();
+            state
+                .view
+                .rooms_of(&reader.who.tenant, &reader.who.user)
+                .map(|(room, _)| room.clone())
+                .collect()
+        } else {
+            reader.filter.rooms().cloned().collect()
+        };
+        let number = index.park(&reader.who, rooms, &waiter);
+        if let Some(oldest) = index.oldest_beyond(&reader.who, self.polls_per_principal) {
+            oldest.superseded.store(true, Ordering::Relaxed);
+            oldest.notify.notify_one();
+        }
+        drop(index);
+        Parked {
+            feed: Arc::clone(self),
+            number,
+            waiter,
+        }
+    }
+}
+
+impl Parked {
+    /// Waits until something concerns this poll.
+    pub(crate) async fn woken(&self) -> Woken {
+        self.waiter.notify.notified().await;
+        if self.waiter.superseded.load(Ordering::Relaxed) {
+            Woken::Superseded
+        } else {
+            Woken::News
+        }
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.feed.index.lock().leave(self.number);
+    }
+}

@@ -1,0 +1,100 @@
+use std::collections::VecDeque;
+
+use natterjack_nats_config::contract::{EventLine, Seq};
+
+/// What an entry costs beyond twice its bytes (which are kept as they came and in parsed form).
+const ENTRY_OVERHEAD: usize = 512;
+
+/// The most recent events of the log, in order, bounded in bytes and in number.
+pub(crate) struct Ring {
+    entries: VecDeque<EventLine>,
+    bytes: usize,
+    floor: Seq,
+    max_bytes: usize,
+    max_events: usize,
+}
+
+impl Ring {
+    pub(crate) fn new(max_bytes: usize, max_events: usize) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+            floor: Seq::ZERO,
+            max_bytes,
+            max_events,
+        }
+    }
+
+    /// Takes in the log's next event, and lets the oldest go where there is no room.
+    pub(crate) fn push(&mut self, line: EventLine) {
+        self.bytes += cost(&line);
+        self.entries.push_back(line);
+        while self.bytes > self.max_bytes || self.entries.len() > self.max_events {
+            let Some(oldest) = self.entries.pop_front() else { return };
+            self.bytes -= cost(&oldest);
+            self.floor = oldest.event.seq;
+        }
+    }
+
+    /// Every event after this place is here.
+    pub(crate) fn floor(&self) -> Seq {
+        self.floor
+    }
+
+    /// The events after a place; `None` if some of them are not here any more.
+    pub(crate) fn after(&self, seq: Seq) -> Option<impl Iterator<Item = &EventLine>> {
+        let start = self.entries.partition_point(|line| line.event.seq <= seq);
+        (seq >= self.floor).then(|| self.entries.range(start..))
+    }
+}
+
+fn cost(line: &EventLine) -> usize {
+    2 * line.bytes.len() + ENTRY_OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::line;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn resuming_from_any_place_gives_exactly_what_follows_or_says_that_it_cannot(
+            frames in prop::collection::vec(1usize..5, 1..20),
+            max_events in 1usize..30,
+        ) {
+            let mut ring = Ring::new(usize::MAX, max_events);
+            let mut seen = Vec::new();
+            for (frame, events) in frames.iter().enumerate() {
+                for index in 0..*events {
+                    let seq = Seq::of(frame as u64 + 1, index);
+                    ring.push(line(seq, "lobby"));
+                    seen.push(seq);
+                }
+            }
+            let places = seen.iter().copied().chain([Seq::ZERO, Seq(u64::MAX)]);
+            for place in places.chain((0..30).map(Seq::end_of_frame)) {
+                let expected: Vec<Seq> = seen.iter().copied().filter(|seq| *seq > place).collect();
+                match ring.after(place) {
+                    Some(lines) => prop_assert_eq!(lines.map(|line| line.event.seq).collect::<Vec<_>>(), expected),
+                    None => prop_assert!(expected.len() > max_events.min(seen.len()) || place < ring.floor()),
+                }
+            }
+            prop_assert!(ring.entries.len() <= max_events);
+        }
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let one = cost(&line(Seq::of(1, 0), "lobby"));
+        let mut ring = Ring::new(3 * one, usize::MAX);
+        for frame in 1..=10 {
+            ring.push(line(Seq::of(frame, 0), "lobby"));
+        }
+        assert!(ring.bytes <= 3 * one);
+        assert!(ring.after(Seq::of(1, 0)).is_none());
+        assert_eq!(ring.after(ring.floor()).unwrap().count(), ring.entries.len());
+    }
+}

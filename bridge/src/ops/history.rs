@@ -1,0 +1,104 @@
+use std::time::Duration;
+
+use async_nats::service::NATS_SERVICE_ERROR;
+use natterjack_authz::policy::{Permission, may, readable};
+use natterjack_nats_config::contract::{
+    DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, Id, Principal, Problem, ProblemCode, Seq,
+};
+use tokio::time::{Instant, timeout};
+
+use super::Bridge;
+
+/// How long the archive has for a page: it reads an index, so more means that it is in trouble.
+const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How long to wait until this bridge has read what the archive has.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
+/// How often a page is asked for again because the reader's rights changed meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// Which page of a room's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HistoryAsk {
+    pub(crate) room: Id,
+    pub(crate) before: Option<Seq>,
+    pub(crate) after: Option<Seq>,
+    pub(crate) limit: Option<u64>,
+}
+
+/// A page of a room's messages from the archive.
+///
+/// It is handed out only once this bridge has read the log as far as the archive had: so a right that was taken away
+/// before the page's last event is known here.
+pub(crate) async fn history(bridge: &Bridge, who: &Principal, ask: HistoryAsk) -> Result<HistoryPage, Problem> {
+    for _ in 0..ATTEMPTS {
+        let visible_from = visible_from(bridge, who, &ask.room)?;
+        let query = HistoryQuery {
+            tenant: who.tenant.clone(),
+            room: ask.room.clone(),
+            before: ask.before,
+            after: ask.after,
+            limit: limit(ask.limit),
+            visible_from,
+        };
+        query.check()?;
+        let page = ask_store(bridge, &query).await?;
+        if !bridge
+            .feed
+            .wait_passed(page.watermark, Instant::now() + CATCH_UP_WITHIN)
+            .await
+        {
+            return Err(lagging("this bridge is behind the archive; try again"));
+        }
+        if self::visible_from(bridge, who, &ask.room)? == visible_from {
+            return Ok(page);
+        }
+    }
+    Err(lagging("the rights in this room are changing; try again"))
+}
+
+fn visible_from(bridge: &Bridge, who: &Principal, room: &Id) -> Result<Seq, Problem> {
+    bridge.look(|view| {
+        may(view, who, room, Permission::RoomRead)?;
+        readable(view, who, room).ok_or_else(Problem::no_such_room)
+    })
+}
+
+async fn ask_store(bridge: &Bridge, query: &HistoryQuery) -> Result<HistoryPage, Problem> {
+    let subject = bridge.log.subjects.store_service(HISTORY_VERB);
+    let payload = serde_json::to_vec(query).map_err(|error| Problem::invalid(error.to_string()))?;
+    let answer = match timeout(STORE_ANSWERS_WITHIN, bridge.client.request(subject, payload.into())).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the archive cannot be asked");
+            return Err(lagging(
+                "the archive cannot be reached; live events go on, try history again",
+            ));
+        }
+        Err(_) => {
+            return Err(lagging(
+                "the archive does not answer in time; live events go on, try history again",
+            ));
+        }
+    };
+    if answer
+        .headers
+        .as_ref()
+        .is_some_and(|headers| headers.get(NATS_SERVICE_ERROR).is_some())
+    {
+        let problem = serde_json::from_slice(&answer.payload);
+        return Err(problem.unwrap_or_else(|_| lagging("the archive refused without saying why; try again")));
+    }
+    serde_json::from_slice(&answer.payload).map_err(|error| {
+        tracing::error!(%error, "the archive's answer cannot be read");
+        lagging("the archive's answer cannot be read; do bridge and store have the same version?")
+    })
+}
+
+/// What does not fit the query's type is out of range as well.
+fn limit(limit: Option<u64>) -> u16 {
+    limit.map_or(DEFAULT_HISTORY_LIMIT, |limit| u16::try_from(limit).unwrap_or(u16::MAX))
+}
+
+fn lagging(detail: &str) -> Problem {
+    Problem::new(ProblemCode::StoreLagging, detail)
+}

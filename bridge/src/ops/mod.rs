@@ -1,0 +1,127 @@
+//! One function per operation, for every door. A door finds out who asks and reads the parameters; everything else
+//! happens here.
+
+mod events;
+mod history;
+mod me;
+mod members;
+mod rooms;
+mod send;
+mod settling;
+
+use async_nats::Client;
+use natterjack_authz::policy::{Permission, View, may};
+use natterjack_nats_config::contract::{Id, Principal, Problem, ProblemCode};
+use natterjack_nats_config::tail::Log;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use events::{EventsQuery, events};
+pub(crate) use history::{HistoryAsk, history};
+pub(crate) use me::{Me, me};
+pub(crate) use members::{members, put_member, remove_member, show_member};
+pub(crate) use rooms::{put_room, rooms, show_room};
+pub(crate) use send::send;
+pub(crate) use settling::Settling;
+
+use crate::bundle::Sending;
+use crate::feed::{Cursors, Feed, Past};
+use crate::health::Health;
+
+/// What every operation may use.
+pub(crate) struct Bridge {
+    pub(crate) client: Client,
+    pub(crate) log: Log,
+    pub(crate) feed: std::sync::Arc<Feed>,
+    pub(crate) past: Past,
+    pub(crate) cursors: Cursors,
+    pub(crate) sending: Sending,
+    pub(crate) settling: Settling,
+    pub(crate) health: watch::Receiver<Health>,
+    /// Parked polls end at once when this is cancelled.
+    pub(crate) draining: CancellationToken,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listing {
+    /// The most entries, 1 to [`MAX_LISTED`].
+    pub(crate) limit: usize,
+    /// The entry after which the page begins.
+    pub(crate) after: Option<Id>,
+}
+
+/// The most entries on a page of a list: 200 rooms or members are some tens of KiB.
+const MAX_LISTED: usize = 200;
+/// The entries on a page of a list, if the caller does not say.
+const DEFAULT_LISTED: usize = 100;
+
+impl Listing {
+    /// A page with a limit as it came; `None` means the default.
+    ///
+    /// # Errors
+    /// `invalid-request` if the limit is out of range.
+    pub(crate) fn new(limit: Option<u64>, after: Option<Id>) -> Result<Self, Problem> {
+        let limit = limit.map_or(Some(DEFAULT_LISTED), |limit| usize::try_from(limit).ok());
+        match limit.filter(|limit| (1..=MAX_LISTED).contains(limit)) {
+            Some(limit) => Ok(Self { limit, after }),
+            None => Err(Problem::invalid(format!("`limit` must be 1 to {MAX_LISTED}"))),
+        }
+    }
+}
+
+impl Bridge {
+    /// Looks at the policy as it is now; refused until this bridge has read the log once.
+    fn look<T>(&self, look: impl FnOnce(&View) -> Result<T, Problem>) -> Result<T, Problem> {
+        if !self.feed.is_caught_up() {
+            let detail = "this bridge is still reading the log; try again, or ask another bridge";
+            return Err(Problem::new(ProblemCode::Overloaded, detail));
+        }
+        self.feed.with_view(look)
+    }
+}
+
+/// A list's page: at most `limit` entries that come after a name, and the name of the last one if there are more.
+fn page_of<'a, T: 'a>(entries: impl Iterator<Item = (&'a Id, T)>, listing: &Listing) -> (Vec<(&'a Id, T)>, Option<Id>) {
+    let mut page: Vec<_> = entries
+        .filter(|(name, _)| listing.after.as_ref().is_none_or(|after| *name > after))
+        .take(listing.limit + 1)
+        .collect();
+    if page.len() <= listing.limit {
+        return (page, None);
+    }
+    page.truncate(listing.limit);
+    let last = page.last().map(|(name, _)| (*name).clone());
+    (page, last)
+}
+
+/// Whether a principal may look at a room and its members: its readers, and who manages it.
+fn may_look(view: &View, who: &Principal, room: &Id) -> Result<(), Problem> {
+    may(view, who, room, Permission::RoomRead)
+        .or_else(|denied| may(view, who, room, Permission::RoomManage).map_err(|_| denied))
+        .map_err(Problem::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_is_on_exactly_one_page() {
+        let names: Vec<Id> = (0..10).map(|number| format!("r{number}").parse().unwrap()).collect();
+        for limit in 1..=11 {
+            let mut listing = Listing { limit, after: None };
+            let mut seen = Vec::new();
+            loop {
+                let (page, next) = page_of(names.iter().map(|name| (name, ())), &listing);
+                assert!(page.len() <= limit);
+                seen.extend(page.into_iter().map(|(name, ())| name.clone()));
+                match next {
+                    Some(next) => listing.after = Some(next),
+                    None => break,
+                }
+            }
+            assert_eq!(seen, names, "limit {limit}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+use natterjack_authz::policy::Room;
+use natterjack_nats_config::contract::{Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, SendPayload, Seq};
+use serde::Serialize;
+use serde_json::value::to_raw_value;
+
+use super::members::wait_and_settle;
+use super::{Bridge, Listing, may_look, page_of, send};
+
+/// A room as its members see it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RoomShown {
+    id: Id,
+    kind: RoomKind,
+    title: Option<String>,
+    /// The caller's role; none for an administrator who is no member.
+    role: Option<Id>,
+    /// How many are in it.
+    members: usize,
+}
+
+/// The rooms the caller is a member of, in the order of their ids, and where the next page begins.
+pub(crate) fn rooms(
+    bridge: &Bridge,
+    who: &Principal,
+    listing: &Listing,
+) -> Result<(Vec<RoomShown>, Option<Id>), Problem> {
+    bridge.look(|view| {
+        let (page, next) = page_of(view.rooms_of(&who.tenant, &who.user), listing);
+        Ok((page.into_iter().map(|(id, room)| shown(who, id, room)).collect(), next))
+    })
+}
+
+/// One room.
+pub(crate) fn show_room(bridge: &Bridge, who: &Principal, id: &Id) -> Result<RoomShown, Problem> {
+    bridge.look(|view| {
+        may_look(view, who, id)?;
+        view.room(&who.tenant, id)
+            .map(|room| shown(who, id, room))
+            .ok_or_else(Problem::no_such_room)
+    })
+}
+
+/// Makes a room, whose owner is then the caller, or changes it. Answers when the caller can use it: this bridge knows
+/// of it, and the caller's NATS connections are being renewed.
+pub(crate) async fn put_room(
+    bridge: &Bridge,
+    who: &Principal,
+    id: Id,
+    body: &RoomBody,
+    key: Option<String>,
+) -> Result<Receipt, Problem> {
+    let body = to_raw_value(body).map_err(|error| Problem::invalid(error.to_string()))?;
+    let payload = with_key(SendPayload::of_body(body), key)?;
+    let receipt = send(bridge, who, id, Kind::Room, payload).await?;
+    if receipt.n == 1 {
+        // The owner's membership comes right behind the room, in the same frame.
+        wait_and_settle(bridge, who, Seq(receipt.seq.0 + 1)).await;
+    } else {
+        super::members::wait_for_own_view(bridge, receipt.seq).await;
+    }
+    Ok(receipt)
+}
+
+pub(super) fn with_key(payload: SendPayload, key: Option<String>) -> Result<SendPayload, Problem> {
+    match key {
+        Some(key) => payload
+            .with_key(key)
+            .map_err(|error| Problem::invalid(error.to_string())),
+        None => Ok(payload),
+    }
+}
+
+fn shown(who: &Principal, id: &Id, room: &Room) -> RoomShown {
+    RoomShown {
+        id: id.clone(),
+        kind: room.kind,
+        title: room.title.clone(),
+        role: room.members.get(&who.user).map(|member| member.role.clone()),
+        members: room.members.len(),
+    }
+}

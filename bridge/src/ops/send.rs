@@ -1,0 +1,52 @@
+use natterjack_nats_config::contract::{Id, Kind, Principal, Problem, ProblemCode, Receipt, Request, SendPayload};
+use uuid::Uuid;
+
+use super::Bridge;
+
+/// Sends to a room; the writer decides. The receipt comes after the append, never before.
+///
+/// A request without a key gets one of ours, so that it can be tried again when an answer is lost.
+pub(crate) async fn send(
+    bridge: &Bridge,
+    who: &Principal,
+    room: Id,
+    kind: Kind,
+    mut payload: SendPayload,
+) -> Result<Receipt, Problem> {
+    if payload.key.is_some() {
+        return bridge
+            .sending
+            .append(Request {
+                principal: who.clone(),
+                room,
+                kind,
+                payload,
+            })
+            .await;
+    }
+    let key = Uuid::now_v7().to_string();
+    payload.key = Some(key.clone());
+    match bridge
+        .sending
+        .append(Request {
+            principal: who.clone(),
+            room,
+            kind,
+            payload,
+        })
+        .await
+    {
+        // The key is new, so the first request with it was this one, and the repetition was ours.
+        Ok(receipt) => Ok(Receipt {
+            duplicate: false,
+            ..receipt
+        }),
+        Err(problem) if problem.code == ProblemCode::OutcomeUnknown => Err(Problem {
+            detail: format!(
+                "the log did not confirm in time; send the same again with the key `{key}` to learn what became of it"
+            ),
+            ..problem
+        }),
+        Err(problem) => Err(problem),
+    }
+}

@@ -1,0 +1,135 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Client;
+use natterjack_nats_config::client::connect;
+use natterjack_nats_config::tail::TailError;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::bundle::{self, Bundler};
+use crate::config::BridgeConfig;
+use crate::door::{HttpDoor, NativeDoor};
+use crate::error::BridgeError;
+use crate::feed::{Cursors, Feed, Past, follow};
+use crate::health::{Health, Watched, watch_health};
+use crate::ops::{Bridge, Settling};
+
+/// How long what was published last may take to leave.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+
+/// The tasks behind the doors; they end when this is dropped.
+struct Tasks {
+    follow: AbortOnDropHandle<TailError>,
+    bundler: AbortOnDropHandle<Result<(), async_nats::SubscribeError>>,
+    health: AbortOnDropHandle<()>,
+}
+
+/// Serves HTTP on `listener` and native clients on NATS until `shutdown`, then drains: parked polls are answered at
+/// once, requests under way get ten seconds.
+///
+/// `ready` follows what `/readyz` says.
+///
+/// # Errors
+/// What needs somebody to look; lost connections are waited for.
+pub async fn run(
+    config: BridgeConfig,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    ready: watch::Sender<bool>,
+) -> Result<(), BridgeError> {
+    let client = connect(&config.nats).await?;
+    let draining = CancellationToken::new();
+    let (bridge, mut tasks) = start(&config, &client, draining.clone(), ready);
+    let native = NativeDoor::open(Arc::clone(&bridge), config.caps.native_requests).await?;
+    let http = HttpDoor::new(bridge, config.verifier, &config.caps);
+    let stop = CancellationToken::new();
+    let mut http = AbortOnDropHandle::new(tokio::spawn(http.serve(listener, stop.clone())));
+    let mut native = AbortOnDropHandle::new(tokio::spawn(native.serve(stop.clone())));
+    let outcome = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        error = tasks.first_to_fail() => Err(error),
+        ended = &mut http => Err(ended_unexpectedly("HTTP door", ended)),
+        ended = &mut native => Err(ended_unexpectedly("native door", ended)),
+    };
+    draining.cancel();
+    stop.cancel();
+    for door in [http, native] {
+        if !door.is_finished()
+            && let Err(error) = door.await
+        {
+            tracing::error!(%error, "a door did not close");
+        }
+    }
+    if tokio::time::timeout(FLUSH_WITHIN, client.flush()).await.is_err() {
+        tracing::warn!("the last answers may not have left");
+    }
+    outcome
+}
+
+fn start(
+    config: &BridgeConfig,
+    client: &Client,
+    draining: CancellationToken,
+    ready: watch::Sender<bool>,
+) -> (Arc<Bridge>, Tasks) {
+    let log = &config.log;
+    let feed = Arc::new(Feed::new(&config.caps));
+    let (sending, bundler) = bundle::channel(client.clone(), log.subjects.write(log.shard), config.caps.send_queue);
+    let (told, health) = watch::channel(Health::default());
+    let watched = Watched {
+        client: client.clone(),
+        log: log.clone(),
+        feed: Arc::clone(&feed),
+        sending: sending.clone(),
+    };
+    let tasks = Tasks {
+        follow: spawn(follow(Arc::clone(&feed), client.clone(), log.clone())),
+        bundler: spawn(Bundler::run(bundler)),
+        health: spawn(watch_health(watched, told, ready)),
+    };
+    let bridge = Bridge {
+        client: client.clone(),
+        log: log.clone(),
+        feed,
+        past: Past::new(client.clone(), log.clone(), config.caps.readers_far_behind),
+        cursors: Cursors::new(&config.cursor_key, log.epoch),
+        sending,
+        settling: Settling::new(client.clone(), log.subjects.clone()),
+        health,
+        draining,
+    };
+    (Arc::new(bridge), tasks)
+}
+
+impl Tasks {
+    async fn first_to_fail(&mut self) -> BridgeError {
+        tokio::select! {
+            ended = &mut self.follow => match ended {
+                Ok(error) => error.into(),
+                ended => ended_unexpectedly("tail", ended),
+            },
+            ended = &mut self.bundler => match ended {
+                Ok(Err(error)) => BridgeError::Service(error.to_string()),
+                ended => ended_unexpectedly("queue of sends", ended),
+            },
+            ended = &mut self.health => ended_unexpectedly("look at its health", ended),
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    let handle: JoinHandle<T> = tokio::spawn(task);
+    AbortOnDropHandle::new(handle)
+}
+
+fn ended_unexpectedly<T>(task: &'static str, ended: Result<T, tokio::task::JoinError>) -> BridgeError {
+    let reason = match ended {
+        Ok(_) => "it returned".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    BridgeError::Task { task, reason }
+}

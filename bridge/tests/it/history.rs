@@ -1,0 +1,103 @@
+use futures_util::StreamExt;
+use natterjack_bridge::Caps;
+use natterjack_nats_config::contract::{HISTORY_VERB, HistoryQuery, Seq};
+use serde_json::{Value, json};
+
+use super::support::{Ask, Book, Bridge, Nats, member};
+
+/// Answers the next question to the archive, after doing something.
+async fn answer_one(book: &Book, watermark: Seq, messages: &[Value]) -> HistoryQuery {
+    let mut asked = book
+        .client
+        .subscribe(book.log.subjects.store_service(HISTORY_VERB))
+        .await
+        .unwrap();
+    book.client.flush().await.unwrap();
+    let message = asked.next().await.unwrap();
+    let page = json!({"watermark": watermark, "messages": messages, "next": 7});
+    book.client
+        .publish(message.reply.unwrap(), page.to_string().into())
+        .await
+        .unwrap();
+    serde_json::from_slice(&message.payload).unwrap()
+}
+
+#[tokio::test]
+async fn without_the_archive_history_lags_and_the_rest_goes_on() {
+    let nats = Nats::start().await;
+    let _book = Book::with_lobby(&nats).await;
+    let bridge = Bridge::start(&nats, Caps::default()).await;
+    let token = bridge.token("alice");
+    assert_eq!(
+        bridge.get("/v1/rooms/lobby/messages", &token).await.problem(),
+        "store-lagging"
+    );
+    assert!(bridge.get("/v1/events?wait=0", &token).await.seqs().is_empty());
+    bridge.shutdown().await;
+}
+
+#[tokio::test]
+async fn history_is_the_archive_s_page_as_it_is() {
+    let nats = Nats::start().await;
+    let mut book = Book::with_lobby(&nats).await;
+    let seq = book.say("lobby", "hello").await;
+    let bridge = Bridge::start(&nats, Caps::default()).await;
+    let token = bridge.token("alice");
+    let messages = [json!({"seq": seq, "body": {"text": "hello"}})];
+    let (reply, query) = tokio::join!(
+        async {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            bridge
+                .get("/v1/rooms/lobby/messages?before=9999999&limit=3", &token)
+                .await
+        },
+        answer_one(&book, seq, &messages)
+    );
+    assert_eq!(
+        (query.before, query.limit, query.visible_from),
+        (Some(Seq(9_999_999)), 3, Seq::ZERO)
+    );
+    assert_eq!(reply.json(), json!({"messages": messages, "next": 7}));
+    assert_eq!(reply.header("cache-control"), "private, no-cache");
+
+    let etag = reply.header("etag");
+    let headers: &[(&str, &str)] = &[("if-none-match", etag)];
+    let ask = Ask {
+        path: "/v1/rooms/lobby/messages",
+        token: Some(&token),
+        headers,
+        ..Ask::default()
+    };
+    let (again, _) = tokio::join!(
+        async {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            bridge.ask(ask).await
+        },
+        answer_one(&book, seq, &messages)
+    );
+    assert_eq!((again.status.as_u16(), again.bytes.len()), (304, 0));
+    bridge.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_page_from_beyond_what_the_bridge_has_read_waits_and_is_judged_then() {
+    let nats = Nats::start().await;
+    let mut book = Book::with_lobby(&nats).await;
+    let bridge = Bridge::start(&nats, Caps::default()).await;
+    let token = bridge.token("bob");
+    // The archive has read one frame more: the one in which bob is removed.
+    let watermark = Seq::end_of_frame(2);
+    let (reply, ()) = tokio::join!(
+        async {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            bridge.get("/v1/rooms/lobby/messages", &token).await
+        },
+        async {
+            answer_one(&book, watermark, &[json!({"secret": true})]).await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            book.frame(&[member("lobby", "bob", None)]).await;
+        }
+    );
+    assert_eq!(reply.problem(), "not-found");
+    bridge.shutdown().await;
+}

@@ -1,0 +1,104 @@
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Id, Problem, Seq};
+
+/// The verb of the history endpoint: `chat.store.history`.
+pub const HISTORY_VERB: &str = "history";
+/// The verb of the watermark endpoint: `chat.store.watermark`; its request is empty.
+pub const WATERMARK_VERB: &str = "watermark";
+/// The most messages on a page.
+pub const MAX_HISTORY_LIMIT: u16 = 200;
+/// The messages on a page when the query names no limit.
+pub const DEFAULT_HISTORY_LIMIT: u16 = 50;
+/// The most bytes of messages on a page: half of `max_payload`. A page always has at least one message where there
+/// is one, since an event is at most 128 KiB.
+pub const MAX_HISTORY_BYTES: usize = 512 * 1024;
+
+/// Asks the store for one page of a room's messages. Bounds are exclusive; without a bound it is the newest page.
+///
+/// The store answers whoever asks: only who has checked the reader's rights may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryQuery {
+    /// The tenant.
+    pub tenant: Id,
+    /// The room.
+    pub room: Id,
+    /// The page just before this place; not together with `after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Seq>,
+    /// The page just after this place; not together with `before`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Seq>,
+    /// The most messages, 1 to [`MAX_HISTORY_LIMIT`].
+    #[serde(default = "default_limit")]
+    pub limit: u16,
+    /// The first place the reader may see, as their membership says (0: everything).
+    pub visible_from: Seq,
+}
+
+/// One page of a room's messages.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HistoryPage {
+    /// How far the archive had read the log when the page was taken: every message up to here was looked at.
+    pub watermark: Seq,
+    /// The events' exact JSON, oldest first: kinds `msg`, `command` and `reply`, never policy.
+    pub messages: Vec<Box<RawValue>>,
+    /// What to ask next in the direction of the query (as `before` for the newest page and for `before`, as `after` for
+    /// `after`); none when there is no more in the archive.
+    pub next: Option<Seq>,
+}
+
+/// How far the archive has read the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveWatermark {
+    /// The end of the last frame that is archived.
+    pub watermark: Seq,
+}
+
+impl HistoryQuery {
+    /// What serde cannot tell: the limit and that there is at most one bound.
+    ///
+    /// # Errors
+    /// `invalid-request`, with what to change.
+    pub fn check(&self) -> Result<(), Problem> {
+        if self.before.is_some() && self.after.is_some() {
+            return Err(Problem::invalid("give `before` or `after`, not both"));
+        }
+        if !(1..=MAX_HISTORY_LIMIT).contains(&self.limit) {
+            return Err(Problem::invalid(format!("`limit` must be 1 to {MAX_HISTORY_LIMIT}")));
+        }
+        Ok(())
+    }
+}
+
+fn default_limit() -> u16 {
+    DEFAULT_HISTORY_LIMIT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_with_its_defaults_and_checked() {
+        let read = |rest: &str| {
+            let json = format!(r#"{{"tenant":"main","room":"lobby","visible_from":7{rest}}}"#);
+            serde_json::from_str::<HistoryQuery>(&json)
+                .map_err(|error| error.to_string())
+                .and_then(|query| query.check().map(|()| query).map_err(|problem| problem.to_string()))
+        };
+        assert_eq!(read("").unwrap().limit, DEFAULT_HISTORY_LIMIT);
+        assert_eq!(read(r#","before":9,"limit":200"#).unwrap().before, Some(Seq(9)));
+        for bad in [
+            r#","before":9,"after":1"#,
+            r#","limit":0"#,
+            r#","limit":201"#,
+            r#","limit":-1"#,
+            r#","from":"x""#,
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::LocalServerError;
+use super::config::ServerConfig;
+
+/// The most that a server's greeting may take, in bytes; it is less than one kilobyte.
+const GREETING_LIMIT: u64 = 64 * 1024;
+/// How long one look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where the server listens; no port is 0. The addresses are those of the configuration, so they may be `0.0.0.0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoints {
+    /// NATS clients and workers.
+    pub nats: SocketAddr,
+    /// WebSocket clients.
+    pub websocket: SocketAddr,
+    /// MQTT clients.
+    pub mqtt: SocketAddr,
+}
+
+#[derive(Deserialize)]
+struct Greeting {
+    server_name: String,
+}
+
+impl Endpoints {
+    /// What a worker on this machine connects to: `nats://127.0.0.1:4222`.
+    #[must_use]
+    pub fn nats_url(&self) -> String {
+        format!("nats://{}", reachable(self.nats))
+    }
+
+    /// What a WebSocket client on this machine connects to: `ws://127.0.0.1:8080`.
+    #[must_use]
+    pub fn websocket_url(&self) -> String {
+        format!("ws://{}", reachable(self.websocket))
+    }
+
+    /// What an MQTT client on this machine connects to: `mqtt://127.0.0.1:1883`.
+    #[must_use]
+    pub fn mqtt_url(&self) -> String {
+        format!("mqtt://{}", reachable(self.mqtt))
+    }
+
+    /// The addresses of a configuration, each port 0 replaced by a free one.
+    ///
+    /// The ports are held together, so that they differ, and released for the server. They are in its configuration file
+    /// from then on, so that it has them again after a restart (nats-server's own choice would change, and its ports file
+    /// does not name the MQTT port).
+    pub(crate) fn choose(config: &ServerConfig) -> Result<Self, LocalServerError> {
+        let mut held = Vec::new();
+        let mut free = |address: SocketAddr| {
+            if address.port() != 0 {
+                return Ok(address);
+            }
+            let in_use = |error: std::io::Error| LocalServerError::PortInUse {
+                line: format!("{address}: {error}"),
+            };
+            let listener = TcpListener::bind(address).map_err(in_use)?;
+            let chosen = listener.local_addr().map_err(in_use)?;
+            held.push(listener);
+            Ok(chosen)
+        };
+        Ok(Self {
+            nats: free(config.nats)?,
+            websocket: free(config.websocket)?,
+            mqtt: free(config.mqtt)?,
+        })
+    }
+
+    /// What is still to come before clients can be served; `None` when all is there.
+    pub(crate) async fn missing(&self, server_name: &str) -> Option<&'static str> {
+        if !greets(reachable(self.nats), server_name).await {
+            return Some("its greeting to NATS clients");
+        }
+        if !accepts(reachable(self.websocket)).await {
+            return Some("its WebSocket listener");
+        }
+        if !accepts(reachable(self.mqtt)).await {
+            return Some("its MQTT listener");
+        }
+        None
+    }
+}
+
+/// An address to connect to: `0.0.0.0` is one to listen on only.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+async fn accepts(address: SocketAddr) -> bool {
+    matches!(timeout(LOOK_LIMIT, TcpStream::connect(address)).await, Ok(Ok(_)))
+}
+
+/// Whether a nats-server of this name says INFO there.
+async fn greets(address: SocketAddr, server_name: &str) -> bool {
+    let look = async {
+        let stream = TcpStream::connect(address).await.ok()?;
+        let mut line = String::new();
+        BufReader::new(stream.take(GREETING_LIMIT))
+            .read_line(&mut line)
+            .await
+            .ok()?;
+        serde_json::from_str::<Greeting>(line.strip_prefix("INFO ")?).ok()
+    };
+    matches!(timeout(LOOK_LIMIT, look).await, Ok(Some(greeting)) if greeting.server_name == server_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_to_listen_on_becomes_one_to_connect_to() {
+        for (listen, connect) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("10.0.0.7:1", "10.0.0.7:1"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()), connect.parse().unwrap());
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Against the real server: `NATS_SERVER_BIN`, else the PATH. Missing is a failure, not a skip.
+
+mod lifecycle;
+mod permissions;
+mod support;

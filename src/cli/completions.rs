@@ -1,0 +1,13 @@
+use clap::CommandFactory;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Completions {
+    /// Which shell
+    shell: clap_complete::Shell,
+}
+
+pub(crate) fn run(completions: &Completions) -> anyhow::Result<()> {
+    let mut command = super::Arguments::command();
+    clap_complete::generate(completions.shell, &mut command, "natterjack", &mut std::io::stdout());
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! What a person types.
+
+pub(crate) mod bench;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod history;
+pub(crate) mod log;
+pub(crate) mod nats;
+mod print;
+pub(crate) mod room;
+pub(crate) mod send;
+pub(crate) mod server;
+pub(crate) mod tail;
+pub(crate) mod token;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Global;
+use crate::role::up::UpFlags;
+
+/// Natterjack turns a NATS deployment into a distributed instant-messaging bus.
+///
+/// Without a command it does `up`: a nats-server, the workers and the HTTP door in one process, ready to use.
+#[derive(Debug, Parser)]
+#[command(name = "natterjack", version, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything in one process: a nats-server of its own, authz, store, bridge [the default]
+    Up(UpFlags),
+    /// Run one role: decide who may connect to NATS, and end connections whose rights were taken away
+    Authz,
+    /// Run one role: the writer of the log, the archive and history
+    Store,
+    /// Run one role: the HTTP door
+    Bridge,
+    /// Print a token (a signed JWT) for a user and nothing else
+    Token(token::Token),
+    /// Make rooms, list them, add and remove members
+    Room(room::Room),
+    /// Send a message to a room
+    Send(send::Send),
+    /// Follow rooms as events come in
+    Tail(tail::Tail),
+    /// Show what was said in a room
+    History(history::History),
+    /// Look at the log itself
+    Log(log::LogCommand),
+    /// NATS accounts for tools of your own
+    Nats(nats::NatsCommand),
+    /// Measure this installation against its limits, as ratios
+    Bench(bench::Bench),
+    /// Show the settings
+    Config(config::ConfigCommand),
+    /// Print completions for a shell: natterjack completions bash > /etc/bash_completion.d/natterjack
+    Completions(completions::Completions),
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::Up(UpFlags::default())
+    }
+}

@@ -1,0 +1,39 @@
+use std::sync::Arc;
+
+use natterjack_authz::token::Verifier;
+use natterjack_authz::{AuthzConfig, run as run_authz};
+use natterjack_nats_config::client::Seed;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{load, login, worker_name};
+use crate::config::{Config, Global};
+use crate::process::block_on;
+
+pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
+    let config = load(global)?;
+    let url = config.nats.url.clone();
+    block_on(|shutdown| work(config, url, watch::channel(false).0, shutdown))
+}
+
+/// The auth callout and the end of connections, until asked to stop.
+pub(crate) async fn work(
+    config: Config,
+    url: String,
+    ready: watch::Sender<bool>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let keys = config.keys_dir();
+    let authz = AuthzConfig {
+        core: login(&config, &url, "authz")?,
+        auth: login(&config, &url, "auth")?,
+        sys: login(&config, &url, "sys")?,
+        issuer: Seed::read(&keys.join("issuer.nk"))?,
+        xkey: Seed::read(&keys.join("xkey.nk"))?,
+        log: config.log(),
+        verifier: Arc::new(Verifier::from_file(&keys.join("token.pub"))?),
+        worker: worker_name("authz").parse()?,
+        servers: config.nats.servers,
+    };
+    Ok(run_authz(authz, ready, shutdown).await?)
+}

@@ -1,0 +1,51 @@
+use std::sync::Arc;
+
+use anyhow::Context;
+use natterjack_authz::token::Verifier;
+use natterjack_bridge::{BridgeConfig, Caps};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{data, load, login};
+use crate::config::{Config, Global};
+use crate::process::block_on;
+
+pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
+    let config = load(global)?;
+    let url = config.nats.url.clone();
+    block_on(async |shutdown| {
+        let listener = listen(&config).await?;
+        work(config, url, (listener, watch::channel(false).0), shutdown).await
+    })
+}
+
+/// Takes the address of the HTTP door.
+pub(crate) async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = config.listen.http;
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} for HTTP; choose another address with --http or `listen.http`")
+    })
+}
+
+/// The HTTP door, until asked to stop.
+pub(crate) async fn work(
+    config: Config,
+    url: String,
+    (listener, ready): (TcpListener, watch::Sender<bool>),
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let keys = config.keys_dir();
+    let bridge = BridgeConfig {
+        nats: login(&config, &url, "bridge")?,
+        log: config.log(),
+        verifier: Arc::new(Verifier::from_file(&keys.join("token.pub"))?),
+        cursor_key: data::cursor_key(&keys, false)?,
+        caps: Caps {
+            max_connections: config.bridge.max_connections,
+            ring_bytes: config.bridge.ring_bytes,
+            ..Caps::default()
+        },
+    };
+    Ok(natterjack_bridge::run(bridge, listener, shutdown, ready).await?)
+}

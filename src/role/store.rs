@@ -1,0 +1,75 @@
+use anyhow::Context;
+use natterjack_nats_config::client::connect;
+use natterjack_nats_config::contract::Principal;
+use natterjack_store::archive::{self, ArchiveConfig, Database, Progress};
+use natterjack_store::history;
+use natterjack_store::log::{self, Bootstrap, WriterConfig};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{load, login, worker_name};
+use crate::config::{Config, Global};
+use crate::process::block_on;
+
+pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
+    let config = load(global)?;
+    let url = config.nats.url.clone();
+    block_on(|shutdown| work(config, url, watch::channel(false).0, shutdown))
+}
+
+/// The writer, the archive and history, until one of them gives up or all are asked to stop.
+///
+/// Ready means: the log can be written (by this worker or another one), and the archive's database answers.
+pub(crate) async fn work(
+    config: Config,
+    url: String,
+    ready: watch::Sender<bool>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let database = Database::open(&config.database()).await?;
+    let client = connect(&login(&config, &url, "store")?).await?;
+    let worker = worker_name("store");
+    let log = config.log();
+    let writer = WriterConfig {
+        log: log.clone(),
+        worker: worker.clone(),
+        replicas: config.nats.replicas,
+        log_max_bytes: i64::try_from(config.store.log_max_bytes).context("`store.log_max_bytes` is too large")?,
+        bootstrap: Some(Bootstrap {
+            admin: Principal {
+                tenant: config.tenant.clone(),
+                user: config.admin.clone(),
+            },
+        }),
+    };
+    let archive = ArchiveConfig {
+        log: log.clone(),
+        worker,
+        replicas: config.nats.replicas,
+    };
+    let (leading, mut leads) = watch::channel(false);
+    let (progress, mut archived) = watch::channel(Progress::default());
+    let mut tasks = JoinSet::new();
+    let stop = shutdown.clone();
+    let writing = log::run(client.clone(), writer, leading, stop.clone());
+    tasks.spawn(async { writing.await.context("the writer") });
+    let archiving = archive::run(client.clone(), database.clone(), archive, progress, stop.clone());
+    tasks.spawn(async { archiving.await.context("the archive") });
+    let telling = history::run(client, database, log, stop);
+    tasks.spawn(async { telling.await.context("history") });
+    tokio::spawn(async move {
+        let both = async {
+            let _ = leads.wait_for(|leads| *leads).await;
+            let _ = archived.wait_for(|archived| archived.ready).await;
+        };
+        tokio::select! {
+            () = both => ready.send_replace(true),
+            () = shutdown.cancelled() => false,
+        }
+    });
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
+}

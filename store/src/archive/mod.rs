@@ -1,0 +1,18 @@
+//! The archive: every event of the log, in SQL, for as long as it is wanted.
+//!
+//! [`run`] follows the log by a durable consumer and stores what it reads. The consumer is no fence, and its ack floor
+//! is no truth: the `watermark` row is, and it moves in the same transaction as the events, by compare-and-set. So a
+//! paused worker that comes back, two workers at once, or a kill between commit and ack neither double nor lose anything.
+
+mod batch;
+mod consume;
+mod database;
+mod keeper;
+mod project;
+pub(crate) mod sql;
+#[cfg(test)]
+pub(crate) mod testing;
+mod worker;
+
+pub use database::{Database, OpenError};
+pub use worker::{ArchiveConfig, ArchiveError, Progress, run};

@@ -1,0 +1,352 @@
+//! Every query of the archive. All of them name the epoch and the shard, those for readers the tenant and the room too.
+
+use natterjack_nats_config::contract::{Id, Kind, Seq};
+use natterjack_nats_config::tail::Log;
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, Order,
+    QueryFilter, QueryOrder, QuerySelect, Select, TransactionTrait,
+};
+
+use super::batch::Batch;
+use super::project::{self, Rows};
+use crate::entity::{event, quarantine, watermark};
+
+/// Rows of an INSERT: 14 columns each, and SQLite takes 32,766 bind variables, PostgreSQL and MySQL 65,535. Larger ones
+/// bring nothing; a constant size lets the prepared statement be used again.
+const CHUNK: usize = 250;
+
+/// The kinds that history shows.
+const MESSAGES: [Kind; 3] = [Kind::Msg, Kind::Command, Kind::Reply];
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commit {
+    /// It is stored, flushed to disk, and the watermark moved.
+    Done,
+    /// Another worker moved the watermark first; nothing of the batch was stored.
+    Overtaken,
+}
+
+/// A room, as a reader's query names it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) tenant: &'a Id,
+    pub(crate) id: &'a Id,
+}
+
+/// Which of a room's messages: `first` and `last` are inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) first: Seq,
+    pub(crate) last: Seq,
+}
+
+/// The shard's watermark as it stands; none if nothing was ever archived.
+pub(crate) async fn watermark(db: &impl ConnectionTrait, log: &Log) -> Result<Option<watermark::Model>, DbErr> {
+    watermark::Entity::find_by_id(i64::from(log.shard)).one(db).await
+}
+
+/// How far the log is archived, for readers: nothing of another epoch counts.
+pub(crate) async fn archived(db: &impl ConnectionTrait, log: &Log) -> Result<Seq, DbErr> {
+    let row = watermark(db, log).await?;
+    Ok(row
+        .filter(|row| row.epoch == i64::from(log.epoch))
+        .and_then(|row| u64::try_from(row.stream_seq).ok())
+        .filter(|stream_seq| *stream_seq > 0)
+        .map_or(Seq::ZERO, Seq::end_of_frame))
+}
+
+/// Begins the watermark of a shard that has none.
+pub(crate) async fn begin_watermark(db: &DatabaseConnection, log: &Log) -> Result<(), DbErr> {
+    let row = watermark::Model {
+        shard: i64::from(log.shard),
+        epoch: i64::from(log.epoch),
+        stream_seq: 0,
+    };
+    watermark::Entity::insert(row.into_active_model())
+        .exec_without_returning(db)
+        .await?;
+    Ok(())
+}
+
+/// Moves the watermark to the beginning of the log's epoch. `false`: another worker was faster.
+pub(crate) async fn begin_epoch(db: &DatabaseConnection, log: &Log, old: &watermark::Model) -> Result<bool, DbErr> {
+    move_watermark(db, old, (i64::from(log.epoch), 0)).await
+}
+
+/// The last event that is archived of this log, if there is one.
+pub(crate) async fn last_event(db: &DatabaseConnection, log: &Log) -> Result<Option<event::Model>, DbErr> {
+    of_log(log).order_by(event::Column::Seq, Order::Desc).one(db).await
+}
+
+/// Stores a batch and moves the watermark, or does neither.
+pub(crate) async fn commit(db: &DatabaseConnection, log: &Log, batch: Batch) -> Result<Commit, DbErr> {
+    let old = watermark::Model {
+        shard: i64::from(log.shard),
+        epoch: i64::from(log.epoch),
+        stream_seq: number(batch.old_watermark())?,
+    };
+    let new = number(batch.new_watermark())?;
+    let transaction = db.begin().await?;
+    // First of all: it fences rivals and takes the write lock, so that nothing that is read below can change.
+    if !move_watermark(&transaction, &old, (old.epoch, new)).await? {
+        transaction.rollback().await?;
+        return Ok(Commit::Overtaken);
+    }
+    let mut rows = batch.into_rows();
+    set_apart(&transaction, log, &mut rows).await?;
+    insert_events(&transaction, rows.events).await?;
+    for row in &rows.quarantined {
+        insert_quarantined(&transaction, row).await?;
+    }
+    transaction.commit().await?;
+    for row in rows.quarantined {
+        let quarantine::Model {
+            stream_seq,
+            line,
+            reason,
+            ..
+        } = row;
+        tracing::error!(
+            stream_seq,
+            line,
+            reason,
+            "the archive keeps in quarantine what it cannot store as an event"
+        );
+    }
+    Ok(Commit::Done)
+}
+
+/// The room's messages in a range: sequence and size in bytes, from its beginning or from its end.
+pub(crate) async fn sizes(
+    db: &DatabaseConnection,
+    room: Room<'_>,
+    range: Range,
+    (order, limit): (Order, u64),
+) -> Result<Vec<(Seq, usize)>, DbErr> {
+    let rows: Vec<(i64, i64)> = messages_of(room, range)
+        .select_only()
+        .column(event::Column::Seq)
+        // In bytes for a BLOB on SQLite, a bytea on PostgreSQL and everything on MySQL.
+        .expr(Func::cust("LENGTH").arg(Expr::col(event::Column::Bytes)))
+        .order_by(event::Column::Seq, order)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(seq, size)| (Seq(seq.unsigned_abs()), usize::try_from(size).unwrap_or(usize::MAX)))
+        .collect())
+}
+
+/// The lines of the room's messages in a range, oldest first. The caller knows that they are few.
+pub(crate) async fn lines(db: &DatabaseConnection, room: Room<'_>, range: Range) -> Result<Vec<Vec<u8>>, DbErr> {
+    messages_of(room, range)
+        .select_only()
+        .column(event::Column::Bytes)
+        .order_by(event::Column::Seq, Order::Asc)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+fn of_log(log: &Log) -> Select<event::Entity> {
+    event::Entity::find()
+        .filter(event::Column::Epoch.eq(i64::from(log.epoch)))
+        .filter(event::Column::Shard.eq(i64::from(log.shard)))
+}
+
+/// What readers see of a room.
+///
+/// Epoch and shard are filtered by expressions that no index serves: named plainly they lead SQLite, which has no
+/// statistics, to the primary key, and it reads the whole log for each page instead of the room by its index.
+fn messages_of(room: Room<'_>, range: Range) -> Select<event::Entity> {
+    event::Entity::find()
+        .filter(Expr::col(event::Column::Epoch).add(0).eq(i64::from(room.log.epoch)))
+        .filter(Expr::col(event::Column::Shard).add(0).eq(i64::from(room.log.shard)))
+        .filter(event::Column::Tenant.eq(room.tenant.as_str()))
+        .filter(event::Column::Room.eq(room.id.as_str()))
+        .filter(event::Column::Kind.is_in(MESSAGES.map(Kind::as_str)))
+        .filter(event::Column::Seq.gte(bound(range.first)))
+        .filter(event::Column::Seq.lte(bound(range.last)))
+}
+
+/// A place that a reader names may be any number; beyond the column's range nothing is stored.
+fn bound(seq: Seq) -> i64 {
+    i64::try_from(seq.0).unwrap_or(i64::MAX)
+}
+
+async fn move_watermark(
+    db: &impl ConnectionTrait,
+    old: &watermark::Model,
+    (epoch, stream_seq): (i64, i64),
+) -> Result<bool, DbErr> {
+    let moved = watermark::Entity::update_many()
+        .col_expr(watermark::Column::Epoch, Expr::value(epoch))
+        .col_expr(watermark::Column::StreamSeq, Expr::value(stream_seq))
+        .filter(watermark::Column::Shard.eq(old.shard))
+        .filter(watermark::Column::Epoch.eq(old.epoch))
+        .filter(watermark::Column::StreamSeq.eq(old.stream_seq))
+        .exec(db)
+        .await?;
+    Ok(moved.rows_affected == 1)
+}
+
+/// Takes out of `rows` what the archive has already, and moves to the quarantine what it has otherwise.
+///
+/// There is nothing to find unless somebody turned the watermark back: it and the events move together.
+async fn set_apart(db: &DatabaseTransaction, log: &Log, rows: &mut Rows) -> Result<(), DbErr> {
+    let (Some(first), Some(last)) = (rows.events.first(), rows.events.last()) else {
+        return Ok(());
+    };
+    let stored: std::collections::HashMap<i64, Vec<u8>> = of_log(log)
+        .select_only()
+        .columns([event::Column::Seq, event::Column::Hash])
+        .filter(event::Column::Seq.between(first.seq, last.seq))
+        .into_tuple::<(i64, Vec<u8>)>()
+        .all(db)
+        .await?
+        .into_iter()
+        .collect();
+    if stored.is_empty() {
+        return Ok(());
+    }
+    let (known, new) = std::mem::take(&mut rows.events)
+        .into_iter()
+        .partition(|row| stored.contains_key(&row.seq));
+    rows.events = new;
+    let known: Vec<event::Model> = known;
+    for row in known.into_iter().filter(|row| stored.get(&row.seq) != Some(&row.hash)) {
+        tracing::error!(
+            seq = row.seq,
+            epoch = log.epoch,
+            shard = log.shard,
+            "FORK: the log has another event than the archive at the same place. Both are kept; find out which log this is"
+        );
+        rows.quarantined.push(project::fork(row));
+    }
+    Ok(())
+}
+
+async fn insert_events(db: &DatabaseTransaction, rows: Vec<event::Model>) -> Result<(), DbErr> {
+    let mut rows = rows.into_iter().map(IntoActiveModel::into_active_model).peekable();
+    while rows.peek().is_some() {
+        let chunk: Vec<event::ActiveModel> = rows.by_ref().take(CHUNK).collect();
+        event::Entity::insert_many(chunk).exec_without_returning(db).await?;
+    }
+    Ok(())
+}
+
+/// Keeps a row in quarantine, unless the very same is there.
+async fn insert_quarantined(db: &DatabaseTransaction, row: &quarantine::Model) -> Result<(), DbErr> {
+    let key = (row.epoch, row.shard, row.stream_seq, row.line, row.hash.clone());
+    if quarantine::Entity::find_by_id(key).one(db).await?.is_none() {
+        quarantine::Entity::insert(row.clone().into_active_model())
+            .exec_without_returning(db)
+            .await?;
+    }
+    Ok(())
+}
+
+fn number(stream_seq: u64) -> Result<i64, DbErr> {
+    i64::try_from(stream_seq).map_err(|error| DbErr::Custom(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_nats_config::contract::Subjects;
+    use sea_orm::{QueryTrait, Statement};
+
+    use super::*;
+    use crate::archive::Database;
+
+    #[tokio::test]
+    async fn nothing_of_another_shard_epoch_tenant_or_room_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open_file(&folder.path().join("archive.db")).await.unwrap();
+        let connection = database.connection();
+        let log = Log::first(Subjects::default());
+        let row = |epoch, shard, seq, tenant: &str, room: &str| event::Model {
+            epoch,
+            shard,
+            seq,
+            tenant: tenant.to_owned(),
+            room: room.to_owned(),
+            n: 1,
+            prev: 0,
+            id: String::new(),
+            from_user: "alice".to_owned(),
+            kind: "msg".to_owned(),
+            at: String::new(),
+            key: None,
+            bytes: b"{}".to_vec(),
+            hash: Vec::new(),
+        };
+        let rows = [
+            row(1, 0, 7, "main", "lobby"),
+            row(2, 0, 8, "main", "lobby"),
+            row(1, 1, 9, "main", "lobby"),
+            row(1, 0, 10, "Main", "lobby"),
+            row(1, 0, 11, "main", "Lobby"),
+        ];
+        event::Entity::insert_many(rows.map(IntoActiveModel::into_active_model))
+            .exec_without_returning(connection)
+            .await
+            .unwrap();
+        let (tenant, room) = ("main".parse().unwrap(), "lobby".parse().unwrap());
+        let room = Room {
+            log: &log,
+            tenant: &tenant,
+            id: &room,
+        };
+        let range = Range {
+            first: Seq::ZERO,
+            last: Seq(u64::MAX),
+        };
+        assert_eq!(
+            sizes(connection, room, range, (Order::Asc, 9)).await.unwrap(),
+            [(Seq(7), 2)]
+        );
+        assert_eq!(lines(connection, room, range).await.unwrap(), [b"{}"]);
+    }
+
+    #[tokio::test]
+    async fn a_room_is_read_by_its_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open_file(&folder.path().join("archive.db")).await.unwrap();
+        let connection = database.connection();
+        let log = Log::first(Subjects::default());
+        let (tenant, room) = ("main".parse().unwrap(), "lobby".parse().unwrap());
+        let room = Room {
+            log: &log,
+            tenant: &tenant,
+            id: &room,
+        };
+        let select = messages_of(
+            room,
+            Range {
+                first: Seq(1),
+                last: Seq(9),
+            },
+        )
+        .order_by_desc(event::Column::Seq);
+        let Statement {
+            sql,
+            values,
+            db_backend,
+            ..
+        } = select.build(connection.get_database_backend());
+        let explain = Statement {
+            sql: format!("EXPLAIN QUERY PLAN {sql}"),
+            values,
+            db_backend,
+        };
+        let rows = connection.query_all_raw(explain).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.try_get("", "detail").unwrap()).collect();
+        let [step] = plan.as_slice() else { panic!("{plan:?}") };
+        assert!(step.contains("event_by_room") && step.contains("seq>"), "{plan:?}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The archive's tables as they are now.
+#![expect(
+    unreachable_pub,
+    reason = "sea-orm's derives need public items; only the archive sees this module"
+)]
+
+pub(crate) mod event;
+pub(crate) mod quarantine;
+pub(crate) mod watermark;

@@ -1,0 +1,253 @@
+//! History for bridges: pages of a room's messages, straight from the archive, as a NATS micro service (ADR-32).
+//!
+//! Only workers can ask: clients have no right to publish on `chat.store.>`. Whoever asks has checked the reader's
+//! rights, and hands a page out only once its own view of the log has reached the page's watermark.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, ServiceExt, endpoint::Endpoint};
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use natterjack_nats_config::contract::{
+    ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, Problem, ProblemCode, Seq, Subjects,
+    WATERMARK_VERB,
+};
+use natterjack_nats_config::tail::Log;
+use sea_orm::{DatabaseConnection, DbErr, Order};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::{Database, sql};
+
+/// The name of the service, as `nats micro ls` shows it, and of the queue group that shares its work.
+const SERVICE: &str = "natterjack-store";
+/// Requests in work at a time: two for each connection to the database; a page holds up to 512 KiB.
+const CONCURRENCY: usize = 16;
+/// A request older than that has been given up by whoever asked (the workers' clients wait that long).
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for what is in work.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// The service cannot work; nothing is answered.
+#[derive(Debug, thiserror::Error)]
+#[error("the history service cannot work: {0}")]
+pub struct HistoryError(String);
+
+#[derive(Debug, Clone, Copy)]
+enum Verb {
+    History,
+    Watermark,
+}
+
+/// What is asked next to page on, and which messages go onto the page.
+#[derive(Debug, PartialEq, Eq)]
+struct Cut {
+    /// First and last message; none for an empty page.
+    range: Option<sql::Range>,
+    next: Option<Seq>,
+}
+
+/// Answers `chat.store.history` and `chat.store.watermark` until `shutdown`; what is in work is answered first.
+///
+/// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
+/// [`Problem`] with the headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
+pub async fn run(
+    client: Client,
+    database: Database,
+    log: Log,
+    shutdown: CancellationToken,
+) -> Result<(), HistoryError> {
+    let service = client
+        .service_builder()
+        .description("pages of a room's messages from the archive, and how far the archive is")
+        .queue_group(SERVICE)
+        .start(SERVICE, env!("CARGO_PKG_VERSION"))
+        .await
+        .map_err(|error| HistoryError(error.to_string()))?;
+    let history = add(&service, &log.subjects, HISTORY_VERB).await?;
+    let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
+    let mut serving = pin!(
+        requests(history, watermark)
+            .for_each_concurrent(CONCURRENCY, |(verb, request)| answer(&database, &log, verb, request))
+    );
+    tokio::select! {
+        () = &mut serving => return Err(HistoryError("the connection to NATS was closed".to_owned())),
+        () = shutdown.cancelled() => {}
+    }
+    // Nothing new comes in; what has come is answered.
+    if let Err(error) = service.stop().await {
+        tracing::debug!(error, "the history service did not stop cleanly");
+    }
+    if tokio::time::timeout(DRAIN, serving).await.is_err() {
+        tracing::warn!("requests for history were left unanswered; whoever asked asks again");
+    }
+    Ok(())
+}
+
+async fn add(service: &service::Service, subjects: &Subjects, verb: &str) -> Result<Endpoint, HistoryError> {
+    let endpoint = service.endpoint_builder().name(verb);
+    endpoint
+        .add(subjects.store_service(verb))
+        .await
+        .map_err(|error| HistoryError(error.to_string()))
+}
+
+fn requests(history: Endpoint, watermark: Endpoint) -> impl Stream<Item = (Verb, service::Request)> {
+    stream::select(
+        history.map(|request| (Verb::History, request)),
+        watermark.map(|request| (Verb::Watermark, request)),
+    )
+}
+
+async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Request) {
+    // Only a worker's inbox: this connection may publish to the log, and a reply subject is the asker's choice.
+    if !request
+        .message
+        .reply
+        .as_ref()
+        .is_some_and(|reply| reply.starts_with(&Subjects::worker_inbox("")))
+    {
+        tracing::warn!(?verb, "a request without a worker's reply subject is dropped");
+        return;
+    }
+    let connection = database.connection();
+    let answered = tokio::time::timeout(DEADLINE, async {
+        match verb {
+            Verb::History => history(connection, log, &request.message.payload).await,
+            Verb::Watermark => watermark(connection, log).await,
+        }
+    });
+    let answered = answered.await.unwrap_or_else(|_| Err(lagging()));
+    let (payload, headers) = match answered {
+        Ok(payload) => (payload, HeaderMap::new()),
+        Err(problem) => (Bytes::from(problem.to_json()), error_headers(&problem)),
+    };
+    if let Err(error) = request.respond_with_headers(Ok(payload), headers).await {
+        tracing::warn!(?verb, %error, "an answer was not sent; whoever asked asks again");
+    }
+}
+
+async fn watermark(connection: &DatabaseConnection, log: &Log) -> Result<Bytes, Problem> {
+    let watermark = sql::archived(connection, log)
+        .await
+        .map_err(|error| no_answer(&error))?;
+    to_json(&ArchiveWatermark { watermark })
+}
+
+async fn history(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query: HistoryQuery =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no history query: {error}")))?;
+    query.check()?;
+    let (page, lines) = read(connection, log, &query).await.map_err(|error| no_answer(&error))?;
+    let messages = lines.into_iter().map(raw).collect::<Result<_, _>>()?;
+    to_json(&HistoryPage { messages, ..page })
+}
+
+/// The page without its messages, and their lines. The watermark is read first: what is below it does not change.
+async fn read(
+    connection: &DatabaseConnection,
+    log: &Log,
+    query: &HistoryQuery,
+) -> Result<(HistoryPage, Vec<Vec<u8>>), DbErr> {
+    let watermark = sql::archived(connection, log).await?;
+    let room = sql::Room {
+        log,
+        tenant: &query.tenant,
+        id: &query.room,
+    };
+    let mut page = HistoryPage {
+        watermark,
+        messages: Vec::new(),
+        next: None,
+    };
+    let Some(range) = range(query, watermark) else {
+        return Ok((page, Vec::new()));
+    };
+    let order = if query.after.is_some() { Order::Asc } else { Order::Desc };
+    let sizes = sql::sizes(connection, room, range, (order, u64::from(query.limit) + 1)).await?;
+    let cut = cut(&sizes, usize::from(query.limit));
+    page.next = cut.next;
+    let lines = match cut.range {
+        Some(range) => sql::lines(connection, room, range).await?,
+        None => Vec::new(),
+    };
+    Ok((page, lines))
+}
+
+/// The places that the query asks for; none if there cannot be any.
+fn range(query: &HistoryQuery, watermark: Seq) -> Option<sql::Range> {
+    let first = query
+        .after
+        .map_or(Seq::ZERO, |after| Seq(after.0.saturating_add(1)))
+        .max(query.visible_from);
+    let last = match query.before {
+        Some(before) => watermark.min(Seq(before.0.checked_sub(1)?)),
+        None => watermark,
+    };
+    (first <= last).then_some(sql::Range { first, last })
+}
+
+/// Cuts the page out of `found` (sequence and size, in the order of the query, one more than fits if there are more).
+fn cut(found: &[(Seq, usize)], limit: usize) -> Cut {
+    let mut bytes = 0usize;
+    let fitting = found.iter().take(limit).take_while(|(_, size)| {
+        let first = bytes == 0;
+        bytes = bytes.saturating_add(size.saturating_add(1));
+        first || bytes <= MAX_HISTORY_BYTES
+    });
+    let page: Vec<Seq> = fitting.map(|(seq, _)| *seq).collect();
+    let range = page
+        .iter()
+        .min()
+        .zip(page.iter().max())
+        .map(|(first, last)| sql::Range {
+            first: *first,
+            last: *last,
+        });
+    let next = if page.len() < found.len() {
+        page.last().copied()
+    } else {
+        None
+    };
+    Cut { range, next }
+}
+
+fn raw(line: Vec<u8>) -> Result<Box<RawValue>, Problem> {
+    String::from_utf8(line)
+        .ok()
+        .and_then(|line| RawValue::from_string(line).ok())
+        .ok_or_else(|| {
+            tracing::error!("the archive holds an event that is no JSON: its database is damaged");
+            Problem::new(ProblemCode::Internal, "the archive is damaged here")
+        })
+}
+
+fn to_json(answer: &impl Serialize) -> Result<Bytes, Problem> {
+    serde_json::to_vec(answer).map(Bytes::from).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be encoded");
+        Problem::new(ProblemCode::Internal, "the answer cannot be encoded")
+    })
+}
+
+fn no_answer(error: &DbErr) -> Problem {
+    tracing::warn!(%error, "the archive's database does not answer");
+    lagging()
+}
+
+fn lagging() -> Problem {
+    Problem::new(ProblemCode::StoreLagging, "the archive does not answer now; try again")
+}
+
+fn error_headers(problem: &Problem) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_SERVICE_ERROR, problem.code.as_str());
+    headers.insert(NATS_SERVICE_ERROR_CODE, problem.status.to_string());
+    headers
+}
+
+#[cfg(test)]
+mod tests;

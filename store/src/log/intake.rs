@@ -1,0 +1,202 @@
+use std::collections::{HashMap, VecDeque};
+
+use async_nats::{HeaderMap, Message, Subject};
+use bytes::BytesMut;
+use natterjack_nats_config::contract::{
+    Outcome, Principal, Problem, Receipt, Request, SendPayload, Subjects, read_bundle, write_outcome,
+};
+
+/// A request, or why it is none, and where its answer goes.
+pub(crate) struct Pending {
+    pub(crate) request: Result<Request, Problem>,
+    pub(crate) to: AnswerTo,
+}
+
+/// Where an answer goes.
+pub(crate) enum AnswerTo {
+    /// To the service import's reply subject.
+    Reply(Subject),
+    /// Nobody waits (MQTT, a bare publish): only a refusal is told, on the user's own subject.
+    Notice(Principal),
+    /// Into its place among the answers of a bundle.
+    Bundle { id: u64, index: usize },
+}
+
+/// An answer that is ready to be published.
+pub(crate) struct Answer {
+    pub(crate) subject: Subject,
+    pub(crate) headers: Option<HeaderMap>,
+    pub(crate) payload: bytes::Bytes,
+}
+
+/// Takes requests out of messages, and brings answers back to who asked.
+pub(crate) struct Intake {
+    subjects: Subjects,
+    write_subject: String,
+    bundles: HashMap<u64, Bundle>,
+    next_bundle: u64,
+    dropped: u64,
+}
+
+struct Bundle {
+    reply: Subject,
+    outcomes: Vec<Option<Outcome>>,
+    missing: usize,
+}
+
+impl Intake {
+    pub(crate) fn new(subjects: Subjects, shard: u16) -> Self {
+        let write_subject = subjects.write(shard);
+        Self {
+            subjects,
+            write_subject,
+            bundles: HashMap::new(),
+            next_bundle: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Reads a message from a client or a bridge. One whose reply subject could be steered by a client is dropped.
+    pub(crate) fn read(&mut self, message: Message, queue: &mut VecDeque<Pending>) {
+        if message.subject.as_str() == self.write_subject {
+            self.read_bundle(message, queue);
+        } else {
+            self.read_single(&message, queue);
+        }
+    }
+
+    fn read_bundle(&mut self, message: Message, queue: &mut VecDeque<Pending>) {
+        let Some(reply) = message.reply.filter(|reply| reply.starts_with("_INBOX_")) else {
+            return self.drop_one("a bundle without a worker's reply subject");
+        };
+        let id = self.next_bundle;
+        self.next_bundle += 1;
+        let before = queue.len();
+        queue.extend(
+            read_bundle(&message.payload)
+                .enumerate()
+                .map(|(index, request)| Pending {
+                    request,
+                    to: AnswerTo::Bundle { id, index },
+                }),
+        );
+        let missing = queue.len() - before;
+        if missing > 0 {
+            let outcomes = std::iter::repeat_with(|| None).take(missing).collect();
+            self.bundles.insert(
+                id,
+                Bundle {
+                    reply,
+                    outcomes,
+                    missing,
+                },
+            );
+        }
+    }
+
+    fn read_single(&mut self, message: &Message, queue: &mut VecDeque<Pending>) {
+        let Some(to) = self.subjects.parse_inbound(&message.subject) else {
+            return self.answer_unknown_subject(message, queue);
+        };
+        let principal = Principal {
+            tenant: to.tenant,
+            user: to.user,
+        };
+        let answer_to = match &message.reply {
+            None => AnswerTo::Notice(principal.clone()),
+            Some(reply) if Subjects::is_import_reply(reply) => AnswerTo::Reply(reply.clone()),
+            Some(_) => return self.drop_one("a reply subject that no import made"),
+        };
+        let request = SendPayload::from_native(&message.payload)
+            .map(|payload| Request {
+                principal,
+                room: to.room,
+                kind: to.kind,
+                payload,
+            })
+            .map_err(|error| Problem::invalid(error.to_string()));
+        queue.push_back(Pending { request, to: answer_to });
+    }
+
+    fn answer_unknown_subject(&mut self, message: &Message, queue: &mut VecDeque<Pending>) {
+        match &message.reply {
+            Some(reply) if Subjects::is_import_reply(reply) => queue.push_back(Pending {
+                request: Err(Problem::invalid(format!(
+                    "the subject must be {}.in.{{tenant}}.{{user}}.{{room}}.{{kind}}, with kind one of msg, command, \
+                     reply, room, member, user",
+                    self.subjects.prefix()
+                ))),
+                to: AnswerTo::Reply(reply.clone()),
+            }),
+            _ => self.drop_one("a subject of no known form"),
+        }
+    }
+
+    fn drop_one(&mut self, reason: &'static str) {
+        self.dropped += 1;
+        tracing::warn!(reason, dropped = self.dropped, "dropped a request");
+    }
+
+    /// Turns an outcome into what is published, if anything is yet.
+    pub(crate) fn answer(&mut self, to: AnswerTo, outcome: Result<Receipt, Problem>) -> Option<Answer> {
+        match to {
+            AnswerTo::Reply(subject) => Some(answer_single(subject, outcome)),
+            AnswerTo::Notice(principal) => outcome.err().map(|problem| {
+                let subject = self.subjects.user(&principal.tenant, &principal.user);
+                answer_single(subject.into(), Err(problem))
+            }),
+            AnswerTo::Bundle { id, index } => self.answer_in_bundle(id, index, outcome),
+        }
+    }
+
+    fn answer_in_bundle(&mut self, id: u64, index: usize, outcome: Result<Receipt, Problem>) -> Option<Answer> {
+        let bundle = self.bundles.get_mut(&id)?;
+        let place = bundle.outcomes.get_mut(index)?;
+        *place = Some(outcome.map_or_else(Outcome::Problem, Outcome::Receipt));
+        bundle.missing -= 1;
+        if bundle.missing > 0 {
+            return None;
+        }
+        let bundle = self.bundles.remove(&id)?;
+        let mut payload = BytesMut::with_capacity(bundle.outcomes.len() * 160);
+        for outcome in bundle.outcomes.iter().flatten() {
+            if let Err(error) = write_outcome(&mut payload, outcome) {
+                tracing::error!(%error, "an answer cannot be encoded");
+            }
+        }
+        Some(Answer {
+            subject: bundle.reply,
+            headers: None,
+            payload: payload.freeze(),
+        })
+    }
+
+    /// Forgets every request that was read but not answered; whoever asked asks again.
+    pub(crate) fn forget(&mut self) {
+        self.bundles.clear();
+    }
+}
+
+fn answer_single(subject: Subject, outcome: Result<Receipt, Problem>) -> Answer {
+    match outcome {
+        Ok(receipt) => {
+            let payload = serde_json::to_vec(&receipt).unwrap_or_default().into();
+            Answer {
+                subject,
+                headers: None,
+                payload,
+            }
+        }
+        Err(problem) => {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Service-Error", problem.title.as_str());
+            headers.insert("Nats-Service-Error-Code", problem.status.to_string().as_str());
+            headers.insert("Content-Type", "application/problem+json");
+            Answer {
+                subject,
+                headers: Some(headers),
+                payload: problem.to_json().into(),
+            }
+        }
+    }
+}

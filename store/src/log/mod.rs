@@ -1,0 +1,17 @@
+//! The writer: the only one who decides what goes into the log, in what order and under which number.
+//!
+//! [`state`] and [`admit`] are pure. [`append`] puts one frame into the log, [`leader`] runs the loop,
+//! [`fan_out`] hands the events on to their rooms.
+
+mod admit;
+mod append;
+mod fan_out;
+mod intake;
+mod keys;
+mod leader;
+mod state;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use writer::{Bootstrap, WriterConfig, WriterError, run};

@@ -1,0 +1,89 @@
+use std::collections::HashMap;
+
+use natterjack_authz::policy::View;
+use natterjack_nats_config::clock;
+use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq};
+
+use super::keys::Keys;
+
+/// What the writer knows: a fold of the log. The same frames give the same state in every worker.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) view: View,
+    pub(crate) keys: Keys,
+    heads: HashMap<Id, HashMap<Id, Head>>,
+    at_ms: i64,
+    end: u64,
+}
+
+/// A room's last event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) seq: Seq,
+    pub(crate) n: u64,
+}
+
+impl State {
+    /// Takes in an event of the log (or of the frame that is being built).
+    pub(crate) fn apply(&mut self, event: &Event) {
+        self.apply_as_requested(event, &requested_body(event));
+    }
+
+    /// The same, for the writer, which knows the body as it was asked for.
+    pub(crate) fn apply_as_requested(&mut self, event: &Event, requested: &str) {
+        let rooms = self.heads.entry(event.tenant.clone()).or_default();
+        rooms.insert(
+            event.room.clone(),
+            Head {
+                seq: event.seq,
+                n: event.n,
+            },
+        );
+        self.at_ms = clock::parse_ms(&event.at).unwrap_or_default().max(self.at_ms);
+        self.keys.remember(event, requested, self.at_ms);
+        self.keys.expire(self.at_ms);
+        self.view.apply(event);
+    }
+
+    /// Notes that a frame is wholly taken in.
+    pub(crate) fn pass_frame(&mut self, stream_seq: u64) {
+        self.end = stream_seq;
+        self.view.pass(Seq::end_of_frame(stream_seq));
+    }
+
+    /// The stream sequence of the last frame.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The log time of the last event, in milliseconds since 1970.
+    pub(crate) fn at_ms(&self) -> i64 {
+        self.at_ms
+    }
+
+    /// A room's last event; 0 and 0 before the first.
+    pub(crate) fn head(&self, tenant: &Id, room: &Id) -> Head {
+        self.heads
+            .get(tenant)
+            .and_then(|rooms| rooms.get(room))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+/// The body a request must have had to become this event: the writer adds `visible_from` to memberships,
+/// so that is left out when a repeated request is compared with the first.
+pub(crate) fn requested_body(event: &Event) -> String {
+    if event.kind != Kind::Member {
+        return event.body.get().to_owned();
+    }
+    match serde_json::from_str::<MemberBody>(event.body.get()) {
+        Ok(body) => membership_request(&body),
+        Err(_) => event.body.get().to_owned(),
+    }
+}
+
+/// A membership as it was asked for, in one spelling.
+pub(crate) fn membership_request(body: &MemberBody) -> String {
+    format!("{} {}", body.user, body.role.as_ref().map_or("", Id::as_str))
+}

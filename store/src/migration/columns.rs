@@ -1,0 +1,47 @@
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::DbBackend;
+
+/// A text column that is compared byte for byte: ids are case-sensitive on every engine, also where an engine's own
+/// collation would hold `Bob` and `bob` for one. The length is in characters.
+pub(crate) fn plain_text(backend: DbBackend, name: &str, length: u32) -> ColumnDef {
+    let collation = match backend {
+        DbBackend::MySql => "COLLATE utf8mb4_bin",
+        DbBackend::Postgres => "COLLATE \"C\"",
+        _ => "COLLATE BINARY",
+    };
+    ColumnDef::new(Alias::new(name))
+        .string_len(length)
+        .extra(collation)
+        .take()
+}
+
+/// A column for bytes of any length up to 16 MB: MySQL's plain `blob` ends at 64 KiB, an event may have 128.
+pub(crate) fn bytes(backend: DbBackend, name: &str) -> ColumnDef {
+    let mut column = ColumnDef::new(Alias::new(name));
+    match backend {
+        DbBackend::MySql => column.custom(Alias::new("mediumblob")),
+        _ => column.blob(),
+    };
+    column.take()
+}
+
+/// A 64-bit number that is always there.
+pub(crate) fn number(name: &str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name)).big_integer().not_null().take()
+}
+
+/// A SHA-256.
+pub(crate) fn sha256(name: &str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name)).binary_len(32).not_null().take()
+}
+
+/// An empty table; on MySQL and MariaDB with a character set that holds any Unicode, whatever the server's default.
+pub(crate) fn table(backend: DbBackend, name: &str) -> TableCreateStatement {
+    let mut table = Table::create();
+    table.table(Alias::new(name));
+    // Only there: sea-query would write these options for the other engines too, which refuse them.
+    if backend == DbBackend::MySql {
+        table.engine("InnoDB").character_set("utf8mb4").collate("utf8mb4_bin");
+    }
+    table
+}

@@ -1,0 +1,125 @@
+use sea_orm_migration::prelude::*;
+
+use super::columns::{bytes, number, plain_text, sha256, table};
+
+/// `event`, `watermark` and `quarantine`.
+pub(crate) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0001_archive"
+    }
+}
+
+#[expect(
+    elided_lifetimes_in_paths,
+    reason = "the trait's own signature, as async_trait expands it"
+)]
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.create_table(event(manager)).await?;
+        manager.create_index(event_by_room()).await?;
+        manager.create_table(watermark(manager)).await?;
+        manager.create_table(quarantine(manager)).await
+    }
+}
+
+/// Append-only: one row per event of the log, with the line as it stands there.
+fn event(manager: &SchemaManager<'_>) -> TableCreateStatement {
+    let backend = manager.get_database_backend();
+    table(backend, "event")
+        .col(number("epoch"))
+        .col(number("shard"))
+        .col(number("seq"))
+        .col(plain_text(backend, "tenant", 64).not_null())
+        .col(plain_text(backend, "room", 64).not_null())
+        .col(number("n"))
+        .col(number("prev"))
+        .col(plain_text(backend, "id", 64).not_null())
+        .col(plain_text(backend, "from_user", 64).not_null())
+        .col(plain_text(backend, "kind", 16).not_null())
+        .col(plain_text(backend, "at", 32).not_null())
+        .col(plain_text(backend, "key", 128).null())
+        .col(bytes(backend, "bytes").not_null())
+        .col(sha256("hash"))
+        .primary_key(&mut primary_key("event", &["epoch", "shard", "seq"]))
+        .take()
+}
+
+/// A room's events in order.
+fn event_by_room() -> IndexCreateStatement {
+    let mut index = Index::create();
+    index.name("event_by_room").table(Alias::new("event"));
+    for column in ["tenant", "room", "seq"] {
+        index.col(Alias::new(column));
+    }
+    index
+}
+
+/// One row per shard: the last frame that is wholly in the archive. Moved only by compare-and-set.
+fn watermark(manager: &SchemaManager<'_>) -> TableCreateStatement {
+    table(manager.get_database_backend(), "watermark")
+        .col(number("shard"))
+        .col(number("epoch"))
+        .col(number("stream_seq"))
+        .primary_key(&mut primary_key("watermark", &["shard"]))
+        .take()
+}
+
+/// What could not be stored as an event, and why. `line` is the line in the frame, -1 for the whole frame.
+fn quarantine(manager: &SchemaManager<'_>) -> TableCreateStatement {
+    let backend = manager.get_database_backend();
+    table(backend, "quarantine")
+        .col(number("epoch"))
+        .col(number("shard"))
+        .col(number("stream_seq"))
+        .col(number("line"))
+        .col(sha256("hash"))
+        .col(ColumnDef::new(Alias::new("reason")).text().not_null())
+        .col(bytes(backend, "bytes").not_null())
+        .primary_key(&mut primary_key(
+            "quarantine",
+            &["epoch", "shard", "stream_seq", "line", "hash"],
+        ))
+        .take()
+}
+
+fn primary_key(table: &str, columns: &[&str]) -> IndexCreateStatement {
+    let mut key = Index::create();
+    key.name(format!("pk_{table}"));
+    for column in columns {
+        key.col(Alias::new(*column));
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm_migration::sea_orm::DbBackend;
+
+    use super::*;
+
+    #[test]
+    fn text_is_compared_byte_for_byte_on_every_engine() {
+        for (backend, collation) in [
+            (DbBackend::Sqlite, "COLLATE BINARY"),
+            (DbBackend::Postgres, "COLLATE \"C\""),
+            (DbBackend::MySql, "COLLATE utf8mb4_bin"),
+        ] {
+            let mut room = plain_text(backend, "room", 64).not_null().take();
+            let table = table(backend, "event").col(&mut room).take();
+            let sql = backend.build(&table).sql;
+            assert!(sql.contains(collation), "{sql}");
+            assert_eq!(sql.contains("CHARSET"), backend == DbBackend::MySql, "{sql}");
+        }
+    }
+
+    #[test]
+    fn an_event_fits_its_column_on_mysql() {
+        let table = table(DbBackend::MySql, "event")
+            .col(bytes(DbBackend::MySql, "bytes"))
+            .take();
+        assert!(DbBackend::MySql.build(&table).sql.contains("mediumblob"));
+    }
+}

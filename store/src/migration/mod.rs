@@ -1,0 +1,16 @@
+//! The archive's tables, step by step. A migration never changes once it has been released, and never imports an
+//! entity: entities say what the tables are now, a migration says what they were then.
+
+mod columns;
+mod m0001_archive;
+
+use sea_orm_migration::{MigrationTrait, MigratorTrait};
+
+/// All migrations, oldest first.
+pub(crate) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_archive::Migration)]
+    }
+}
