@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::Dict;
 use natterjack_nats_config::contract::{Id, Subjects};
 use natterjack_nats_config::tail::Log;
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,12 @@ pub(crate) enum LogFormat {
 
 impl Config {
     /// Reads the configuration and checks it, before anything is opened.
-    pub(crate) fn load(global: &Global, flags: impl Serialize) -> anyhow::Result<Self> {
+    pub(crate) fn load(global: &Global) -> anyhow::Result<Self> {
+        Self::load_with(global, Dict::new())
+    }
+
+    /// The same, with the flags of one command on top.
+    pub(crate) fn load_with(global: &Global, flags: impl Serialize) -> anyhow::Result<Self> {
         let mut figment = Figment::from(Toml::string(DEFAULT_FILE));
         if let Some(file) = &global.config {
             if !file.is_file() {

@@ -69,7 +69,7 @@ pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
         connections > 0 && in_flight > 0 && secs > 0 && turns > 0,
         "every number must be more than nothing"
     );
-    let config = Config::load(global, ())?;
+    let config = Config::load(global)?;
     let endpoints = Endpoints::read(&config.data)?;
     let token = own_token(&config, None)?;
     let seed = Seed::read(&config.keys_dir().join("store.nk"))?;

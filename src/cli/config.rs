@@ -12,6 +12,6 @@ pub(crate) fn run(global: &Global, show: &ConfigCommand) -> anyhow::Result<()> {
     if show.default {
         return say(DEFAULT_FILE.trim_end());
     }
-    let config = Config::load(global, ())?;
+    let config = Config::load(global)?;
     say(toml::to_string(&config)?.trim_end())
 }

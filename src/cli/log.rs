@@ -29,7 +29,7 @@ enum What {
 
 pub(crate) fn run(global: &Global, command: &LogCommand) -> anyhow::Result<()> {
     let What::View { from, follow, frames } = command.what;
-    let config = Config::load(global, ())?;
+    let config = Config::load(global)?;
     let url = match &global.nats_url {
         Some(url) => url.clone(),
         None => Endpoints::read(&config.data)?.nats,

@@ -1,13 +1,15 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
 use natterjack_nats_config::contract::Id;
-use natterjack_nats_config::local_server::{Tool, add_tool};
+use natterjack_nats_config::local_server::{Tool, add_tool, list_tools, render};
 use nkeys::KeyPair;
 
 use crate::config::{Config, Endpoints, Global};
 use crate::process::{block_on, say};
+use crate::role::up::{make_keys, server_config};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct NatsCommand {
@@ -27,15 +29,36 @@ enum What {
         #[arg(long)]
         tenant: Option<Id>,
     },
+    /// Print the configuration of a nats-server for the roles, making the keys that are missing
+    ///
+    /// For running `authz`, `store` and `bridge` beside a nats-server that you start yourself: redirect this to its
+    /// configuration file. Set `listen.*`, `nats.prefix` and `store.log_max_bytes` as for `up`.
+    Config {
+        /// The server's own folder, for JetStream's files, its log and its pid file [default: DATA/nats]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// How long a running `up` may take to let a new tool in.
 const WITHIN: Duration = Duration::from_secs(15);
 
 pub(crate) fn run(global: &Global, command: &NatsCommand) -> anyhow::Result<()> {
-    let What::Tool { name, tenant } = &command.what;
-    let config = Config::load(global, ())?;
-    let tenant = tenant.clone().unwrap_or_else(|| config.tenant.clone());
+    let config = Config::load(global)?;
+    match &command.what {
+        What::Tool { name, tenant } => add(&config, name, tenant.as_ref()),
+        What::Config { dir } => print(&config, dir.clone().unwrap_or_else(|| config.data.join("nats"))),
+    }
+}
+
+fn print(config: &Config, dir: PathBuf) -> anyhow::Result<()> {
+    let (keys, _) = make_keys(config)?;
+    let tools = list_tools(&dir)?;
+    say(render(&server_config(config, dir)?, &keys.public(), &tools).trim_end())
+}
+
+fn add(config: &Config, name: &Id, tenant: Option<&Id>) -> anyhow::Result<()> {
+    let tenant = tenant.unwrap_or(&config.tenant).clone();
     let key = KeyPair::new_user();
     let seed = key.seed().context("the new key has no seed")?;
     let tool = Tool {

@@ -39,7 +39,7 @@ pub(crate) struct Connection {
 
 impl Server {
     pub(crate) fn connect(&self, global: &Global) -> anyhow::Result<Connection> {
-        let config = Config::load(global, ())?;
+        let config = Config::load(global)?;
         let base = match &self.url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => Endpoints::read(&config.data)?.http,

@@ -21,7 +21,7 @@ pub(crate) struct Token {
 }
 
 pub(crate) fn run(global: &Global, token: &Token) -> anyhow::Result<()> {
-    let config = Config::load(global, ())?;
+    let config = Config::load(global)?;
     let issuer = Issuer::load(&config.keys_dir()).with_context(|| {
         format!(
             "{} holds no key to sign with; `natterjack up` makes one at its first start",

@@ -14,7 +14,7 @@ use crate::process::start_logging;
 
 /// The configuration of a role, with logging started by it.
 fn load(global: &Global) -> anyhow::Result<Config> {
-    let config = Config::load(global, ())?;
+    let config = Config::load(global)?;
     start_logging(&config.logging)?;
     Ok(config)
 }

@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -17,6 +17,8 @@ use crate::process::{block_on, say, start_logging};
 
 /// JetStream's files may take this much beside the log: rooms, leases, MQTT sessions.
 const STORE_BESIDE_THE_LOG: u64 = 4 << 30;
+/// Tools that can be let in without a restart.
+const TOOLS_FORESEEN: u64 = 8;
 /// How often the folder of tools is looked at.
 const TOOLS_EVERY: Duration = Duration::from_secs(1);
 /// How long a role may take to drain.
@@ -79,7 +81,7 @@ pub(crate) fn run(global: &Global, flags: &UpFlags) -> anyhow::Result<()> {
              `natterjack store`, `natterjack authz` and `natterjack bridge`"
         );
     }
-    let config = Config::load(global, flags)?;
+    let config = Config::load_with(global, flags)?;
     start_logging(&config.logging)?;
     block_on(|shutdown| up(config, shutdown))
 }
@@ -89,9 +91,7 @@ async fn up(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let endpoints_file = endpoints_file(&config.data);
     let _ = std::fs::remove_file(&endpoints_file);
     let http = bridge::listen(&config).await?;
-    let keys = Keys::load_or_create(&config.keys_dir())?;
-    let issuer = Issuer::load_or_create(&config.keys_dir())?;
-    data::cursor_key(&config.keys_dir(), true)?;
+    let (keys, issuer) = make_keys(&config)?;
     let server = tokio::select! {
         server = start_server(&config, &keys) => server?,
         () = shutdown.cancelled() => return Ok(()),
@@ -100,6 +100,14 @@ async fn up(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(&endpoints_file);
     server.shutdown().await;
     outcome
+}
+
+/// Reads all keys of the installation, making those that are missing.
+pub(crate) fn make_keys(config: &Config) -> anyhow::Result<(Keys, Issuer)> {
+    let dir = config.keys_dir();
+    let keys = Keys::load_or_create(&dir)?;
+    data::cursor_key(&dir, true)?;
+    Ok((keys, Issuer::load_or_create(&dir)?))
 }
 
 async fn start_server(config: &Config, keys: &Keys) -> anyhow::Result<LocalServer> {
@@ -114,20 +122,24 @@ async fn start_server(config: &Config, keys: &Keys) -> anyhow::Result<LocalServe
         say: &say_now,
     })
     .await?;
-    let dir = config.data.join("nats");
-    let tools = list_tools(&dir)?.len() as u64 + 1;
-    let server = ServerConfig {
+    let server = server_config(config, config.data.join("nats"))?;
+    LocalServer::start(&binary, server, keys)
+        .await
+        .context("the nats-server could not be started")
+}
+
+/// The nats-server of this configuration, with its files in `dir`.
+pub(crate) fn server_config(config: &Config, dir: PathBuf) -> anyhow::Result<ServerConfig> {
+    let tools = list_tools(&dir)?.len() as u64;
+    Ok(ServerConfig {
         server_name: "natterjack".parse()?,
         prefix: config.nats.prefix.clone(),
         nats: config.listen.nats,
         websocket: config.listen.ws,
         mqtt: config.listen.mqtt,
-        max_store: config.store.log_max_bytes + STORE_BESIDE_THE_LOG + tools.max(8) * TOOL_STORE,
+        max_store: config.store.log_max_bytes + STORE_BESIDE_THE_LOG + TOOL_STORE * tools.max(TOOLS_FORESEEN),
         dir,
-    };
-    LocalServer::start(&binary, server, keys)
-        .await
-        .context("the nats-server could not be started")
+    })
 }
 
 async fn serve(

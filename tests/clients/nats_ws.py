@@ -9,7 +9,7 @@ import base64
 import json
 import sys
 
-import nats
+from nats.aio.client import Client
 
 ANSWER_WITHIN = 20
 
@@ -28,8 +28,16 @@ async def deliver(message):
     tell(message={"subject": message.subject, "headers": dict(message.headers or {}), "data": data})
 
 
+async def on_disconnect():
+    await happened("disconnected")
+
+
+async def on_reconnect():
+    await happened("connected")
+
+
 async def connect(options):
-    client = nats.aio.client.Client()
+    client = Client()
 
     async def failed(error):
         await happened(f"error: {error}")
@@ -50,9 +58,8 @@ async def connect(options):
             reconnect_time_wait=0.05,
             connect_timeout=20,
             error_cb=failed,
-            disconnected_cb=lambda: happened("disconnected"),
-            reconnected_cb=lambda: happened("connected"),
-            closed_cb=lambda: happened("closed"),
+            disconnected_cb=on_disconnect,
+            reconnected_cb=on_reconnect,
         )
 
     attempt = asyncio.ensure_future(try_once())

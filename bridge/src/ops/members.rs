@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use natterjack_authz::policy::Membership;
+use natterjack_authz::revoke::{Settled, SettledState};
 use natterjack_nats_config::contract::{
     Id, Kind, MemberBody, Principal, Problem, ProblemCode, Receipt, SendPayload, Seq,
 };
@@ -8,7 +9,6 @@ use serde::Serialize;
 use serde_json::value::to_raw_value;
 use tokio::time::Instant;
 
-use super::settling::{Settled, SettledState};
 use super::{Bridge, Listing, may_look, page_of, send};
 
 /// How long to wait until this bridge has read what it has just had written: a few milliseconds in health.

@@ -45,11 +45,9 @@ async fn native_clients_get_the_same_answers() {
     assert_eq!(json_of(&events)["events"][0]["seq"], seq.0);
 
     // The same cursor over HTTP.
-    let http = bridge.get(
-        &format!("/v1/events?cursor={}", first["cursor"].as_str().unwrap()),
-        &bridge.token("alice"),
-    );
-    assert_eq!(http.await.json()["events"], json_of(&events)["events"]);
+    let path = format!("/v1/events?cursor={}", first["cursor"].as_str().unwrap());
+    let over_http = bridge.get(&path, &bridge.token("alice")).await;
+    assert_eq!(over_http.json()["events"], json_of(&events)["events"]);
     bridge.shutdown().await;
 }
 

@@ -193,7 +193,7 @@ impl Book {
     pub(crate) async fn open(nats: &Nats) -> Self {
         let client = connect(&nats.login(KeyName::Store, "store")).await.unwrap();
         let log = Log::first(Subjects::default());
-        reconcile(&client, log_config(&log, 1, 1 << 30)).await.unwrap();
+        reconcile(&client, log_config(&log, 1, 1 << 30), &[]).await.unwrap();
         let leases = Leases::open(&client, &log.subjects, 1).await.unwrap();
         let lease = leases.take("writer.0", "by-hand").await;
         Self {

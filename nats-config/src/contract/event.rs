@@ -54,8 +54,7 @@ pub struct MemberBody {
     /// The role in the room; `null` takes the membership away.
     #[serde(default)]
     pub role: Option<Id>,
-    /// The first sequence this member may see. The writer fills it in: what was said before someone
-    /// joined stays unseen unless the request asks for `0` (everything).
+    /// The first sequence this member may see; the writer fills in 0 (everything) where the request names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visible_from: Option<Seq>,
 }

@@ -35,7 +35,7 @@ impl Mqtt {
         let (client, mut events) = AsyncClient::new(options, 100);
         tokio::time::timeout(DEADLINE, async {
             while !matches!(events.poll().await?, Event::Incoming(Packet::ConnAck(_))) {}
-            Ok(())
+            Ok::<(), ConnectionError>(())
         })
         .await
         .expect("an answer to CONNECT")?;
