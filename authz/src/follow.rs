@@ -11,6 +11,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::policy::{Change, View};
 
+/// How long the view may take to reach the log's end before it counts as stale.
+const FRESH_WITHIN: Duration = Duration::from_secs(1);
+
 /// The view as it is now, and how far it has read.
 pub(crate) struct Followed {
     view: RwLock<View>,
@@ -43,7 +46,7 @@ impl Followed {
         let mut changes = Vec::new();
         for line in &frame.events {
             if let Some(change) = view.apply(&line.event) {
-                changes.push((change, clock::parse_ms(&line.event.at).unwrap_or_default()));
+                changes.push((change, clock::parse_ms(&line.event.at).unwrap_or(i64::MAX)));
             }
         }
         view.pass(Seq::end_of_frame(frame.stream_seq));
@@ -70,6 +73,16 @@ impl Followed {
         }
         self.passed.send_replace(Seq::end_of_frame(end));
         Ok((end, changed))
+    }
+
+    /// Whether the view has read the log to the end that it has now, asking its leader; waits a moment for the rest.
+    pub(crate) async fn is_fresh(&self, client: &Client, log: &Log) -> bool {
+        let Ok(end) = log.end(client).await else { return false };
+        let mut passed = self.passed();
+        let reached = passed.wait_for(|passed| passed.frame() >= end);
+        tokio::time::timeout(FRESH_WITHIN, reached)
+            .await
+            .is_ok_and(|reached| reached.is_ok())
     }
 
     /// Follows the log from there, handing over each change before it is told as passed.

@@ -11,12 +11,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::callout::{Callout, Issued, keys, serve};
-use crate::follow::Followed;
+use crate::follow::{ChangedAt, Followed};
 use crate::revoke::{Connections, REGISTERED, Sweeper, Swept, answer_settle, settle_subject};
 use crate::token::Verifier;
 
 /// Changes on their way to the sweeper; at the bound the view waits, and with it every new connection.
 const CHANGES: usize = 4096;
+
+/// How long a view that was fresh may be signed by without being looked at again.
+const FRESH_FOR: Duration = Duration::from_millis(2500);
 
 /// What an authz worker needs to know.
 #[derive(Clone)]
@@ -69,30 +72,28 @@ pub async fn run(
     ready: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) -> Result<(), AuthzError> {
-    let (issuer, xkey) = keys(&config.issuer, &config.xkey)?;
     let core = connect(&config.core).await?;
-    let auth = connect(&config.auth).await?;
-    let sys = connect(&config.sys).await?;
-    let followed = Arc::new(Followed::new());
-    let (swept, issued) = (Arc::new(Swept::new()), Arc::new(Issued::default()));
-    let sweeper = Sweeper {
-        connections: Connections::new(sys, config.servers),
-        issued: issued.clone(),
-        swept: swept.clone(),
-    };
-    let (register, registered) = watch::channel(Instant::now());
+    let shared = Shared::default();
+    let callout = shared.callout(&config, connect(&config.auth).await?)?;
+    let connections = Connections::new(connect(&config.sys).await?, config.servers);
     let caught_up = tokio::select! {
-        caught_up = followed.catch_up(&core, &config.log) => Some(caught_up?),
-        () = shutdown.cancelled() => None,
+        caught_up = shared.followed.catch_up(&core, &config.log) => caught_up?,
+        () = shutdown.cancelled() => return Ok(()),
     };
-    let Some((end, changed)) = caught_up else { return Ok(()) };
+    let sweeper = Sweeper {
+        connections,
+        issued: shared.issued.clone(),
+        swept: shared.swept.clone(),
+    };
     let mut parts: JoinSet<Result<(), AuthzError>> = JoinSet::new();
+    let following = (shared.followed.clone(), sweeper, caught_up);
     parts.spawn(follow_and_sweep(
         core.clone(),
         config.clone(),
-        (followed.clone(), sweeper, changed, end),
+        following,
         shutdown.clone(),
     ));
+    let register = (shared.followed.clone(), shared.sign_until.clone());
     parts.spawn(keep_registered(
         core.clone(),
         config.clone(),
@@ -100,26 +101,12 @@ pub async fn run(
         shutdown.clone(),
     ));
     let settle = settle_subject(&config.log.subjects, &config.worker);
-    let settling = answer_settle(core, settle, swept, shutdown.clone());
+    let settling = answer_settle(core, settle, shared.swept.clone(), shutdown.clone());
     parts.spawn(async { Ok(settling.await?) });
-    let subjects = config.log.subjects.clone();
-    let verifier = config.verifier.clone();
-    let is_registered = registered.clone();
-    let callout = Callout {
-        client: auth,
-        followed,
-        issued,
-        verifier,
-        subjects,
-        issuer,
-        xkey,
-        registered: Box::new(move || Instant::now() < *is_registered.borrow()),
-    };
-    let stop = shutdown.clone();
+    let may_sign = shared.sign_until.subscribe();
     parts.spawn(async move {
-        if wait_until_registered(registered, &stop).await {
-            ready.send_replace(true);
-            serve(callout, stop).await?;
+        if wait_until_registered(may_sign, &shutdown).await {
+            serve(callout, ready, shutdown).await?;
         }
         Ok(())
     });
@@ -129,12 +116,49 @@ pub async fn run(
     Ok(())
 }
 
-type Following = (Arc<Followed>, Sweeper, crate::follow::ChangedAt, u64);
+/// What the parts of a worker share.
+struct Shared {
+    followed: Arc<Followed>,
+    issued: Arc<Issued>,
+    swept: Arc<Swept>,
+    /// Until when this worker may let somebody in.
+    sign_until: watch::Sender<Instant>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            followed: Arc::new(Followed::new()),
+            issued: Arc::default(),
+            swept: Arc::new(Swept::new()),
+            sign_until: watch::Sender::new(Instant::now()),
+        }
+    }
+}
+
+impl Shared {
+    fn callout(&self, config: &AuthzConfig, client: async_nats::Client) -> Result<Callout, AuthzError> {
+        let (issuer, xkey) = keys(&config.issuer, &config.xkey)?;
+        let sign_until = self.sign_until.subscribe();
+        Ok(Callout {
+            client,
+            followed: self.followed.clone(),
+            issued: self.issued.clone(),
+            verifier: config.verifier.clone(),
+            subjects: config.log.subjects.clone(),
+            issuer,
+            xkey,
+            registered: Box::new(move || Instant::now() < *sign_until.borrow()),
+        })
+    }
+}
+
+type Following = (Arc<Followed>, Sweeper, (u64, ChangedAt));
 
 async fn follow_and_sweep(
     core: async_nats::Client,
     config: AuthzConfig,
-    (followed, sweeper, changed, end): Following,
+    (followed, sweeper, (end, changed)): Following,
     shutdown: CancellationToken,
 ) -> Result<(), AuthzError> {
     let (sender, changes) = mpsc::channel(CHANGES);
@@ -163,11 +187,12 @@ async fn wait_until_registered(mut registered: watch::Receiver<Instant>, stop: &
     }
 }
 
-/// Keeps this worker in the register, so that whoever changes rights knows whom to ask.
+/// Keeps this worker in the register, so that whoever changes rights knows whom to ask. `until` says how long it may sign:
+/// while it is surely registered, and its view was fresh a moment ago.
 async fn keep_registered(
     core: async_nats::Client,
     config: AuthzConfig,
-    until: watch::Sender<Instant>,
+    (followed, until): (Arc<Followed>, watch::Sender<Instant>),
     shutdown: CancellationToken,
 ) -> Result<(), AuthzError> {
     let mut lease: Option<Lease> = None;
@@ -183,8 +208,12 @@ async fn keep_registered(
                 }
             },
         };
-        if let Some(held) = &lease {
-            until.send_replace(held.valid_until());
+        // Asked only now that it is registered: whoever changes rights from here on knows of this worker.
+        let asked = Instant::now();
+        if let Some(held) = &lease
+            && followed.is_fresh(&core, &config.log).await
+        {
+            until.send_replace(held.valid_until().min(asked + FRESH_FOR));
         }
         let pause = if lease.is_some() {
             RENEW_EVERY

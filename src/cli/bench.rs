@@ -173,6 +173,7 @@ async fn post(sender: &mut SendRequest<Full<Bytes>>, address: &str, token: &str,
         .header("authorization", format!("Bearer {token}"))
         .header("content-type", "application/json")
         .body(Full::new(body))?;
+    sender.ready().await?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let answer = response.into_body().collect().await?.to_bytes();

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
 pub(crate) struct RequestClaims {
+    /// The server that signed.
+    pub(crate) iss: String,
     pub(crate) nats: Request,
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
     Token(#[from] TokenError),
     #[error("the connection is of the unknown type {0:?}")]
     Kind(String),
+    #[error("two different tokens were given")]
+    TwoTokens,
     #[error("the user name given is not the token's user")]
     User,
     #[error("an MQTT client id must be `{0}`, or that and `:something`")]
@@ -46,9 +48,13 @@ pub(crate) fn judge(
 ) -> Result<Entry, Refusal> {
     let kind = kind(&request.client_info.kind)?;
     let options = &request.connect_opts;
-    let token = [&options.auth_token, &options.pass]
+    let mut tokens = [&options.auth_token, &options.pass]
         .into_iter()
-        .find(|token| !token.is_empty());
+        .filter(|token| !token.is_empty());
+    let token = tokens.next();
+    if tokens.next().is_some_and(|other| Some(other) != token) {
+        return Err(Refusal::TwoTokens);
+    }
     let session = verifier.verify(token.map_or("", String::as_str), now_ms)?;
     let Principal { tenant, user } = &session.principal;
     let named = options.user.as_str();

@@ -63,10 +63,12 @@ impl Issued {
     }
 
     fn select(&self, wanted: impl Fn(&Issue) -> bool) -> Vec<Connection> {
+        let now = Instant::now();
+        let wanted = |issue: &&Issue| now.duration_since(issue.at) <= REMEMBER && wanted(issue);
         self.recent
             .lock()
             .iter()
-            .filter(|issue| wanted(issue))
+            .filter(wanted)
             .map(|issue| issue.connection.clone())
             .collect()
     }

@@ -6,7 +6,7 @@ use natterjack_nats_config::client::Seed;
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::Subjects;
 use nkeys::{KeyPair, XKey};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{Request, RequestClaims, Response, ResponseClaims, User, UserClaims};
@@ -50,9 +50,17 @@ pub(crate) fn keys(issuer: &Seed, xkey: &Seed) -> Result<(KeyPair, XKey), nkeys:
     Ok((KeyPair::from_seed(issuer.expose())?, XKey::from_seed(xkey.expose())?))
 }
 
-/// Answers callouts until it is told to stop.
-pub(crate) async fn serve(callout: Callout, shutdown: CancellationToken) -> Result<(), async_nats::SubscribeError> {
+/// Answers callouts until it is told to stop. `ready` becomes true once the server knows that it may ask.
+pub(crate) async fn serve(
+    callout: Callout,
+    ready: watch::Sender<bool>,
+    shutdown: CancellationToken,
+) -> Result<(), async_nats::SubscribeError> {
     let mut requests = callout.client.queue_subscribe(SUBJECT, GROUP.to_owned()).await?;
+    if let Err(error) = callout.client.flush().await {
+        tracing::warn!(%error, "the subscription to callouts is not confirmed yet");
+    }
+    ready.send_replace(true);
     let callout = Arc::new(callout);
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     loop {
@@ -74,13 +82,15 @@ pub(crate) async fn serve(callout: Callout, shutdown: CancellationToken) -> Resu
 impl Callout {
     async fn answer(&self, message: Message) {
         let Some(reply) = message.reply.clone() else { return };
-        match self.respond(&message) {
-            Ok(answer) => {
-                if let Err(error) = self.client.publish(reply, answer.into()).await {
-                    tracing::warn!(%error, "a callout's answer was not sent");
-                }
-            }
-            Err(error) => tracing::error!(%error, "a callout cannot be answered"),
+        let answer = self.respond(&message).unwrap_or_else(|error| {
+            tracing::error!(%error, "a callout cannot be read, the connection is refused");
+            Vec::new()
+        });
+        // Looked at again after the work: a worker that was paused in between must not let anybody in by an old view. (An
+        // empty answer denies at once.)
+        let answer = if (self.registered)() { answer } else { Vec::new() };
+        if let Err(error) = self.client.publish(reply, answer.into()).await {
+            tracing::warn!(%error, "a callout's answer was not sent");
         }
     }
 
@@ -98,6 +108,9 @@ impl Callout {
             .map_err(|error| sealed(&error))?;
         let opened = String::from_utf8(opened).map_err(|error| sealed(&error))?;
         let claims: RequestClaims = nkey_jwt::decode(&opened)?;
+        if claims.iss != claims.nats.server_id.id {
+            return Err(sealed(&"signed by another server than the one that asks"));
+        }
         let answer = self.claims(&claims.nats)?;
         self.xkey
             .seal(answer.as_bytes(), &sender)

@@ -11,6 +11,8 @@ use crate::callout::Connection;
 
 /// Connections on one page of an answer; the server allows no more.
 const PAGE: usize = 1024;
+/// The most connections of a server that are looked through.
+const MOST: usize = 1 << 20;
 /// How long a server may take to answer.
 const WITHIN: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,11 @@ impl NotAnswered {
     }
 }
 
+#[derive(Default, Deserialize)]
+struct Kicked {
+    error: Option<serde_json::Value>,
+}
+
 #[derive(Deserialize)]
 struct Answer {
     data: Option<Data>,
@@ -49,8 +56,6 @@ struct Answer {
 #[derive(Deserialize)]
 struct Data {
     server_id: String,
-    #[serde(default)]
-    total: usize,
     #[serde(default)]
     connections: Vec<Entry>,
 }
@@ -75,16 +80,16 @@ impl Connections {
     /// The connections of one principal, or of all.
     pub(crate) async fn list(&self, name: Option<&str>) -> Result<Vec<Listed>, NotAnswered> {
         let mut listed = Vec::new();
-        let mut offset = 0;
-        loop {
+        // The servers' `total` counts connections that the query leaves out, so the last page is known by being short.
+        for offset in (0..MOST).step_by(PAGE) {
             let pages = self.page(name, offset).await?;
-            let most = pages.iter().map(|page| page.total).max().unwrap_or_default();
+            let is_last = pages.iter().all(|page| page.connections.len() < PAGE);
             listed.extend(pages.into_iter().flat_map(listed_of));
-            offset += PAGE;
-            if offset >= most {
+            if is_last {
                 return Ok(listed);
             }
         }
+        Err(NotAnswered(format!("a server has more than {MOST} connections")))
     }
 
     async fn page(&self, name: Option<&str>, offset: usize) -> Result<Vec<Data>, NotAnswered> {
@@ -117,15 +122,17 @@ impl Connections {
         }
     }
 
-    /// Closes a connection; one that is gone already is no error.
-    pub(crate) async fn close(&self, connection: &Connection) -> Result<(), NotAnswered> {
+    /// Closes a connection. `false`: it was gone already.
+    pub(crate) async fn close(&self, connection: &Connection) -> Result<bool, NotAnswered> {
         let subject = format!("$SYS.REQ.SERVER.{}.KICK", connection.server);
         let payload = json!({"cid": connection.cid}).to_string().into();
-        match timeout(WITHIN, self.client.request(subject, payload)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(NotAnswered(format!("a connection could not be closed: {error}"))),
-            Err(_) => Err(NotAnswered("a server did not close a connection in time".to_owned())),
-        }
+        let answer = match timeout(WITHIN, self.client.request(subject, payload)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(NotAnswered(format!("a connection could not be closed: {error}"))),
+            Err(_) => return Err(NotAnswered("a server did not close a connection in time".to_owned())),
+        };
+        let kicked: Kicked = serde_json::from_slice(&answer.payload).unwrap_or_default();
+        Ok(kicked.error.is_none())
     }
 }
 

@@ -2,6 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use natterjack_nats_config::contract::{Seq, Subjects};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::connections::{Connections, NotAnswered};
 use crate::callout::{Connection, Issued};
 use crate::follow::ChangedAt;
-use crate::policy::Change;
+use crate::policy::{Change, Effect};
 
 /// Waiting before a sweep that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -18,8 +19,14 @@ const RETRY: Duration = Duration::from_millis(250);
 const LOOKS: usize = 40;
 /// The pause between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
-/// How far the server's clock and log time may be apart when connections from before our start are judged.
-const CLOCKS_APART_MS: i64 = 10_000;
+/// How far the server's clock and log time may be apart when connections from before our start are judged: a day and
+/// more. Closing one too many costs its owner some milliseconds.
+const CLOCKS_APART_MS: i64 = 26 * 3600 * 1000;
+/// How long a grant waits before it renews connections, so that the answer to whoever asked for it over one of them has
+/// left, and grants that come together renew once. Restrictions never wait.
+const GRANT_WAITS: Duration = Duration::from_millis(100);
+/// Principals swept for at once.
+const AT_ONCE: usize = 16;
 /// Counts of closed connections that are remembered for those who ask.
 const MAX_COUNTS: usize = 10_000;
 
@@ -35,6 +42,13 @@ pub(crate) struct Sweeper {
     pub(crate) connections: Connections,
     pub(crate) issued: Arc<Issued>,
     pub(crate) swept: Arc<Swept>,
+}
+
+/// What a principal's connections must be brought up to.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    seq: Seq,
+    effect: Effect,
 }
 
 impl Swept {
@@ -87,17 +101,12 @@ impl Sweeper {
             }
             // Read before the changes are taken: every change up to here is in the queue already.
             let reached = *passed.borrow_and_update();
-            let mut waiting: HashMap<String, Seq> = HashMap::new();
-            while let Ok(change) = changes.try_recv() {
-                let name = Subjects::principal_name(&change.tenant, &change.user);
-                let seq = waiting.entry(name).or_default();
-                *seq = change.seq.max(*seq);
-            }
-            for (name, seq) in waiting {
-                tokio::select! {
-                    () = self.sweep_until_clean(&name, seq) => {}
-                    () = shutdown.cancelled() => return,
-                }
+            let waiting = take_all(&mut changes);
+            let sweeps =
+                stream::iter(&waiting).for_each_concurrent(AT_ONCE, |(name, due)| self.sweep_until_clean(name, *due));
+            tokio::select! {
+                () = sweeps => {}
+                () = shutdown.cancelled() => return,
             }
             self.swept.seq.send_replace(reached);
         }
@@ -132,17 +141,17 @@ impl Sweeper {
         for listed in self.connections.list(None).await? {
             let at_ms = changed.get(&listed.name);
             if at_ms.is_some_and(|at_ms| *at_ms > listed.since_ms - CLOCKS_APART_MS) {
-                self.connections.close(&listed.connection).await?;
-                closed += 1;
+                closed += usize::from(self.connections.close(&listed.connection).await?);
             }
         }
         Ok(closed)
     }
 
-    async fn sweep_until_clean(&self, name: &str, seq: Seq) {
+    async fn sweep_until_clean(&self, name: &str, due: Due) {
+        let seq = due.seq;
         let mut closed = 0;
         loop {
-            match self.sweep(name, seq, &mut closed).await {
+            match self.sweep(name, due, &mut closed).await {
                 Ok(()) => {
                     tracing::info!(principal = name, %seq, closed, "renewed the connections after a change of rights");
                     self.swept.note(name, seq, closed);
@@ -155,18 +164,15 @@ impl Sweeper {
     }
 
     /// Closes every connection of a principal that may have rights from before `seq`, and looks again until none is left.
-    async fn sweep(&self, name: &str, seq: Seq, closed: &mut usize) -> Result<(), NotAnswered> {
-        let mut old: HashSet<Connection> = self.issued.before(name, seq).into_iter().collect();
-        old.extend(
-            self.listed(name)
-                .await?
-                .into_iter()
-                .filter(|one| !self.issued.is_newer(one, seq)),
-        );
-        for connection in &old {
-            self.connections.close(connection).await?;
+    async fn sweep(&self, name: &str, due: Due, closed: &mut usize) -> Result<(), NotAnswered> {
+        let mut old = self.old(name, due.seq).await?;
+        if !old.is_empty() && due.effect == Effect::Grant {
+            tokio::time::sleep(GRANT_WAITS).await;
+            old = self.old(name, due.seq).await?;
         }
-        *closed += old.len();
+        for connection in &old {
+            *closed += usize::from(self.connections.close(connection).await?);
+        }
         for _ in 0..LOOKS {
             let left: Vec<_> = self
                 .listed(name)
@@ -182,6 +188,19 @@ impl Sweeper {
         Err(NotAnswered::still_open())
     }
 
+    /// The connections that may have rights from before `seq`: those listed, unless we know better, and those that we let in
+    /// of late and that may not be listed under their name yet.
+    async fn old(&self, name: &str, seq: Seq) -> Result<HashSet<Connection>, NotAnswered> {
+        let mut old: HashSet<Connection> = self.issued.before(name, seq).into_iter().collect();
+        old.extend(
+            self.listed(name)
+                .await?
+                .into_iter()
+                .filter(|one| !self.issued.is_newer(one, seq)),
+        );
+        Ok(old)
+    }
+
     async fn listed(&self, name: &str) -> Result<Vec<Connection>, NotAnswered> {
         Ok(self
             .connections
@@ -191,4 +210,21 @@ impl Sweeper {
             .map(|listed| listed.connection)
             .collect())
     }
+}
+
+/// All changes that are waiting, one entry a principal: the last sequence, and a restriction if there is one.
+fn take_all(changes: &mut mpsc::Receiver<Change>) -> HashMap<String, Due> {
+    let mut waiting = HashMap::new();
+    while let Ok(change) = changes.try_recv() {
+        let name = Subjects::principal_name(&change.tenant, &change.user);
+        let due = waiting.entry(name).or_insert(Due {
+            seq: change.seq,
+            effect: change.effect,
+        });
+        due.seq = change.seq.max(due.seq);
+        if change.effect == Effect::Restriction {
+            due.effect = Effect::Restriction;
+        }
+    }
+    waiting
 }

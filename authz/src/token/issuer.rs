@@ -81,11 +81,18 @@ impl Issuer {
         }
         let issuer = Self::load(dir)?;
         let public = dir.join(PUBLIC);
-        fs::write(&public, issuer.public_pem()).map_err(|source| IssuerError::File {
-            what: "write",
-            path: public,
-            source,
-        })?;
+        if fs::read_to_string(&public).ok() != Some(issuer.public_pem()) {
+            let write = || {
+                let part = public.with_extension(format!("{}.part", uuid::Uuid::now_v7()));
+                fs::write(&part, issuer.public_pem())?;
+                fs::rename(part, &public)
+            };
+            write().map_err(|source| IssuerError::File {
+                what: "write",
+                path: public.clone(),
+                source,
+            })?;
+        }
         Ok(issuer)
     }
 
