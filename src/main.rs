@@ -9,6 +9,10 @@ use clap::Parser;
 
 use crate::cli::{Arguments, Command};
 
+/// A quarter of the time of a busy bridge went to the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     process::exit_code(run(Arguments::parse()))
 }

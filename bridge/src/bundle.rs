@@ -113,6 +113,8 @@ impl Bundler {
     pub(crate) async fn run(mut self) -> Result<(), async_nats::SubscribeError> {
         let mut inbox = Inbox::open(&self.client).await?;
         let mut waiting = Vec::with_capacity(MAX_REQUESTS);
+        // Used for one bundle after the other: the one before is answered, and so gone, when the next is written.
+        let mut buffer = BytesMut::with_capacity(FULL_BYTES / 4);
         loop {
             if waiting.is_empty() && self.queue.recv_many(&mut waiting, MAX_REQUESTS).await == 0 {
                 return Ok(());
@@ -125,7 +127,7 @@ impl Bundler {
                     Err(_) => break,
                 }
             }
-            let (bundle, jobs) = gather(&mut waiting);
+            let (bundle, jobs) = gather(&mut waiting, &mut buffer);
             if jobs.is_empty() {
                 continue;
             }
@@ -234,8 +236,8 @@ impl Inbox {
 
 /// Takes what fits into one bundle out of what waits. Whoever has gone is left out; whoever has waited for too long is
 /// told so.
-fn gather(waiting: &mut Vec<Job>) -> (Bytes, Vec<Job>) {
-    let mut bundle = BytesMut::with_capacity(waiting.len().saturating_mul(256).min(FULL_BYTES));
+fn gather(waiting: &mut Vec<Job>, bundle: &mut BytesMut) -> (Bytes, Vec<Job>) {
+    bundle.reserve(FULL_BYTES / 4);
     let mut jobs = Vec::with_capacity(waiting.len());
     let mut rest = std::mem::take(waiting).into_iter();
     for job in rest.by_ref() {
@@ -247,7 +249,7 @@ fn gather(waiting: &mut Vec<Job>) -> (Bytes, Vec<Job>) {
             continue;
         }
         let before = bundle.len();
-        if let Err(error) = write_bundle_line(&mut bundle, &job.request) {
+        if let Err(error) = write_bundle_line(bundle, &job.request) {
             bundle.truncate(before);
             drop(job.answer.send(Err(Problem::invalid(error.to_string()))));
             continue;
@@ -258,7 +260,7 @@ fn gather(waiting: &mut Vec<Job>) -> (Bytes, Vec<Job>) {
         }
     }
     waiting.extend(rest);
-    (bundle.freeze(), jobs)
+    (bundle.split().freeze(), jobs)
 }
 
 fn not_taken() -> Problem {
@@ -310,7 +312,7 @@ mod tests {
         let (mut waiting, _outcomes): (Vec<_>, Vec<_>) = (0..20).map(|_| job(64 * 1024)).unzip();
         let mut taken = 0;
         while !waiting.is_empty() {
-            let (bundle, jobs) = gather(&mut waiting);
+            let (bundle, jobs) = gather(&mut waiting, &mut BytesMut::new());
             assert!(bundle.len() < 900 * 1024, "{}", bundle.len());
             assert_eq!(read_bundle(&bundle).flatten().count(), jobs.len());
             taken += jobs.len();
@@ -323,7 +325,7 @@ mod tests {
         let (gone, outcome) = job(1);
         drop(outcome);
         let (there, _outcome) = job(1);
-        let (_, jobs) = gather(&mut vec![gone, there]);
+        let (_, jobs) = gather(&mut vec![gone, there], &mut BytesMut::new());
         assert_eq!(jobs.len(), 1);
     }
 
@@ -331,7 +333,7 @@ mod tests {
     async fn whoever_waited_for_too_long_is_told_that_nothing_was_written() {
         let (job, outcome) = job(1);
         tokio::time::advance(GIVE_UP * 2).await;
-        let (bundle, jobs) = gather(&mut vec![job]);
+        let (bundle, jobs) = gather(&mut vec![job], &mut BytesMut::new());
         assert!(bundle.is_empty() && jobs.is_empty());
         assert_eq!(outcome.await.unwrap().unwrap_err().code, ProblemCode::BrokerUnavailable);
     }

@@ -1,7 +1,7 @@
 //! The bridge: HTTP and native requests in front, the log and its writer behind.
 //!
-//! A request flows `door → ops → bundle → writer`; what the log then says flows `feed → ops → door`. [`feed`] folds the
-//! whole log once and wakes whom an event concerns, [`ops`] holds one function per operation, and the doors only
+//! A request flows `door → ops → bundle → writer`; what the log then says flows `feed → ops → door`. `feed` folds the
+//! whole log once and wakes whom an event concerns, `ops` holds one function per operation, and the doors only
 //! translate. The bridge decides nothing about writing: the writer does.
 
 mod bundle;

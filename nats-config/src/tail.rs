@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::{
     self,
     consumer::{DeliverPolicy, pull},
@@ -145,7 +146,15 @@ impl Tail {
                             first: stream_seq,
                         });
                     }
-                    let events = events_of(stream_seq, &message.payload)?;
+                    let events = if is_frame(message.headers.as_ref(), stream_seq) {
+                        events_of(stream_seq, &message.payload)?
+                    } else {
+                        tracing::error!(
+                            stream_seq,
+                            "the log holds a message that no writer wrote; it is passed over"
+                        );
+                        Vec::new()
+                    };
                     self.passed = stream_seq;
                     return Ok(Frame {
                         stream_seq,
@@ -168,6 +177,19 @@ impl Tail {
     pub fn passed(&self) -> u64 {
         self.passed
     }
+}
+
+/// Whether the writer wrote a message of the log: it names each frame, and names the sequence before it.
+///
+/// A worker's allow-list cannot keep all else out (the answer to a JetStream request goes wherever its reply subject
+/// says), so readers pass over what is no frame. All of them do, so it changes nothing.
+#[must_use]
+pub fn is_frame(headers: Option<&HeaderMap>, stream_seq: u64) -> bool {
+    let Some(headers) = headers else { return false };
+    let before = headers
+        .get("Nats-Expected-Last-Sequence")
+        .map(|before| before.as_str().to_owned());
+    headers.get("Nats-Msg-Id").is_some() && before == Some((stream_seq - 1).to_string())
 }
 
 async fn open(jetstream: &jetstream::Context, stream: &str, start_sequence: u64) -> Result<pull::Ordered, String> {

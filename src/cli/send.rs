@@ -1,8 +1,9 @@
 use std::io::Read;
 
 use anyhow::Context;
-use natterjack_nats_config::contract::Id;
-use serde_json::{Value, json};
+use natterjack_nats_config::contract::{Id, SendPayload};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::server::Server;
 use crate::config::Global;
@@ -34,15 +35,15 @@ pub(crate) fn run(global: &Global, send: &Send) -> anyhow::Result<()> {
     } else {
         send.text.clone()
     };
-    let body: Value = if send.json {
+    let body: Box<RawValue> = if send.json {
         serde_json::from_str(&text).context("the message is not valid JSON")?
     } else {
-        json!({ "text": text })
+        to_raw_value(&json!({ "text": text }))?
     };
-    let mut request = json!({ "body": body });
-    if let (Some(key), Some(fields)) = (&send.key, request.as_object_mut()) {
-        fields.insert("key".to_owned(), json!(key));
-    }
+    let request = SendPayload {
+        key: send.key.clone(),
+        ..SendPayload::of_body(body)
+    };
     let receipt = send
         .server
         .connect(global)?

@@ -7,6 +7,7 @@ use clap::Args;
 use natterjack_authz::token::Issuer;
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Id, Principal, Problem};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{Config, Endpoints, Global};
@@ -76,7 +77,7 @@ impl Connection {
         self.answer(request.call())
     }
 
-    pub(crate) fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub(crate) fn put(&self, path: &str, body: &impl Serialize) -> anyhow::Result<Value> {
         let request = self
             .agent
             .put(format!("{}{path}", self.base))
@@ -84,7 +85,7 @@ impl Connection {
         self.answer(request.send_json(body))
     }
 
-    pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> anyhow::Result<Value> {
         let request = self
             .agent
             .post(format!("{}{path}", self.base))

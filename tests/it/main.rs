@@ -5,16 +5,20 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test fails by a panic, and what it prints is read by people"
+    clippy::large_futures,
+    reason = "a test fails by a panic, what it prints is read by people, and its futures live once"
 )]
 
+mod abuse;
 mod bad_input;
 mod commands;
 mod journey;
 mod keys;
 mod membership;
+mod rates;
 mod restart;
 mod strangers;
 mod support;
 mod tidy;
+mod tokens;
 mod tools;

@@ -132,6 +132,9 @@ impl Connections {
             Err(_) => return Err(NotAnswered("a server did not close a connection in time".to_owned())),
         };
         let kicked: Kicked = serde_json::from_slice(&answer.payload).unwrap_or_default();
+        if let Some(error) = &kicked.error {
+            tracing::info!(cid = connection.cid, %error, "a connection was gone before it could be closed");
+        }
         Ok(kicked.error.is_none())
     }
 }

@@ -24,7 +24,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 const CLOCKS_APART_MS: i64 = 26 * 3600 * 1000;
 /// How long a grant waits before it renews connections, so that the answer to whoever asked for it over one of them has
 /// left, and grants that come together renew once. Restrictions never wait.
-const GRANT_WAITS: Duration = Duration::from_millis(100);
+const GRANT_WAITS: Duration = Duration::from_millis(150);
 /// Principals swept for at once.
 const AT_ONCE: usize = 16;
 /// Counts of closed connections that are remembered for those who ask.

@@ -161,19 +161,26 @@ impl NativeDoor {
     }
 
     /// Answers until `stop`; parked polls end by the bridge's own sign.
-    pub(crate) async fn serve(mut self, stop: CancellationToken) {
+    pub(crate) async fn serve(self, stop: CancellationToken) {
+        let Self {
+            shared,
+            service,
+            mut endpoints,
+        } = self;
         let work = TaskTracker::new();
         loop {
             let request = tokio::select! {
-                request = self.endpoints.next() => request,
+                request = endpoints.next() => request,
                 () = stop.cancelled() => break,
             };
             let Some(request) = request else { break };
-            if let Some(call) = self.shared.admit(&request) {
-                work.spawn(Arc::clone(&self.shared).answer(request, call));
+            if let Some(call) = shared.admit(&request) {
+                work.spawn(Arc::clone(&shared).answer(request, call));
             }
         }
-        if let Err(error) = self.service.stop().await {
+        // From here on the other bridges of the queue group get what comes.
+        drop(endpoints);
+        if let Err(error) = service.stop().await {
             tracing::debug!(%error, "the service did not stop");
         }
         work.close();

@@ -117,6 +117,12 @@ pub(crate) async fn events(
     let start = start(bridge, &reader, &query.cursor)?;
     let mut page = Page::new(start, query.limit, query.max_bytes);
     let superseded = fill(bridge, &reader, &mut page, deadline).await?;
+    if page.events.is_empty() && until.is_some_and(|until| until <= Instant::now()) {
+        return Err(Problem::new(
+            ProblemCode::TokenExpired,
+            "the token has expired; get a new one",
+        ));
+    }
     Ok(EventsPage {
         cursor: bridge.cursors.make(&reader, page.seq),
         events: page.events,

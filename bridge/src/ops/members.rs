@@ -14,6 +14,9 @@ use super::{Bridge, Listing, may_look, page_of, send};
 /// How long to wait until this bridge has read what it has just had written: a few milliseconds in health.
 const OWN_VIEW_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long the caller waits for its own connections: less than a grant waits before it closes them.
+const OWN_CONNECTIONS_WITHIN: Duration = Duration::from_millis(50);
+
 /// A member of a room.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Member {
@@ -112,7 +115,11 @@ async fn change(
         tenant: who.tenant.clone(),
         user: body.user,
     };
-    let settled = wait_and_settle(bridge, &concerned, receipt.seq).await;
+    let settled = if concerned == *who {
+        settle_own(bridge, who, receipt.seq).await
+    } else {
+        wait_and_settle(bridge, &concerned, receipt.seq).await
+    };
     Ok(Changed { receipt, settled })
 }
 
@@ -123,6 +130,17 @@ pub(super) async fn wait_and_settle(bridge: &Bridge, concerned: &Principal, seq:
         settled.state = SettledState::Pending;
     }
     settled
+}
+
+/// The same for a change of the caller's own rights, but without waiting for long: it may have come over one of the very
+/// connections that are about to be renewed, and the answer has to leave before that.
+pub(super) async fn settle_own(bridge: &Bridge, who: &Principal, seq: Seq) -> Settled {
+    let settled = tokio::time::timeout(OWN_CONNECTIONS_WITHIN, wait_and_settle(bridge, who, seq)).await;
+    settled.unwrap_or_else(|_| Settled {
+        connections_closed: 0,
+        state: SettledState::Pending,
+        waiting_for: vec!["your own connections, which are renewed in a moment".to_owned()],
+    })
 }
 
 /// Waits until this bridge has read what it has had written; `false` if that takes too long.

@@ -3,7 +3,7 @@ use natterjack_nats_config::contract::{Id, Kind, Principal, Problem, Receipt, Ro
 use serde::Serialize;
 use serde_json::value::to_raw_value;
 
-use super::members::wait_and_settle;
+use super::members::settle_own;
 use super::{Bridge, Listing, may_look, page_of, send};
 
 /// A room as its members see it.
@@ -16,6 +16,14 @@ pub(crate) struct RoomShown {
     role: Option<Id>,
     /// How many are in it.
     members: usize,
+}
+
+/// A room that was made or changed.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RoomMade {
+    /// As it is now; none if this bridge has not read of it yet.
+    room: Option<RoomShown>,
+    pub(crate) receipt: Receipt,
 }
 
 /// The rooms the caller is a member of, in the order of their ids, and where the next page begins.
@@ -48,17 +56,18 @@ pub(crate) async fn put_room(
     id: Id,
     body: &RoomBody,
     key: Option<String>,
-) -> Result<Receipt, Problem> {
+) -> Result<RoomMade, Problem> {
     let body = to_raw_value(body).map_err(|error| Problem::invalid(error.to_string()))?;
     let payload = with_key(SendPayload::of_body(body), key)?;
-    let receipt = send(bridge, who, id, Kind::Room, payload).await?;
+    let receipt = send(bridge, who, id.clone(), Kind::Room, payload).await?;
     if receipt.n == 1 {
         // The owner's membership comes right behind the room, in the same frame.
-        wait_and_settle(bridge, who, Seq(receipt.seq.0 + 1)).await;
+        settle_own(bridge, who, Seq(receipt.seq.0 + 1)).await;
     } else {
         super::members::wait_for_own_view(bridge, receipt.seq).await;
     }
-    Ok(receipt)
+    let room = show_room(bridge, who, &id).ok();
+    Ok(RoomMade { room, receipt })
 }
 
 pub(super) fn with_key(payload: SendPayload, key: Option<String>) -> Result<SendPayload, Problem> {

@@ -1,3 +1,4 @@
+use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
 use natterjack_bridge::Caps;
 use natterjack_nats_config::contract::{HISTORY_VERB, HistoryQuery, Seq};
@@ -5,21 +6,35 @@ use serde_json::{Value, json};
 
 use super::support::{Ask, Book, Bridge, Nats, member};
 
-/// Answers the next question to the archive, after doing something.
-async fn answer_one(book: &Book, watermark: Seq, messages: &[Value]) -> HistoryQuery {
-    let mut asked = book
-        .client
-        .subscribe(book.log.subjects.store_service(HISTORY_VERB))
-        .await
-        .unwrap();
-    book.client.flush().await.unwrap();
-    let message = asked.next().await.unwrap();
-    let page = json!({"watermark": watermark, "messages": messages, "next": 7});
-    book.client
-        .publish(message.reply.unwrap(), page.to_string().into())
-        .await
-        .unwrap();
-    serde_json::from_slice(&message.payload).unwrap()
+/// Stands where the archive stands.
+struct AtTheArchive {
+    client: Client,
+    questions: Subscriber,
+}
+
+impl AtTheArchive {
+    async fn new(book: &Book) -> Self {
+        let questions = book
+            .client
+            .subscribe(book.log.subjects.store_service(HISTORY_VERB))
+            .await
+            .unwrap();
+        book.client.flush().await.unwrap();
+        Self {
+            client: book.client.clone(),
+            questions,
+        }
+    }
+
+    async fn answer_one(&mut self, watermark: Seq, messages: &[Value]) -> HistoryQuery {
+        let question = self.questions.next().await.unwrap();
+        let page = json!({"watermark": watermark, "messages": messages, "next": 7});
+        self.client
+            .publish(question.reply.unwrap(), page.to_string().into())
+            .await
+            .unwrap();
+        serde_json::from_slice(&question.payload).unwrap()
+    }
 }
 
 #[tokio::test]
@@ -44,14 +59,10 @@ async fn history_is_the_archive_s_page_as_it_is() {
     let bridge = Bridge::start(&nats, Caps::default()).await;
     let token = bridge.token("alice");
     let messages = [json!({"seq": seq, "body": {"text": "hello"}})];
+    let mut archive = AtTheArchive::new(&book).await;
     let (reply, query) = tokio::join!(
-        async {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            bridge
-                .get("/v1/rooms/lobby/messages?before=9999999&limit=3", &token)
-                .await
-        },
-        answer_one(&book, seq, &messages)
+        bridge.get("/v1/rooms/lobby/messages?before=9999999&limit=3", &token),
+        archive.answer_one(seq, &messages)
     );
     assert_eq!(
         (query.before, query.limit, query.visible_from),
@@ -68,13 +79,7 @@ async fn history_is_the_archive_s_page_as_it_is() {
         headers,
         ..Ask::default()
     };
-    let (again, _) = tokio::join!(
-        async {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            bridge.ask(ask).await
-        },
-        answer_one(&book, seq, &messages)
-    );
+    let (again, _) = tokio::join!(bridge.ask(ask), archive.answer_one(seq, &messages));
     assert_eq!((again.status.as_u16(), again.bytes.len()), (304, 0));
     bridge.shutdown().await;
 }
@@ -87,17 +92,11 @@ async fn a_page_from_beyond_what_the_bridge_has_read_waits_and_is_judged_then() 
     let token = bridge.token("bob");
     // The archive has read one frame more: the one in which bob is removed.
     let watermark = Seq::end_of_frame(2);
-    let (reply, ()) = tokio::join!(
-        async {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            bridge.get("/v1/rooms/lobby/messages", &token).await
-        },
-        async {
-            answer_one(&book, watermark, &[json!({"secret": true})]).await;
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            book.frame(&[member("lobby", "bob", None)]).await;
-        }
-    );
+    let mut archive = AtTheArchive::new(&book).await;
+    let (reply, ()) = tokio::join!(bridge.get("/v1/rooms/lobby/messages", &token), async {
+        archive.answer_one(watermark, &[json!({"secret": true})]).await;
+        book.frame(&[member("lobby", "bob", None)]).await;
+    });
     assert_eq!(reply.problem(), "not-found");
     bridge.shutdown().await;
 }

@@ -38,7 +38,6 @@ async fn native_clients_get_the_same_answers() {
     let first = json_of(&ask(&alice, "alice", "events.get", &json!({"wait": 0})).await);
     let parked = json!({"cursor": first["cursor"], "wait": 9, "rooms": []});
     let (events, seq) = tokio::join!(ask(&alice, "alice", "events.get", &parked), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
         ask(&alice, "alice", "me.get", &json!({})).await;
         book.say("lobby", "hello").await
     });

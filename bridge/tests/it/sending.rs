@@ -7,11 +7,11 @@ use futures_util::StreamExt;
 use http::Method;
 use natterjack_bridge::Caps;
 use natterjack_nats_config::contract::{
-    Durability, Outcome, Problem, ProblemCode, Receipt, Request, Seq, read_bundle, write_outcome,
+    Durability, Kind, Outcome, Problem, ProblemCode, Receipt, Request, Seq, read_bundle, write_outcome,
 };
 use serde_json::json;
 
-use super::support::{Ask, Book, Bridge, Nats};
+use super::support::{Ask, Book, Bridge, Nats, member};
 
 /// Stands where the writer stands, and can do what a writer in health never does: keep silent.
 struct AtTheWriter {
@@ -190,5 +190,49 @@ async fn without_a_writer_it_is_said_whether_the_message_can_have_been_written()
         201
     );
     writer.abort();
+    bridge.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_change_of_members_says_how_far_it_has_reached() {
+    let nats = Nats::start().await;
+    let mut book = Book::with_lobby(&nats).await;
+    let bridge = Bridge::start(&nats, Caps::default()).await;
+    let mut writer = AtTheWriter::new(&book).await;
+    let token = bridge.token("alice");
+    let ask = Ask {
+        method: Method::DELETE,
+        path: "/v1/rooms/lobby/members/bob",
+        token: Some(&token),
+        ..Ask::default()
+    };
+    let (changed, request) = tokio::join!(bridge.ask(ask), async {
+        let bundle = writer.bundles.next().await.unwrap();
+        let request = read_bundle(&bundle.payload).next().unwrap().unwrap();
+        let seq = book.frame(&[member("lobby", "bob", None)]).await;
+        let mut answers = BytesMut::new();
+        write_outcome(&mut answers, &receipt(seq.0, false)).unwrap();
+        writer
+            .client
+            .publish(bundle.reply.unwrap(), answers.freeze())
+            .await
+            .unwrap();
+        request
+    });
+    assert_eq!(
+        (request.kind, request.payload.body.get()),
+        (Kind::Member, r#"{"user":"bob","role":null}"#)
+    );
+    // No authz worker runs here, so nobody can have confirmed.
+    let json = changed.json();
+    assert_eq!(
+        (changed.status.as_u16(), &json["state"], &json["connections_closed"]),
+        (200, &"pending".into(), &0.into())
+    );
+    // But this bridge knows it already.
+    assert_eq!(
+        bridge.get("/v1/rooms/lobby", &bridge.token("bob")).await.problem(),
+        "not-found"
+    );
     bridge.shutdown().await;
 }

@@ -33,7 +33,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// A nats-server with Natterjack's own accounts and permissions; but in `CLIENTS` there are static users `alice` and
 /// `erin` instead of the callout.
 pub(crate) struct Nats {
-    dir: TempDir,
+    _dir: TempDir,
     keys: Keys,
     url: String,
     _child: Child,
@@ -104,7 +104,7 @@ impl Nats {
         let ports = config.dir.join("ports");
         let url = until("nats-server listens", async || read_ports(&ports)).await;
         Self {
-            dir,
+            _dir: dir,
             keys,
             url,
             _child: child,
@@ -234,8 +234,11 @@ impl Book {
             lines.push_str(&line.to_string());
             lines.push('\n');
         }
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", uuid::Uuid::now_v7().to_string().as_str());
+        headers.insert("Nats-Expected-Last-Sequence", (self.frames - 1).to_string().as_str());
         let ack = jetstream::new(self.client.clone())
-            .publish(self.log.subject(), lines.into())
+            .publish_with_headers(self.log.subject(), headers, lines.into())
             .await
             .unwrap();
         assert_eq!(ack.await.unwrap().sequence, self.frames);

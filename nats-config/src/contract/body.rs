@@ -2,6 +2,33 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+/// How deep JSON may be nested. A body is passed on unparsed, and whoever parses it has a limit too.
+pub const MAX_DEPTH: usize = 32;
+
+/// JSON that is nested more than [`MAX_DEPTH`] deep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the JSON is nested more than {MAX_DEPTH} deep")]
+pub struct TooDeep;
+
+/// Refuses JSON that is nested too deep; says nothing of whether it is JSON at all.
+pub fn check_depth(json: &[u8]) -> Result<(), TooDeep> {
+    let (mut depth, mut in_string, mut is_escaped) = (0usize, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(TooDeep);
+        }
+    }
+    Ok(())
+}
+
 /// The body that stands for bare bytes: a JSON object as it is, other UTF-8 as `{"text":…}`,
 /// anything else as `{"content_type":"application/octet-stream","base64":…}`.
 #[must_use]

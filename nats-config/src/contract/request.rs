@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Id, Kind, Seq, body_from_bytes, compact};
+use super::{Id, Kind, Seq, TooDeep, body_from_bytes, check_depth, compact};
 
 /// The longest idempotency key, in bytes.
 pub const MAX_KEY_BYTES: usize = 128;
@@ -54,6 +54,9 @@ pub enum RequestError {
     /// The JSON has `body` but is wrong elsewhere.
     #[error("the request is not valid: {0}")]
     Json(#[from] serde_json::Error),
+    /// Nested too deep.
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
     /// The key is empty, too long or holds control characters.
     #[error("`key` must be 1 to {MAX_KEY_BYTES} bytes without control characters")]
     Key,
@@ -76,6 +79,7 @@ impl SendPayload {
 
     /// Reads JSON that must be a request object with `body`.
     pub fn from_json(bytes: &[u8]) -> Result<Self, RequestError> {
+        check_depth(bytes)?;
         let mut payload: Self = serde_json::from_slice(bytes)?;
         payload.body = compact(payload.body);
         payload.check()
@@ -94,7 +98,11 @@ impl SendPayload {
         }
         match serde_json::from_slice::<Probe<'_>>(bytes) {
             Ok(Probe { body: Some(_) }) => Self::from_json(bytes),
-            _ => Ok(Self::of_body(body_from_bytes(bytes))),
+            Ok(Probe { body: None }) => {
+                check_depth(bytes)?;
+                Ok(Self::of_body(body_from_bytes(bytes)))
+            }
+            Err(_) => Ok(Self::of_body(body_from_bytes(bytes))),
         }
     }
 
@@ -144,6 +152,8 @@ mod tests {
             r#"{"body":{},"key":""}"#,
             r#"{"body":{},"key":"a\nb"}"#,
             r#"{"body":{},"if_last":"x"}"#,
+            &format!(r#"{{"body":{}{}}}"#, "[".repeat(32), "]".repeat(32)),
+            &format!(r#"{{"a":{}{}}}"#, "[".repeat(9999), "]".repeat(9999)),
         ] {
             assert!(SendPayload::from_native(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -57,6 +57,12 @@ impl Batch {
         self.bytes += frame.len();
     }
 
+    /// Takes in what stands behind the last frame and was not written by a writer.
+    pub(crate) fn push_foreign(&mut self, log: &Log, stream_seq: u64, bytes: &Bytes) {
+        self.take(stream_seq, project::foreign(log, stream_seq, bytes));
+        self.bytes += bytes.len();
+    }
+
     /// Records that the log has nothing between the last frame and `next`.
     pub(crate) fn skip_to(&mut self, log: &Log, next: u64) {
         let rows = project::absent(log, self.next(), next);

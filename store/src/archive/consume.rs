@@ -7,7 +7,7 @@ use async_nats::jetstream::{
     stream::{RawMessageErrorKind, Stream},
 };
 use futures_util::{FutureExt, StreamExt};
-use natterjack_nats_config::tail::Log;
+use natterjack_nats_config::tail::{Log, is_frame};
 
 use super::batch::{Batch, MAX_FRAMES, Place};
 
@@ -109,7 +109,11 @@ impl<'a> Reader<'a> {
         match batch.place_of(stream_seq) {
             Place::Gap => self.held = Some((stream_seq, message)),
             Place::Next => {
-                batch.push(self.log, stream_seq, &message.payload);
+                if is_frame(message.headers.as_ref(), stream_seq) {
+                    batch.push(self.log, stream_seq, &message.payload);
+                } else {
+                    batch.push_foreign(self.log, stream_seq, &message.payload);
+                }
                 self.unacked.push(message.split().1);
             }
             // In the batch: acknowledged with it. Below it: it is archived, its acknowledgement was lost.

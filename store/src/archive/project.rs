@@ -52,6 +52,15 @@ pub(crate) fn frame(log: &Log, stream_seq: u64, bytes: &Bytes) -> Rows {
     rows
 }
 
+/// The record of a message of the log that no writer wrote. Every reader of the log passes over it.
+pub(crate) fn foreign(log: &Log, stream_seq: u64, bytes: &Bytes) -> Rows {
+    let reason = "no writer wrote this".to_owned();
+    Rows {
+        events: Vec::new(),
+        quarantined: vec![quarantined(log, (stream_seq, WHOLE_FRAME), reason, bytes)],
+    }
+}
+
 /// The record of frames that the log has not got any more: `first` up to, but not with, `next`.
 pub(crate) fn absent(log: &Log, first: u64, next: u64) -> Rows {
     let reason = format!("the log has no frames {first} to {}", next.saturating_sub(1));

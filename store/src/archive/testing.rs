@@ -176,9 +176,15 @@ impl Scribe {
 
     /// Appends any bytes as a frame.
     pub(crate) async fn append(&mut self, frame: Bytes) -> u64 {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", uuid::Uuid::now_v7().to_string().as_str());
+        headers.insert(
+            "Nats-Expected-Last-Sequence",
+            (self.next_frame - 1).to_string().as_str(),
+        );
         let ack = self
             .jetstream
-            .publish(self.log.subject(), frame)
+            .publish_with_headers(self.log.subject(), headers, frame)
             .await
             .unwrap()
             .await

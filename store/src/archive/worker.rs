@@ -174,7 +174,12 @@ impl Worker {
                 Err(Trouble::Retry(error)) => error,
             };
             self.not_ready();
-            tracing::warn!(error, retry_in = ?pause, "the archive does not get on");
+            // The first failure is mostly the log's stream, which the writer is just making.
+            if pause > FIRST_PAUSE {
+                tracing::warn!(error, retry_in = ?pause, "the archive does not get on");
+            } else {
+                tracing::debug!(error, retry_in = ?pause, "the archive does not get on");
+            }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => {}
@@ -189,13 +194,16 @@ impl Worker {
         let log = &self.config.log;
         let database = self.database.connection();
         let mut watermark = self.begin().await?;
+        // What is archived is known now, whether or not the log can be read.
+        let ready = self.progress.borrow().ready;
+        self.tell_frame(watermark, ready);
         let stream = jetstream::new(self.client.clone())
             .get_stream(log.stream())
             .await
             .map_err(|error| Trouble::Retry(format!("stream {}: {error}", log.stream())))?;
         self.compare(&stream, watermark).await?;
         let mut reader = Reader::open(log, &stream, watermark).await?;
-        self.tell_frame(watermark);
+        self.tell_frame(watermark, true);
         loop {
             let mut batch = Batch::after(watermark);
             tokio::select! {
@@ -216,7 +224,7 @@ impl Worker {
             reader.ack().await;
             watermark = upto;
             *pause = FIRST_PAUSE;
-            self.tell_frame(watermark);
+            self.tell_frame(watermark, true);
         }
     }
 
@@ -282,15 +290,13 @@ impl Worker {
         .into())
     }
 
-    fn tell_frame(&self, watermark: u64) {
-        self.tell(
-            if watermark == 0 {
-                Seq::ZERO
-            } else {
-                Seq::end_of_frame(watermark)
-            },
-            true,
-        );
+    fn tell_frame(&self, watermark: u64, ready: bool) {
+        let end = if watermark == 0 {
+            Seq::ZERO
+        } else {
+            Seq::end_of_frame(watermark)
+        };
+        self.tell(end, ready);
     }
 
     fn tell(&self, watermark: Seq, ready: bool) {

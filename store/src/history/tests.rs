@@ -108,6 +108,37 @@ async fn archived(house: &House, end: Seq) -> Database {
     database
 }
 
+/// What it shows, the query, the messages of the page, and `next`; of a room with the 15 messages `all`.
+type Case<'a> = (&'static str, serde_json::Value, &'a [u64], Option<u64>);
+
+#[rustfmt::skip]
+fn cases(all: &[u64]) -> Vec<Case<'_>> {
+    let (first, last, far) = (all[0], all[14], u64::MAX);
+    vec![
+        ("the newest page is all there is",     json!({}),                                              all,           None),
+        ("the newest page",                     json!({"limit": 4}),                                    &all[11..],   Some(all[11])),
+        ("as many as there are: no next",       json!({"limit": 15}),                                   all,           None),
+        ("the page before it",                  json!({"limit": 4, "before": all[11]}),                 &all[7..11],  Some(all[7])),
+        ("the oldest page",                     json!({"limit": 4, "before": all[3]}),                  &all[..3],    None),
+        ("before the first",                    json!({"before": first}),                               &[],          None),
+        ("before everything",                   json!({"before": 0}),                                   &[],          None),
+        ("before a place that is none of ours", json!({"limit": 2, "before": all[2] + 1}),              &all[1..3],   Some(all[1])),
+        ("before the end of time",              json!({"limit": 1, "before": far}),                     &all[14..],   Some(last)),
+        ("from the beginning",                  json!({"limit": 4, "after": 0}),                        &all[..4],    Some(all[3])),
+        ("on from there",                       json!({"limit": 4, "after": all[3]}),                   &all[4..8],   Some(all[7])),
+        ("the last page",                       json!({"limit": 4, "after": all[10]}),                  &all[11..],   None),
+        ("after the last",                      json!({"after": last}),                                 &[],          None),
+        ("after the end of time",               json!({"after": far}),                                  &[],          None),
+        ("what was before is unseen",           json!({"visible_from": all[5]}),                        &all[5..],    None),
+        ("unseen also from the beginning",      json!({"visible_from": all[5], "after": 0, "limit": 2}), &all[5..7],  Some(all[6])),
+        ("unseen also page by page",            json!({"visible_from": all[5], "before": all[7]}),      &all[5..7],   None),
+        ("nothing to see yet",                  json!({"visible_from": last + 1}),                      &[],          None),
+        ("nothing to see before",               json!({"visible_from": all[5], "before": all[5]}),      &[],          None),
+        ("no such room",                        json!({"room": "LOBBY"}),                               &[],          None),
+        ("another tenant's room",               json!({"tenant": "other"}),                             &[],          None),
+    ]
+}
+
 #[tokio::test]
 async fn pages_are_what_the_bounds_say() {
     let house = House::new().await;
@@ -131,32 +162,7 @@ async fn pages_are_what_the_bounds_say() {
         .collect();
     let database = archived(&house, scribe.end()).await;
     let service = Answering::start(&house, &[&database]).await;
-    let (first, last, far) = (all[0], all[14], u64::MAX);
-    #[rustfmt::skip]
-    let cases = [
-        ("the newest page is all there is",     json!({}),                                              &all[..],     None),
-        ("the newest page",                     json!({"limit": 4}),                                    &all[11..],   Some(all[11])),
-        ("as many as there are: no next",       json!({"limit": 15}),                                   &all[..],     None),
-        ("the page before it",                  json!({"limit": 4, "before": all[11]}),                 &all[7..11],  Some(all[7])),
-        ("the oldest page",                     json!({"limit": 4, "before": all[3]}),                  &all[..3],    None),
-        ("before the first",                    json!({"before": first}),                               &[],          None),
-        ("before everything",                   json!({"before": 0}),                                   &[],          None),
-        ("before a place that is none of ours", json!({"limit": 2, "before": all[2] + 1}),              &all[1..3],   Some(all[1])),
-        ("before the end of time",              json!({"limit": 1, "before": far}),                     &all[14..],   Some(last)),
-        ("from the beginning",                  json!({"limit": 4, "after": 0}),                        &all[..4],    Some(all[3])),
-        ("on from there",                       json!({"limit": 4, "after": all[3]}),                   &all[4..8],   Some(all[7])),
-        ("the last page",                       json!({"limit": 4, "after": all[10]}),                  &all[11..],   None),
-        ("after the last",                      json!({"after": last}),                                 &[],          None),
-        ("after the end of time",               json!({"after": far}),                                  &[],          None),
-        ("what was before is unseen",           json!({"visible_from": all[5]}),                        &all[5..],    None),
-        ("unseen also from the beginning",      json!({"visible_from": all[5], "after": 0, "limit": 2}), &all[5..7],  Some(all[6])),
-        ("unseen also page by page",            json!({"visible_from": all[5], "before": all[7]}),      &all[5..7],   None),
-        ("nothing to see yet",                  json!({"visible_from": last + 1}),                      &[],          None),
-        ("nothing to see before",               json!({"visible_from": all[5], "before": all[5]}),      &[],          None),
-        ("no such room",                        json!({"room": "LOBBY"}),                               &[],          None),
-        ("another tenant's room",               json!({"tenant": "other"}),                             &[],          None),
-    ];
-    for (name, query, seqs, next) in cases {
+    for (name, query, seqs, next) in cases(&all) {
         let mut full = json!({"tenant": "main", "room": "lobby", "visible_from": 0});
         full.as_object_mut().unwrap().extend(query.as_object().unwrap().clone());
         let page = service.page(full).await;
@@ -164,21 +170,33 @@ async fn pages_are_what_the_bounds_say() {
         assert_eq!((got.as_slice(), page.next), (seqs, next.map(Seq)), "{name}");
         assert_eq!(page.watermark, scribe.end(), "{name}");
     }
-    let page = service
-        .page(json!({"tenant": "main", "room": "shed", "visible_from": 0}))
-        .await;
-    let said: Vec<_> = scribe
-        .lines
-        .iter()
-        .filter(|(seq, _)| seq.0 & 1023 == 1 && seq.frame() > 1)
-        .collect();
-    let got: Vec<_> = page.messages.iter().map(|message| message.get().as_bytes()).collect();
-    assert_eq!(got, said.iter().map(|(_, line)| &line[..]).collect::<Vec<_>>());
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_wrong_request_is_told_what_is_wrong_and_steers_nothing() {
+async fn messages_are_the_lines_of_the_log_byte_for_byte() {
+    let house = House::new().await;
+    let mut scribe = house.scribe().await;
+    scribe
+        .say(&[("shed", Kind::Msg), ("shed", Kind::Command), ("shed", Kind::Reply)])
+        .await;
+    let database = archived(&house, scribe.end()).await;
+    let service = Answering::start(&house, &[&database]).await;
+    let query = json!({"tenant": "main", "room": "shed", "visible_from": 0});
+    let answer = service.ask(HISTORY_VERB, query.to_string()).await;
+    let lines: Vec<&str> = scribe
+        .lines
+        .iter()
+        .map(|(_, line)| std::str::from_utf8(line).unwrap())
+        .collect();
+    let (watermark, messages) = (scribe.end(), lines.join(","));
+    let whole = format!(r#"{{"watermark":{watermark},"messages":[{messages}],"next":null}}"#);
+    assert_eq!(std::str::from_utf8(&answer.payload).unwrap(), whole);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_request_is_told_what_is_wrong() {
     let house = House::new().await;
     let mut scribe = house.scribe().await;
     scribe.say(&[("lobby", Kind::Msg)]).await;
@@ -209,6 +227,16 @@ async fn a_wrong_request_is_told_what_is_wrong_and_steers_nothing() {
             "{wrong:?}"
         );
     }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_goes_to_a_workers_inbox_only() {
+    let house = House::new().await;
+    let mut scribe = house.scribe().await;
+    scribe.say(&[("lobby", Kind::Msg)]).await;
+    let database = archived(&house, scribe.end()).await;
+    let service = Answering::start(&house, &[&database]).await;
     // An answer sent to the log's subject would be a forged frame.
     let subject = Subjects::default().store_service(WATERMARK_VERB);
     service
@@ -221,6 +249,16 @@ async fn a_wrong_request_is_told_what_is_wrong_and_steers_nothing() {
     assert_eq!(watermark.watermark, scribe.end());
     assert_eq!(house.log.end(&service.bridge).await.unwrap(), scribe.end().frame());
 
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_fails_is_a_reason_to_ask_again() {
+    let house = House::new().await;
+    let mut scribe = house.scribe().await;
+    scribe.say(&[("lobby", Kind::Msg)]).await;
+    let database = archived(&house, scribe.end()).await;
+    let service = Answering::start(&house, &[&database]).await;
     database
         .connection()
         .execute_unprepared("ALTER TABLE watermark RENAME TO gone")

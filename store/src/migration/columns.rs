@@ -38,7 +38,7 @@ pub(crate) fn sha256(name: &str) -> ColumnDef {
 /// An empty table; on MySQL and MariaDB with a character set that holds any Unicode, whatever the server's default.
 pub(crate) fn table(backend: DbBackend, name: &str) -> TableCreateStatement {
     let mut table = Table::create();
-    table.table(Alias::new(name));
+    table.table(Alias::new(name)).if_not_exists();
     // Only there: sea-query would write these options for the other engines too, which refuse them.
     if backend == DbBackend::MySql {
         table.engine("InnoDB").character_set("utf8mb4").collate("utf8mb4_bin");

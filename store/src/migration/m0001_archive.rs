@@ -19,9 +19,18 @@ impl MigrationName for Migration {
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(event(manager)).await?;
-        manager.create_index(event_by_room()).await?;
+        // MySQL has no CREATE INDEX IF NOT EXISTS.
+        if !manager.has_index("event", "event_by_room").await? {
+            manager.create_index(event_by_room()).await?;
+        }
         manager.create_table(watermark(manager)).await?;
         manager.create_table(quarantine(manager)).await
+    }
+
+    /// All or nothing: a kill in the middle must leave a database that can be opened again. On MySQL each statement
+    /// commits by itself whatever is said here, so each does nothing where its work is done already.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
     }
 }
 

@@ -17,7 +17,7 @@ use super::{eventually, tools};
 /// How long a start may take on a busy machine.
 const START: Duration = Duration::from_secs(90);
 /// How long a clean stop may take: every role's drain and the server's own stop.
-const STOP: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A running `natterjack up` in a folder of its own. Dropping it stops it and looks that nothing stays behind.
@@ -122,11 +122,6 @@ impl House {
         self.dir.path().join("data")
     }
 
-    /// A folder for a test's own files, beside the data folder.
-    pub(crate) fn beside(&self) -> &Path {
-        self.dir.path()
-    }
-
     pub(crate) fn endpoints_file(&self) -> PathBuf {
         self.data().join("endpoints.json")
     }
@@ -178,6 +173,12 @@ impl House {
     /// The whole log: every event's exact line.
     pub(crate) fn log(&self) -> Vec<String> {
         self.run(&["log", "view"]).lines().map(str::to_owned).collect()
+    }
+
+    /// The messages in the log: every exact line of kind `msg`.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        let is_message = |line: &String| super::events::parse(line)["kind"] == "msg";
+        self.log().into_iter().filter(is_message).collect()
     }
 
     /// A user over HTTP.

@@ -79,7 +79,7 @@ impl Mqtt {
             .count()
     }
 
-    /// Publishes at QoS 1 and waits until the server has acknowledged it (which says nothing of what became of it).
+    /// Publishes with `QoS` 1 and waits until the server has acknowledged it (which says nothing of what became of it).
     pub(crate) async fn publish(&self, topic: &str, payload: &str) {
         let acknowledged = |all: &[String]| all.iter().filter(|line| *line == "acknowledged").count();
         let before = acknowledged(&self.happened.all());

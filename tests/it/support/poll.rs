@@ -19,8 +19,7 @@ pub(crate) struct Poll {
 impl Poll {
     /// Starts reading all rooms of a user from now on.
     pub(crate) async fn from_now(http: &Http) -> Self {
-        let page = http.get("/v1/events?wait=0").await.ok();
-        Self::from(http, page["cursor"].as_str().unwrap())
+        Self::from(http, &cursor_now(http).await)
     }
 
     /// Starts reading behind a cursor.
@@ -56,6 +55,28 @@ impl Poll {
         })
         .await;
     }
+}
+
+/// Reads everything that stands behind a cursor now: the exact lines, and the cursor behind them.
+pub(crate) async fn read_all(http: &Http, cursor: &str) -> (Vec<String>, String) {
+    let (mut lines, mut cursor) = (Vec::new(), cursor.to_owned());
+    loop {
+        let page = http.get(&format!("/v1/events?cursor={cursor}&wait=0&limit=1000")).await;
+        let new = page.lines("events");
+        page.ok()["cursor"].as_str().unwrap().clone_into(&mut cursor);
+        if new.is_empty() && page.json()["more"] == false {
+            return (lines, cursor);
+        }
+        lines.extend(new);
+    }
+}
+
+/// A cursor that stands at now.
+pub(crate) async fn cursor_now(http: &Http) -> String {
+    http.get("/v1/events?wait=0").await.ok()["cursor"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 impl Drop for Poll {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 
 use super::mailbox::{Delivery, Mailbox};
@@ -91,11 +91,16 @@ impl Script {
             happened: Mailbox::new(),
             _process: process,
         };
-        let (answers, mail, happened) = (
-            Arc::clone(&script.answers),
-            script.mail.clone(),
-            script.happened.clone(),
-        );
+        script.take_lines(output);
+        let outcome = script.call("connect", options).await;
+        outcome["error"]
+            .as_str()
+            .map_or(Ok(script), |error| Err(error.to_owned()))
+    }
+
+    /// Takes what the script prints, until it ends.
+    fn take_lines(&self, output: BufReader<ChildStdout>) {
+        let (answers, mail, happened) = (Arc::clone(&self.answers), self.mail.clone(), self.happened.clone());
         tokio::spawn(async move {
             let mut lines = output.lines();
             while let Ok(Some(line)) = lines.next_line().await {
@@ -121,10 +126,6 @@ impl Script {
             }
             answers.lock().unwrap().clear();
         });
-        let outcome = script.call("connect", options).await;
-        outcome["error"]
-            .as_str()
-            .map_or(Ok(script), |error| Err(error.to_owned()))
     }
 
     /// Gives a command and waits for its answer.
@@ -173,7 +174,7 @@ impl Script {
         .await
     }
 
-    /// Publishes bytes as they are. Over MQTT at QoS 1: the answer comes with the server's acknowledgement.
+    /// Publishes bytes as they are. Over MQTT with `QoS` 1: the answer comes with the server's acknowledgement.
     pub(crate) async fn publish(&self, subject: &str, payload: &[u8]) -> Value {
         self.call("publish", json!({"subject": subject, "data": STANDARD.encode(payload)}))
             .await

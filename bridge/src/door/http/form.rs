@@ -2,16 +2,13 @@
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use natterjack_nats_config::contract::{Problem, ProblemCode, SendPayload};
+use natterjack_nats_config::contract::{Problem, ProblemCode, SendPayload, check_depth};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
 
 use super::query::Fields;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-
-/// How deep JSON may be nested. A message's body is passed on unparsed, and whoever parses it has a limit too.
-const MAX_DEPTH: usize = 32;
 
 /// The media types that are read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +27,7 @@ struct Text<'a> {
 /// path; where it is given twice it must be the same.
 pub(crate) fn read_message(headers: &HeaderMap, path_key: Option<String>, body: &[u8]) -> Result<SendPayload, Problem> {
     let mut payload = match media(headers)? {
-        Media::Json => {
-            check_depth(body)?;
-            SendPayload::from_json(body).map_err(|error| Problem::invalid(error.to_string()))?
-        }
+        Media::Json => SendPayload::from_json(body).map_err(|error| Problem::invalid(error.to_string()))?,
         Media::Text => text_payload(utf8(body)?)?,
         Media::Form => {
             let mut fields = Fields::parse(utf8(body)?, &["text", "key"])?;
@@ -60,7 +54,7 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(headers: &HeaderMap, bod
     if media(headers)? != Media::Json {
         return Err(unsupported("application/json"));
     }
-    check_depth(body)?;
+    check_depth(body).map_err(|error| Problem::invalid(error.to_string()))?;
     serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body: {error}")))
 }
 
@@ -133,26 +127,6 @@ fn media(headers: &HeaderMap) -> Result<Media, Problem> {
     }
 }
 
-fn check_depth(json: &[u8]) -> Result<(), Problem> {
-    let (mut depth, mut in_string, mut is_escaped) = (0usize, false, false);
-    for byte in json {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' if in_string => is_escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return Err(Problem::invalid(format!(
-                "the JSON is nested more than {MAX_DEPTH} deep"
-            )));
-        }
-    }
-    Ok(())
-}
-
 fn unsupported(supported: &str) -> Problem {
     let detail = format!("this `Content-Type` is not read here; send {supported}");
     Problem::new(ProblemCode::UnsupportedMediaType, detail)
@@ -172,6 +146,8 @@ fn utf8(body: &[u8]) -> Result<&str, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use natterjack_nats_config::contract::MAX_DEPTH;
+
     use super::*;
 
     type Pairs = &'static [(&'static str, &'static str)];

@@ -66,21 +66,17 @@ impl Front {
     async fn handle(&self, mut request: Request) -> Response {
         let started = Instant::now();
         let request_id = request_id(request.headers());
-        let version = request.version();
-        let path = request.uri().path().to_owned();
-        let response = match override_method(&mut request) {
-            Ok(()) => {
-                let method = request.method().clone();
-                let response = match self.router.clone().oneshot(request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                };
-                let status = response.status().as_u16();
-                log(&method, &path, status, started, &request_id);
-                response
-            }
+        let (version, uri) = (request.version(), request.uri().clone());
+        let overridden = override_method(&mut request);
+        let method = request.method().clone();
+        let response = match overridden {
+            Ok(()) => match self.router.clone().oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
             Err(problem) => Refusal(problem).into_response(),
         };
+        log(&method, uri.path(), response.status().as_u16(), started, &request_id);
         answer::finish(response, &request_id, version)
     }
 }

@@ -163,11 +163,10 @@ async fn put_room(State(door): Door, caller: Caller, path: Path, request: Reques
 
 async fn make_room(door: &DoorState, caller: &Caller, id: Id, body: &RoomBody, headers: &HeaderMap) -> Answer {
     let key = header_key(headers)?;
-    let receipt = ops::put_room(&door.bridge, &caller.who, id.clone(), body, key).await?;
-    let is_new = receipt.n == 1 && !receipt.duplicate;
-    let room = ops::show_room(&door.bridge, &caller.who, &id)?;
+    let made = ops::put_room(&door.bridge, &caller.who, id.clone(), body, key).await?;
+    let is_new = made.receipt.n == 1 && !made.receipt.duplicate;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = json(status, &json!({"room": room, "receipt": receipt}))?;
+    let mut response = json(status, &made)?;
     if let Ok(location) = HeaderValue::try_from(format!("/v1/rooms/{id}")) {
         response.headers_mut().insert(LOCATION, location);
     }

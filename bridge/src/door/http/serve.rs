@@ -12,6 +12,7 @@ use hyper_util::server::conn::auto::Builder;
 use natterjack_nats_config::contract::{Problem, ProblemCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +20,9 @@ use super::{Front, HttpDoor};
 
 /// How long a client has for a request's head, from the moment it connects or the answer before it.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client may take to read on when it has not read what was sent: then it is cut off, and resumes by its
+/// cursor. Without this, each of them could hold a page's bytes for ever.
+const READ_ON_WITHIN: Duration = Duration::from_secs(30);
 /// How long requests under way have when the bridge stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// The largest head of a request: a token of some KiB, and room.
@@ -95,7 +99,9 @@ impl Shared {
                 async move { Ok::<_, Infallible>(front.handle(request.map(Body::new)).await) }
             })
         };
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(READ_ON_WITHIN));
+        let connection = self.builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
         tokio::pin!(connection);
         // The header timeout begins when it is known whether this is HTTP/1 or 2; until then this one counts.
         let silence = tokio::time::sleep(HEAD_WITHIN);

@@ -1,0 +1,47 @@
+//! Durable sends over HTTP against single JetStream publishes on the same server, in one run.
+
+use crate::support::house::House;
+
+/// What is promised; the measurement of a debug build is only printed.
+const RATIO: f64 = 3.0;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_senders_are_faster_than_single_publishes() {
+    let house = House::start().await;
+    let bench = [
+        "bench",
+        "send",
+        "--connections",
+        "64",
+        "--in-flight",
+        "256",
+        "--secs",
+        "3",
+        "--turns",
+        "2",
+    ];
+    let text = house.run(&bench);
+    println!("{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.contains("JetStream, 256 publishes in flight"))
+            .count(),
+        2,
+        "{text}"
+    );
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.contains("Natterjack, 64 HTTP connections"))
+            .count(),
+        2,
+        "{text}"
+    );
+    let ratio: f64 = lines.last().unwrap().strip_prefix("ratio: ").unwrap().parse().unwrap();
+    assert!(ratio > 0.0, "{text}");
+    if !cfg!(debug_assertions) {
+        assert!(ratio >= RATIO, "{RATIO} was promised: {text}");
+    }
+}
