@@ -213,7 +213,7 @@ fn explain(error: &figment::Error) -> anyhow::Error {
                 metadata
                     .source
                     .as_ref()
-                    .map_or_else(|| metadata.name.to_string(), |source| source.to_string())
+                    .map_or_else(|| metadata.name.to_string(), std::string::ToString::to_string)
             });
             let path = if error.path.is_empty() {
                 String::new()

@@ -33,6 +33,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Nats(nats) => cli::nats::run(config, &nats),
         Command::Bench(bench) => cli::bench::run(config, &bench),
         Command::Config(show) => cli::config::run(config, &show),
-        Command::Completions(shell) => cli::completions::run(&shell),
+        Command::Completions(shell) => {
+            cli::completions::run(&shell);
+            Ok(())
+        }
     }
 }

@@ -63,7 +63,7 @@ impl Followed {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        let mut tail = log.tail(client, 0);
+        let mut tail = log.tail(client, 0).of_policy();
         let mut changed = ChangedAt::new();
         while tail.passed() < end {
             let frame = tail.next().await?;
@@ -93,7 +93,7 @@ impl Followed {
         from: u64,
         changes: mpsc::Sender<Change>,
     ) -> Result<(), TailError> {
-        let mut tail = log.tail(client, from);
+        let mut tail = log.tail(client, from).of_policy();
         loop {
             let frame = tail.next().await?;
             for (change, _) in self.take(&frame) {

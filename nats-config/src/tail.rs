@@ -1,18 +1,24 @@
 //! Reading the log: frames in, events out, in order, each once, for ever.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::{
-    self,
+    self, Message,
     consumer::{DeliverPolicy, pull},
 };
+use async_nats::{Client, HeaderMap};
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
 use crate::contract::{EventLine, FrameError, Subjects, events_of};
 
 /// Waiting between attempts to open the tail again.
 const RETRY: Duration = Duration::from_millis(250);
+/// The header of a frame that holds policy events.
+pub const POLICY: &str = "Chat-Policy";
+/// How often a silent tail looks whether its connection is still the one it was opened on.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Which log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +44,18 @@ pub struct Frame {
 
 /// Reads frames from a place on, then follows the end.
 pub struct Tail {
-    jetstream: jetstream::Context,
+    client: Client,
     stream: String,
     passed: u64,
-    messages: Option<pull::Ordered>,
+    reading: Option<Reading>,
+    policy_only: bool,
+}
+
+/// A consumer, and on which connection it was made. It is given up with its connection: its own heartbeats would show its
+/// end only after many seconds.
+struct Reading {
+    connects: u64,
+    messages: pull::Ordered,
 }
 
 /// Why a tail cannot go on.
@@ -92,7 +106,7 @@ impl Log {
     }
 
     /// The stream sequence of its last frame, as its leader says.
-    pub async fn end(&self, client: &async_nats::Client) -> Result<u64, EndError> {
+    pub async fn end(&self, client: &Client) -> Result<u64, EndError> {
         let fail = |reason: String| EndError {
             stream: self.stream(),
             reason,
@@ -106,24 +120,76 @@ impl Log {
 
     /// A tail of what follows frame `passed` (0: everything). It opens when it is first read.
     #[must_use]
-    pub fn tail(&self, client: &async_nats::Client, passed: u64) -> Tail {
+    pub fn tail(&self, client: &Client, passed: u64) -> Tail {
         Tail {
-            jetstream: jetstream::new(client.clone()),
+            client: client.clone(),
             stream: self.stream(),
             passed,
-            messages: None,
+            reading: None,
+            policy_only: false,
         }
     }
 }
 
 impl Tail {
+    /// The same, for who wants to know of rights only: frames without policy events come without their events, unread.
+    #[must_use]
+    pub fn of_policy(self) -> Self {
+        Self {
+            policy_only: true,
+            ..self
+        }
+    }
+
     /// The next frame; waits until there is one. Lost connections and lost consumers are mended here.
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Frame, TailError> {
         loop {
-            let Some(messages) = &mut self.messages else {
-                match open(&self.jetstream, &self.stream, self.passed + 1).await {
-                    Ok(messages) => self.messages = Some(messages),
+            let message = self.message().await;
+            let Ok((stream_seq, pending)) = message.info().map(|info| (info.stream_sequence, info.pending)) else {
+                continue;
+            };
+            if stream_seq <= self.passed {
+                continue;
+            }
+            if stream_seq != self.passed + 1 {
+                return Err(TailError::Trimmed {
+                    wanted: self.passed + 1,
+                    first: stream_seq,
+                });
+            }
+            let headers = message.headers.as_ref();
+            let events = if is_frame(headers, stream_seq) {
+                let is_wanted = !self.policy_only || headers.is_some_and(|headers| headers.get(POLICY).is_some());
+                if is_wanted {
+                    events_of(stream_seq, &message.payload)?
+                } else {
+                    Vec::new()
+                }
+            } else {
+                tracing::error!(
+                    stream_seq,
+                    "the log holds a message that no writer wrote; it is passed over"
+                );
+                Vec::new()
+            };
+            self.passed = stream_seq;
+            return Ok(Frame {
+                stream_seq,
+                events,
+                pending,
+            });
+        }
+    }
+
+    /// The next message of the stream, whatever it takes.
+    async fn message(&mut self) -> Message {
+        loop {
+            let connects = self.client.statistics().connects.load(Ordering::Relaxed);
+            let Some(reading) = self.reading.as_mut().filter(|reading| reading.connects == connects) else {
+                self.reading = None;
+                match open(&self.client, &self.stream, self.passed + 1).await {
+                    Ok(messages) => self.reading = Some(Reading { connects, messages }),
                     Err(error) => {
                         tracing::debug!(stream = self.stream, error, "the log cannot be read yet");
                         tokio::time::sleep(RETRY).await;
@@ -131,43 +197,15 @@ impl Tail {
                 }
                 continue;
             };
-            match messages.next().await {
-                Some(Ok(message)) => {
-                    let (stream_seq, pending) = match message.info() {
-                        Ok(info) => (info.stream_sequence, info.pending),
-                        Err(_) => continue,
-                    };
-                    if stream_seq <= self.passed {
-                        continue;
-                    }
-                    if stream_seq != self.passed + 1 {
-                        return Err(TailError::Trimmed {
-                            wanted: self.passed + 1,
-                            first: stream_seq,
-                        });
-                    }
-                    let events = if is_frame(message.headers.as_ref(), stream_seq) {
-                        events_of(stream_seq, &message.payload)?
-                    } else {
-                        tracing::error!(
-                            stream_seq,
-                            "the log holds a message that no writer wrote; it is passed over"
-                        );
-                        Vec::new()
-                    };
-                    self.passed = stream_seq;
-                    return Ok(Frame {
-                        stream_seq,
-                        events,
-                        pending,
-                    });
-                }
-                Some(Err(error)) => {
+            match timeout(LOOK_EVERY, reading.messages.next()).await {
+                Ok(Some(Ok(message))) => return message,
+                Ok(Some(Err(error))) => {
                     tracing::debug!(stream = self.stream, %error, "the tail broke, opening it again");
-                    self.messages = None;
+                    self.reading = None;
                     tokio::time::sleep(RETRY).await;
                 }
-                None => self.messages = None,
+                Ok(None) => self.reading = None,
+                Err(_) => {}
             }
         }
     }
@@ -192,12 +230,12 @@ pub fn is_frame(headers: Option<&HeaderMap>, stream_seq: u64) -> bool {
     headers.get("Nats-Msg-Id").is_some() && before == Some((stream_seq - 1).to_string())
 }
 
-async fn open(jetstream: &jetstream::Context, stream: &str, start_sequence: u64) -> Result<pull::Ordered, String> {
+async fn open(client: &Client, stream: &str, start_sequence: u64) -> Result<pull::Ordered, String> {
     let config = pull::OrderedConfig {
         deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
         ..pull::OrderedConfig::default()
     };
-    let stream = jetstream
+    let stream = jetstream::new(client.clone())
         .get_stream_no_info(stream)
         .await
         .map_err(|error| error.to_string())?;

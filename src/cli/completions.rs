@@ -6,8 +6,7 @@ pub(crate) struct Completions {
     shell: clap_complete::Shell,
 }
 
-pub(crate) fn run(completions: &Completions) -> anyhow::Result<()> {
+pub(crate) fn run(completions: &Completions) {
     let mut command = super::Arguments::command();
     clap_complete::generate(completions.shell, &mut command, "natterjack", &mut std::io::stdout());
-    Ok(())
 }

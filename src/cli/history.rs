@@ -26,13 +26,12 @@ pub(crate) struct History {
 }
 
 pub(crate) fn run(global: &Global, history: &History) -> anyhow::Result<()> {
-    let mut path = format!("/v1/rooms/{}/messages?limit={}", history.room, history.limit);
-    if let Some(before) = history.before {
-        path.push_str(&format!("&before={before}"));
-    }
-    if let Some(after) = history.after {
-        path.push_str(&format!("&after={after}"));
-    }
+    let bound = match (history.before, history.after) {
+        (Some(before), _) => format!("&before={before}"),
+        (None, Some(after)) => format!("&after={after}"),
+        (None, None) => String::new(),
+    };
+    let path = format!("/v1/rooms/{}/messages?limit={}{bound}", history.room, history.limit);
     let page = history.server.connect(global)?.get(&path)?;
     print::events(&page, "messages", history.json)?;
     match page.get("next").filter(|next| !next.is_null() && !history.json) {

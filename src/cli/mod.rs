@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Bench(bench::Bench),
     /// Show the settings
     Config(config::ConfigCommand),
-    /// Print completions for a shell: natterjack completions bash > /etc/bash_completion.d/natterjack
+    /// Print completions for a shell: natterjack completions bash > /`etc/bash_completion.d/natterjack`
     Completions(completions::Completions),
 }
 

@@ -13,14 +13,14 @@ use serde_json::Value;
 use crate::config::{Config, Endpoints, Global};
 
 /// The longest a poll stays parked, and some more.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a token lives that a command makes for itself.
-const TOKEN_TTL: Duration = Duration::from_secs(3600);
+const TOKEN_TTL: Duration = Duration::from_hours(1);
 
 /// Which server, and as whom.
 #[derive(Debug, Args)]
 pub(crate) struct Server {
-    /// The bridge's address, for example https://chat.example.org [default: the `up` on this data folder]
+    /// The bridge's address, for example <https://chat.example.org> [default: the `up` on this data folder]
     #[arg(long, env = "NATTERJACK_URL")]
     url: Option<String>,
     /// A token to present [default: one made with the data folder's own key for --user]

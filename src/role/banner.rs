@@ -10,7 +10,7 @@ use crate::config::{Config, Endpoints};
 use crate::process::say;
 
 /// How long the printed token is good for.
-const TOKEN_TTL: Duration = Duration::from_secs(12 * 3600);
+const TOKEN_TTL: Duration = Duration::from_hours(12);
 
 /// Prints where things listen, a token, and lines to copy that work as they are.
 pub(crate) fn print(config: &Config, issuer: &Issuer, endpoints: &Endpoints) -> anyhow::Result<()> {

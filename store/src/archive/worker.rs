@@ -7,6 +7,7 @@ use natterjack_nats_config::lease::{Lease, Leases};
 use natterjack_nats_config::tail::Log;
 use sea_orm::DbErr;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
@@ -19,6 +20,9 @@ use super::{keeper, project};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The least time between the beginnings of two commits that are not full. A commit flushes the disk, which the log's
+/// own flushes wait for: fewer and larger ones leave it to the senders.
+const BETWEEN_COMMITS: Duration = Duration::from_millis(100);
 /// How often a worker that stands by looks how far the other one is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -204,11 +208,19 @@ impl Worker {
         self.compare(&stream, watermark).await?;
         let mut reader = Reader::open(log, &stream, watermark).await?;
         self.tell_frame(watermark, true);
+        let mut not_before = Instant::now();
         loop {
             let mut batch = Batch::after(watermark);
+            let fill = async {
+                sleep_until(not_before).await;
+                reader.fill(&mut batch).await
+            };
             tokio::select! {
-                filled = reader.fill(&mut batch) => filled?,
+                filled = fill => filled?,
                 () = stop.cancelled() => return Ok(()),
+            }
+            if !batch.is_full() {
+                not_before = Instant::now() + BETWEEN_COMMITS;
             }
             let upto = batch.new_watermark();
             match sql::commit(database, log, batch).await? {

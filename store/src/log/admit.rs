@@ -29,6 +29,7 @@ pub(crate) struct Draft {
     stream_seq: u64,
     pub(crate) bytes: Vec<u8>,
     pub(crate) events: usize,
+    pub(crate) has_policy: bool,
 }
 
 /// An event as it was asked for, after the decision.
@@ -46,6 +47,7 @@ impl Draft {
             stream_seq: end + 1,
             bytes: Vec::new(),
             events: 0,
+            has_policy: false,
         }
     }
 
@@ -272,6 +274,7 @@ fn write(
     }
     draft.bytes.push(b'\n');
     draft.events += 1;
+    draft.has_policy |= wanted.kind.is_policy();
     state.apply_as_requested(&event, &wanted.requested);
     Ok(Receipt {
         id: event.id,

@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 use bytes::Bytes;
-use natterjack_nats_config::tail::Log;
+use natterjack_nats_config::tail::{Log, POLICY};
 use serde::Deserialize;
 
 /// How long one attempt waits for its ack.
@@ -24,6 +24,8 @@ pub(crate) struct Append {
     pub(crate) id: String,
     /// Newline-delimited events; nothing for a `leader` frame.
     pub(crate) bytes: Bytes,
+    /// Whether one of the events says who may do what; it is said in a header, for readers of policy only.
+    pub(crate) has_policy: bool,
 }
 
 /// What became of a frame. There is no fourth answer: what is unknown is asked again until it is known.
@@ -116,6 +118,9 @@ impl Appender {
             (frame.stream_seq - 1).to_string().as_str(),
         );
         headers.insert("Nats-Msg-Id", frame.id.as_str());
+        if frame.has_policy {
+            headers.insert(POLICY, "1");
+        }
         let request = async_nats::Request::new()
             .headers(headers)
             .payload(frame.bytes.clone())

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::leader::LeaseState;
 use super::writer::WriterConfig;
 
-/// Events on their way into ROOMS without an ack yet: as many as one frame holds.
-const IN_FLIGHT: usize = 1024;
+/// Frames whose events are on their way into ROOMS without an ack yet. Only a frame's last event is acknowledged, with the
+/// sequence that ROOMS gave it: a loss before it shows there.
+const IN_FLIGHT: usize = 8;
 /// How long an ack may take before the fan-out starts again from what ROOMS holds.
 const ACK_WITHIN: Duration = Duration::from_secs(5);
 /// Waiting before it starts again.
@@ -102,8 +103,9 @@ async fn follow(client: &Client, config: &WriterConfig) -> Result<std::convert::
                 continue;
             }
         };
-        for line in &frame.events {
-            fan_out.put(line, !refilling).await?;
+        fan_out.drain(IN_FLIGHT - 1).await?;
+        for (index, line) in frame.events.iter().enumerate() {
+            fan_out.put(line, index + 1 == frame.events.len(), !refilling).await?;
         }
         if refilling && frame.stream_seq >= refill_to {
             fan_out.drain(0).await?;
@@ -159,26 +161,34 @@ async fn place(client: &Client, stream: &str) -> Result<Place, Interrupted> {
 }
 
 impl FanOut {
-    async fn put(&mut self, line: &EventLine, live: bool) -> Result<(), Interrupted> {
+    async fn put(&mut self, line: &EventLine, is_last: bool, live: bool) -> Result<(), Interrupted> {
         let event = &line.event;
         if event.seq <= self.place.chat_seq {
             return Ok(());
         }
-        self.drain(IN_FLIGHT - 1).await?;
         let subjects = &self.config.log.subjects;
         let mut headers = HeaderMap::new();
         headers.insert("Chat-Seq", event.seq.to_string().as_str());
         headers.insert("Chat-Prev", event.prev.to_string().as_str());
         let subject = subjects.fan(&self.term, &event.tenant, &event.room);
-        self.client
-            .publish_with_reply_and_headers(subject, self.inbox.clone(), headers, line.bytes.clone())
-            .await
-            .map_err(interrupted)?;
         self.place = Place {
             rooms_seq: self.place.rooms_seq + 1,
             chat_seq: event.seq,
         };
-        self.in_flight.push_back(self.place.rooms_seq);
+        let (client, bytes) = (&self.client, line.bytes.clone());
+        if is_last {
+            let inbox = self.inbox.clone();
+            client
+                .publish_with_reply_and_headers(subject, inbox, headers, bytes)
+                .await
+                .map_err(interrupted)?;
+            self.in_flight.push_back(self.place.rooms_seq);
+        } else {
+            client
+                .publish_with_headers(subject, headers, bytes)
+                .await
+                .map_err(interrupted)?;
+        }
         if let Some(user) = event
             .concerns()
             .filter(|_| live && matches!(event.kind, Kind::Member | Kind::User))

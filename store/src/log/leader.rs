@@ -2,7 +2,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::{Client, Message};
-use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt, select};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Problem, ProblemCode, Receipt};
@@ -126,7 +125,7 @@ impl Leader<'_> {
             if self.must_step_down() || shutdown.is_cancelled() {
                 return Ok(Round::StepDown);
             }
-            let frame = self.frame(Bytes::new());
+            let frame = self.frame(Draft::after(self.state.end()));
             match self.appender.append(&frame).await {
                 Appended::Committed => {
                     self.state.pass_frame(frame.stream_seq);
@@ -169,7 +168,7 @@ impl Leader<'_> {
             tracing::error!(%error, "the first tenant cannot be made");
             return Round::Go;
         }
-        let frame = self.frame(draft.bytes.into());
+        let frame = self.frame(draft);
         match self.appender.append(&frame).await {
             Appended::Committed => {
                 self.state.pass_frame(frame.stream_seq);
@@ -229,7 +228,7 @@ impl Leader<'_> {
             self.answer_all(decided).await;
             return Round::Go;
         }
-        let frame = self.frame(draft.bytes.into());
+        let frame = self.frame(draft);
         self.append_and_answer(frame, decided).await
     }
 
@@ -285,11 +284,12 @@ impl Leader<'_> {
         }
     }
 
-    fn frame(&self, bytes: Bytes) -> Append {
+    fn frame(&self, draft: Draft) -> Append {
         Append {
             stream_seq: self.state.end() + 1,
             id: new_id(),
-            bytes,
+            bytes: draft.bytes.into(),
+            has_policy: draft.has_policy,
         }
     }
 

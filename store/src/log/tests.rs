@@ -6,7 +6,7 @@ use async_nats::{Client, jetstream};
 use bytes::BytesMut;
 use natterjack_nats_config::client::{Login, connect};
 use natterjack_nats_config::contract::{
-    Id, Kind, Outcome, Principal, Receipt, Request, SendPayload, Subjects, read_outcomes, write_bundle_line,
+    Id, Kind, Outcome, Principal, Receipt, Request, SendPayload, Seq, Subjects, read_outcomes, write_bundle_line,
 };
 use natterjack_nats_config::local_server::{KeyName, Keys, LocalServer, ServerBinary, ServerConfig};
 use natterjack_nats_config::tail::Log;
@@ -191,6 +191,36 @@ async fn log_numbers(client: &Client) -> Vec<u64> {
     numbers
 }
 
+/// The numbers of all events that a listening stream has taken in, once it has the one that is given.
+async fn heard_until(ears: &jetstream::stream::Stream, last: u64) -> Vec<u64> {
+    loop {
+        let mut heard = Vec::new();
+        let end = ears.get_info().await.unwrap().state.last_sequence;
+        for seq in 1..=end {
+            let message = ears.get_raw_message(seq).await.unwrap();
+            let event: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+            heard.push(event["n"].as_u64().unwrap());
+        }
+        if heard.last() == Some(&last) {
+            return heard;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until ROOMS has an event as the lobby's last one.
+async fn rooms_hold(store: &Client, seq: Seq) {
+    loop {
+        if let Ok(stream) = jetstream::new(store.clone()).get_stream("CHAT_ROOMS_0").await {
+            let held = stream.get_last_raw_message_by_subject("chat.fan.main.lobby").await;
+            if held.is_ok_and(|held| held.headers.get("Chat-Seq").unwrap().as_str() == seq.to_string()) {
+                return;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_takes_over_and_nothing_is_lost_or_doubled() {
     let bus = Bus::start().await;
@@ -284,22 +314,10 @@ async fn rooms_hear_every_event_once_and_in_order_across_writers_and_never_histo
     first.stop().await;
     second.is_leading().await;
     let last = send(&bridge, "two").await;
-    let heard = async {
-        loop {
-            let mut heard = Vec::new();
-            let end = ears.get_info().await.unwrap().state.last_sequence;
-            for seq in 1..=end {
-                let message = ears.get_raw_message(seq).await.unwrap();
-                let event: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
-                heard.push(event["n"].as_u64().unwrap());
-            }
-            if heard.last() == Some(&last.n) {
-                break heard;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    assert_eq!(timeout(LONG, heard).await.expect("not heard"), [1, 2, 3, 4]);
+    assert_eq!(
+        timeout(LONG, heard_until(&ears, last.n)).await.expect("not heard"),
+        [1, 2, 3, 4]
+    );
     // ROOMS is lost: it is filled again from the log, and nobody hears that.
     second.stop().await;
     jetstream::new(store.clone())
@@ -309,19 +327,9 @@ async fn rooms_hear_every_event_once_and_in_order_across_writers_and_never_histo
     let mut third = bus.writer("third").await;
     third.is_leading().await;
     let after = send(&bridge, "three").await;
-    let rooms = async {
-        loop {
-            let stream = jetstream::new(store.clone()).get_stream("CHAT_ROOMS_0").await;
-            if let Ok(stream) = stream {
-                let held = stream.get_last_raw_message_by_subject("chat.fan.main.lobby").await;
-                if held.is_ok_and(|held| held.headers.get("Chat-Seq").unwrap().as_str() == after.seq.to_string()) {
-                    break;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(LONG, rooms).await.expect("ROOMS was not filled again");
+    timeout(LONG, rooms_hold(&store, after.seq))
+        .await
+        .expect("ROOMS was not filled again");
     let heard = ears.get_info().await.unwrap().state.last_sequence;
     assert!(heard <= last.n + 1, "history was heard again: {heard} events");
     third.stop().await;
