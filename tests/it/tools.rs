@@ -122,8 +122,10 @@ async fn a_tool_reads_one_tenant_and_writes_nothing() {
     let own = Credentials::make(&house, "own", "main").connect().await;
     let mut foreign = tool.subscribe("chat.>").await.unwrap();
     let mut live = own.subscribe("chat.room.main.*.log").await.unwrap();
-    tool.flush().await.unwrap();
-    own.flush().await.unwrap();
+    for client in [&tool, &own] {
+        // An answer on the same connection: the server knows of the subscription now.
+        async_nats::jetstream::new(client.clone()).query_account().await.unwrap();
+    }
     let bob = house.nats("bob").await;
     bob.listen(&["lobby"]).await;
     let before = house.log();

@@ -19,7 +19,8 @@ impl AtTheArchive {
             .subscribe(book.log.subjects.store_service(HISTORY_VERB))
             .await
             .unwrap();
-        book.client.flush().await.unwrap();
+        // An answer to something else on the same connection: the server knows of the subscription now.
+        book.log.end(&book.client).await.unwrap();
         Self {
             client: book.client.clone(),
             questions,

@@ -22,7 +22,8 @@ struct AtTheWriter {
 impl AtTheWriter {
     async fn new(book: &Book) -> Self {
         let bundles = book.client.subscribe(book.log.subjects.write(0)).await.unwrap();
-        book.client.flush().await.unwrap();
+        // An answer to something else on the same connection: the server knows of the subscription now.
+        book.log.end(&book.client).await.unwrap();
         Self {
             client: book.client.clone(),
             bundles,

@@ -1,7 +1,7 @@
 //! The writer: the only one who decides what goes into the log, in what order and under which number.
 //!
-//! [`state`] and [`admit`] are pure. [`append`] puts one frame into the log, [`leader`] runs the loop,
-//! [`fan_out`] hands the events on to their rooms.
+//! `state` and `admit` are pure. `append` puts one frame into the log, `leader` runs the loop,
+//! `fan_out` hands the events on to their rooms.
 
 mod admit;
 mod append;
