@@ -94,7 +94,7 @@ pub fn rooms_config(subjects: &Subjects, shard: u16, replicas: usize, term: &str
 /// Makes the stream, or changes the one that is there to what it must be, logging each difference; those in `changing`
 /// are nothing to worry about.
 ///
-/// Limits that an operator may have raised (`max_bytes`, `max_messages_per_subject`) and the description are left alone.
+/// `max_bytes` is only ever raised: an operator may have given the log more. Other limits and the description are left alone.
 pub async fn reconcile(client: &async_nats::Client, wanted: Config, changing: &[&str]) -> Result<(), StreamError> {
     let jetstream = jetstream::new(client.clone());
     let name = wanted.name.clone();
@@ -210,8 +210,19 @@ fn transform(config: &Config) -> String {
         .map_or_else(String::new, |to| format!("{} to {}", to.source, to.destination))
 }
 
+/// No limit stays no limit.
+fn raised(found: &Config, wanted: &Config) -> i64 {
+    if found.max_bytes <= 0 || wanted.max_bytes <= 0 {
+        found.max_bytes
+    } else {
+        found.max_bytes.max(wanted.max_bytes)
+    }
+}
+
 fn mended(found: Config, wanted: Config) -> Config {
+    let max_bytes = raised(&found, &wanted);
     Config {
+        max_bytes,
         subjects: wanted.subjects,
         discard: wanted.discard,
         num_replicas: wanted.num_replicas,
@@ -260,19 +271,29 @@ mod tests {
     }
 
     #[test]
-    fn each_drift_is_named_and_mended_and_limits_are_left_alone() {
+    fn each_drift_is_named_and_mended() {
         let wanted = log_config(&log(), 3, 1 << 30);
         let found = Config {
             discard: DiscardPolicy::Old,
             num_replicas: 1,
-            max_bytes: 7,
             ..wanted.clone()
         };
         let names: Vec<_> = drifts(&found, &wanted).into_iter().map(|drift| drift.setting).collect();
         assert_eq!(names, ["discard", "num_replicas"]);
         let mended = mended(found, wanted.clone());
         assert!(drifts(&mended, &wanted).is_empty());
-        assert_eq!(mended.max_bytes, 7);
+    }
+
+    #[test]
+    fn the_log_may_grow_and_never_shrinks() {
+        for (found, wanted, expected) in [(7, 9, 9), (9, 7, 9), (-1, 7, -1)] {
+            let wanted = log_config(&log(), 1, wanted);
+            let found = Config {
+                max_bytes: found,
+                ..wanted.clone()
+            };
+            assert_eq!(mended(found, wanted).max_bytes, expected);
+        }
     }
 
     #[test]

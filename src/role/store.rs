@@ -27,6 +27,8 @@ pub(crate) async fn work(
     ready: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.data)
+        .with_context(|| format!("the data folder {} cannot be made", config.data.display()))?;
     let database = Database::open(&config.database()).await?;
     let client = connect(&login(&config, &url, "store")?).await?;
     let worker = worker_name("store");

@@ -22,3 +22,4 @@ mod support;
 mod tidy;
 mod tokens;
 mod tools;
+mod zz_probe;

