@@ -6,14 +6,11 @@ use natterjack_nats_config::client::Seed;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{load, login, worker_name};
+use super::{login, run_alone, worker_name};
 use crate::config::{Config, Global};
-use crate::process::block_on;
 
 pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
-    let config = load(global)?;
-    let url = config.nats.url.clone();
-    block_on(|shutdown| work(config, url, watch::channel(false).0, shutdown))
+    run_alone(global, work)
 }
 
 /// The auth callout and the end of connections, until asked to stop.

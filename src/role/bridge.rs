@@ -7,16 +7,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{data, load, login};
+use super::{data, login, run_alone};
 use crate::config::{Config, Global};
-use crate::process::block_on;
 
 pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
-    let config = load(global)?;
-    let url = config.nats.url.clone();
-    block_on(async |shutdown| {
+    run_alone(global, async |config, url, ready, shutdown| {
         let listener = listen(&config).await?;
-        work(config, url, (listener, watch::channel(false).0), shutdown).await
+        work(config, url, (listener, ready), shutdown).await
     })
 }
 

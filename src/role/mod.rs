@@ -8,15 +8,24 @@ pub(crate) mod store;
 pub(crate) mod up;
 
 use natterjack_nats_config::client::{Login, LoginError, Seed};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Global};
-use crate::process::start_logging;
+use crate::process::{block_on, start_logging};
 
-/// The configuration of a role, with logging started by it.
-fn load(global: &Global) -> anyhow::Result<Config> {
+/// Runs one role by itself, against the NATS of the configuration.
+fn run_alone<F>(
+    global: &Global,
+    work: impl FnOnce(Config, String, watch::Sender<bool>, CancellationToken) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
     let config = Config::load(global)?;
     start_logging(&config.logging)?;
-    Ok(config)
+    let url = config.nats.url.clone();
+    block_on(|shutdown| work(config, url, watch::Sender::new(false), shutdown))
 }
 
 /// How a worker signs in, with the seed that the keys folder holds under its name.

@@ -8,14 +8,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{load, login, worker_name};
+use super::{login, run_alone, worker_name};
 use crate::config::{Config, Global};
-use crate::process::block_on;
 
 pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
-    let config = load(global)?;
-    let url = config.nats.url.clone();
-    block_on(|shutdown| work(config, url, watch::channel(false).0, shutdown))
+    run_alone(global, work)
 }
 
 /// The writer, the archive and history, until one of them gives up or all are asked to stop.
