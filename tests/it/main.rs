@@ -22,4 +22,3 @@ mod support;
 mod tidy;
 mod tokens;
 mod tools;
-mod zz_probe;
