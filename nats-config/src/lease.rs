@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv, stream::StorageType};
+use futures_util::TryStreamExt;
 use tokio::time::Instant;
 
 use crate::contract::Subjects;
@@ -113,18 +114,26 @@ impl Leases {
         }
     }
 
-    /// Who holds leases whose key starts with `prefix`: the rest of each key.
+    /// Who holds leases whose key starts with `prefix` (which ends in a dot): the rest of each key.
+    ///
+    /// Told by the stream's own index of subjects. A listing of the bucket's keys reads message after message, and misses a
+    /// key that is renewed meanwhile. A lease that was released stays in here until its time has run out.
     pub async fn holders(&self, prefix: &str) -> Result<Vec<String>, LeaseError> {
-        use futures_util::TryStreamExt;
         let fail = |reason: String| LeaseError {
             key: prefix.to_owned(),
             reason,
         };
-        let keys = self.bucket.keys().await.map_err(|error| fail(error.to_string()))?;
-        let keys: Vec<String> = keys.try_collect().await.map_err(|error| fail(error.to_string()))?;
-        Ok(keys
+        let keys = format!("{}{prefix}", self.bucket.prefix);
+        let subjects = self
+            .bucket
+            .stream
+            .info_with_subjects(format!("{keys}>"))
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+        let subjects: Vec<(String, usize)> = subjects.try_collect().await.map_err(|error| fail(error.to_string()))?;
+        Ok(subjects
             .iter()
-            .filter_map(|key| key.strip_prefix(prefix))
+            .filter_map(|(subject, _)| subject.strip_prefix(&keys))
             .map(str::to_owned)
             .collect())
     }

@@ -1,6 +1,7 @@
+use std::future::ready;
 use std::time::Duration;
 
-use async_nats::Client;
+use async_nats::{Client, Message};
 use futures_util::StreamExt;
 use natterjack_nats_config::clock;
 use serde::Deserialize;
@@ -110,7 +111,7 @@ impl Connections {
             .await
             .map_err(|error| failed(&error))?;
         let pages = answers
-            .filter_map(async |message| serde_json::from_slice::<Answer>(&message.payload).ok()?.data)
+            .filter_map(|message| ready(data_of(&message)))
             .take(self.servers)
             .collect::<Vec<_>>();
         match timeout(WITHIN, pages).await {
@@ -137,6 +138,10 @@ impl Connections {
         }
         Ok(kicked.error.is_none())
     }
+}
+
+fn data_of(message: &Message) -> Option<Data> {
+    serde_json::from_slice::<Answer>(&message.payload).ok()?.data
 }
 
 fn listed_of(page: Data) -> impl Iterator<Item = Listed> {

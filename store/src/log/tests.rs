@@ -8,6 +8,7 @@ use natterjack_nats_config::client::{Login, connect};
 use natterjack_nats_config::contract::{
     Id, Kind, Outcome, Principal, Receipt, Request, SendPayload, Seq, Subjects, read_outcomes, write_bundle_line,
 };
+use natterjack_nats_config::lease::Leases;
 use natterjack_nats_config::local_server::{KeyName, Keys, LocalServer, ServerBinary, ServerConfig};
 use natterjack_nats_config::tail::Log;
 use serde_json::json;
@@ -357,5 +358,32 @@ async fn a_request_whose_reply_a_client_could_steer_is_dropped() {
         "the request with the steered reply was taken"
     );
     writer.stop().await;
+    bus.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_holds_a_lease_is_listed_also_while_it_is_renewed() {
+    let bus = Bus::start().await;
+    let leases = Leases::open(&bus.store().await, &Subjects::default(), 1).await.unwrap();
+    let mut held = vec![
+        leases.try_take("authz.one", "one").await.unwrap().unwrap(),
+        leases.try_take("authz.two", "two").await.unwrap().unwrap(),
+    ];
+    let other = leases.try_take("writer.0", "three").await.unwrap();
+    assert!(other.is_some() && leases.try_take("authz.one", "four").await.unwrap().is_none());
+    let renewing = tokio::spawn(async move {
+        loop {
+            for lease in &mut held {
+                assert!(lease.renew().await.unwrap());
+            }
+        }
+    });
+    let reader = Leases::join(&bus.bridge().await, &Subjects::default()).await.unwrap();
+    for _ in 0..500 {
+        let mut holders = reader.holders("authz.").await.unwrap();
+        holders.sort();
+        assert_eq!(holders, ["one", "two"]);
+    }
+    renewing.abort();
     bus.server.shutdown().await;
 }
