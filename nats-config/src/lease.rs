@@ -117,7 +117,7 @@ impl Leases {
     /// Who holds leases whose key starts with `prefix` (which ends in a dot): the rest of each key.
     ///
     /// Told by the stream's own index of subjects. A listing of the bucket's keys reads message after message, and misses a
-    /// key that is renewed meanwhile. A lease that was released stays in here until its time has run out.
+    /// key that is renewed meanwhile. Left out is only who has surely released.
     pub async fn holders(&self, prefix: &str) -> Result<Vec<String>, LeaseError> {
         let fail = |reason: String| LeaseError {
             key: prefix.to_owned(),
@@ -131,11 +131,21 @@ impl Leases {
             .await
             .map_err(|error| fail(error.to_string()))?;
         let subjects: Vec<(String, usize)> = subjects.try_collect().await.map_err(|error| fail(error.to_string()))?;
-        Ok(subjects
-            .iter()
-            .filter_map(|(subject, _)| subject.strip_prefix(&keys))
-            .map(str::to_owned)
-            .collect())
+        let mut holders = Vec::with_capacity(subjects.len());
+        for (subject, _) in subjects {
+            let Some(holder) = subject.strip_prefix(&keys) else {
+                continue;
+            };
+            let entry = self
+                .bucket
+                .entry(format!("{prefix}{holder}"))
+                .await
+                .map_err(|error| fail(error.to_string()))?;
+            if entry.is_none_or(|entry| entry.operation == kv::Operation::Put) {
+                holders.push(holder.to_owned());
+            }
+        }
+        Ok(holders)
     }
 }
 
