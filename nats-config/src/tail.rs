@@ -38,8 +38,6 @@ pub struct Frame {
     pub stream_seq: u64,
     /// Its events; none for a `leader` frame.
     pub events: Vec<EventLine>,
-    /// How many frames stood behind it when the server sent it.
-    pub pending: u64,
 }
 
 /// Reads frames from a place on, then follows the end.
@@ -146,7 +144,7 @@ impl Tail {
     pub async fn next(&mut self) -> Result<Frame, TailError> {
         loop {
             let message = self.message().await;
-            let Ok((stream_seq, pending)) = message.info().map(|info| (info.stream_sequence, info.pending)) else {
+            let Ok(stream_seq) = message.info().map(|info| info.stream_sequence) else {
                 continue;
             };
             if stream_seq <= self.passed {
@@ -174,11 +172,7 @@ impl Tail {
                 Vec::new()
             };
             self.passed = stream_seq;
-            return Ok(Frame {
-                stream_seq,
-                events,
-                pending,
-            });
+            return Ok(Frame { stream_seq, events });
         }
     }
 

@@ -88,8 +88,7 @@ pub(crate) fn run(global: &Global, flags: &UpFlags) -> anyhow::Result<()> {
 
 async fn up(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let _lock = data::lock(&config.data)?;
-    let endpoints_file = endpoints_file(&config.data);
-    let _ = std::fs::remove_file(&endpoints_file);
+    let _ = std::fs::remove_file(endpoints_file(&config.data));
     let http = bridge::listen(&config).await?;
     let (keys, issuer) = make_keys(&config)?;
     let server = tokio::select! {
@@ -97,7 +96,6 @@ async fn up(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
         () = shutdown.cancelled() => return Ok(()),
     };
     let outcome = serve(&config, &issuer, &server, http, &shutdown).await;
-    let _ = std::fs::remove_file(&endpoints_file);
     server.shutdown().await;
     outcome
 }

@@ -13,29 +13,17 @@ pub(crate) async fn send(
     kind: Kind,
     mut payload: SendPayload,
 ) -> Result<Receipt, Problem> {
-    if payload.key.is_some() {
-        return bridge
-            .sending
-            .append(Request {
-                principal: who.clone(),
-                room,
-                kind,
-                payload,
-            })
-            .await;
-    }
-    let key = Uuid::now_v7().to_string();
-    payload.key = Some(key.clone());
-    match bridge
-        .sending
-        .append(Request {
-            principal: who.clone(),
-            room,
-            kind,
-            payload,
-        })
-        .await
-    {
+    let own_key = payload.key.is_none().then(|| Uuid::now_v7().to_string());
+    payload.key = payload.key.or_else(|| own_key.clone());
+    let request = Request {
+        principal: who.clone(),
+        room,
+        kind,
+        payload,
+    };
+    let outcome = bridge.sending.append(request).await;
+    let Some(key) = own_key else { return outcome };
+    match outcome {
         // The key is new, so the first request with it was this one, and the repetition was ours.
         Ok(receipt) => Ok(Receipt {
             duplicate: false,
