@@ -6,7 +6,7 @@ use natterjack_nats_config::contract::{
 };
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::keys::{Content, Known};
+use super::keys::{Content, Known, Marked};
 use super::state::{State, membership_request};
 
 /// The longest title, in bytes.
@@ -37,8 +37,11 @@ struct Wanted {
     room: Id,
     kind: Kind,
     body: Box<RawValue>,
-    requested: String,
+    key: Option<Marked>,
 }
+
+/// A body that may be written, and how it counts when a repeated request is compared with the first, if that differs.
+type Decided = (Box<RawValue>, Option<String>);
 
 impl Draft {
     /// An empty frame behind `end`.
@@ -62,7 +65,7 @@ impl Draft {
 /// state; the receipt is good only once the draft stands in the log.
 pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now: &Now) -> Result<Receipt, Problem> {
     let mut wanted = decide(&state.view, request)?;
-    if let Some(receipt) = known_key(state, request, &wanted)? {
+    if let Some(receipt) = known_key(state, &wanted)? {
         return Ok(receipt);
     }
     if now.log_full && !request.kind.is_policy() {
@@ -89,8 +92,8 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
         let wanted = Wanted {
             room: request.room.clone(),
             kind: Kind::Member,
-            requested: membership_request(&owner),
             body: raw(&owner)?,
+            key: None,
         };
         write(state, draft, &keyless, &wanted, now)?;
     }
@@ -116,8 +119,8 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
     let wanted = Wanted {
         room,
         kind: Kind::User,
-        requested: body.get().to_owned(),
         body,
+        key: None,
     };
     write(state, draft, &request, &wanted, now).map(|_| ())
 }
@@ -135,19 +138,29 @@ fn decide(view: &View, request: &Request) -> Result<Wanted, Problem> {
         Kind::User => decide_user(view, request)?,
         _ => {
             may(view, &request.principal, &request.room, Permission::RoomSend)?;
-            let body = request.payload.body.clone();
-            (body.clone(), body.get().to_owned())
+            (request.payload.body.clone(), None)
         }
     };
+    let key = request.payload.key.as_deref().map(|key| {
+        let content = Content {
+            tenant: &request.principal.tenant,
+            user: &request.principal.user,
+            room: &request.room,
+            kind: request.kind,
+            reply_to: request.payload.reply_to.as_deref(),
+            body: requested.as_deref().unwrap_or(body.get()),
+        };
+        Marked::of(key, &content)
+    });
     Ok(Wanted {
         room: request.room.clone(),
         kind: request.kind,
         body,
-        requested,
+        key,
     })
 }
 
-fn decide_room(view: &View, request: &Request) -> Result<(Box<RawValue>, String), Problem> {
+fn decide_room(view: &View, request: &Request) -> Result<Decided, Problem> {
     if view.room(&request.principal.tenant, &request.room).is_some() {
         may(view, &request.principal, &request.room, Permission::RoomManage)?;
     } else {
@@ -159,11 +172,10 @@ fn decide_room(view: &View, request: &Request) -> Result<(Box<RawValue>, String)
             "`title` is longer than {MAX_TITLE_BYTES} bytes"
         )));
     }
-    let body = raw(&body)?;
-    Ok((body.clone(), body.get().to_owned()))
+    Ok((raw(&body)?, None))
 }
 
-fn decide_member(view: &View, request: &Request) -> Result<(Box<RawValue>, String), Problem> {
+fn decide_member(view: &View, request: &Request) -> Result<Decided, Problem> {
     let who = &request.principal;
     let change: MemberBody = parse(&request.payload.body)?;
     let now = view
@@ -179,17 +191,16 @@ fn decide_member(view: &View, request: &Request) -> Result<(Box<RawValue>, Strin
     if let Some(permission) = needed {
         may(view, who, &request.room, permission)?;
     }
-    Ok((request.payload.body.clone(), membership_request(&change)))
+    Ok((request.payload.body.clone(), Some(membership_request(&change))))
 }
 
-fn decide_user(view: &View, request: &Request) -> Result<(Box<RawValue>, String), Problem> {
+fn decide_user(view: &View, request: &Request) -> Result<Decided, Problem> {
     may_in_tenant(view, &request.principal, Permission::TenantAdmin)?;
     let body: UserBody = parse(&request.payload.body)?;
     if let Some(role) = body.role.as_ref().filter(|role| tenant_role(role.as_str()).is_none()) {
         return Err(no_such_role(role));
     }
-    let body = raw(&body)?;
-    Ok((body.clone(), body.get().to_owned()))
+    Ok((raw(&body)?, None))
 }
 
 /// Someone who is in the room keeps what he could see; a newcomer sees what the request says, by default everything.
@@ -215,19 +226,11 @@ fn stamp_visible_from(view: &View, request: &Request, wanted: &mut Wanted) -> Re
     Ok(())
 }
 
-fn known_key(state: &State, request: &Request, wanted: &Wanted) -> Result<Option<Receipt>, Problem> {
-    let Some(key) = &request.payload.key else {
+fn known_key(state: &State, wanted: &Wanted) -> Result<Option<Receipt>, Problem> {
+    let Some(key) = &wanted.key else {
         return Ok(None);
     };
-    let content = Content {
-        tenant: &request.principal.tenant,
-        user: &request.principal.user,
-        room: &wanted.room,
-        kind: wanted.kind,
-        reply_to: request.payload.reply_to.as_deref(),
-        body: &wanted.requested,
-    };
-    match state.keys.look_up(key, &content) {
+    match state.keys.look_up(key) {
         Known::New => Ok(None),
         Known::Same(receipt) => Ok(Some(receipt)),
         Known::Different => Err(Problem::new(
@@ -275,7 +278,7 @@ fn write(
     draft.bytes.push(b'\n');
     draft.events += 1;
     draft.has_policy |= wanted.kind.is_policy();
-    state.apply_as_requested(&event, &wanted.requested);
+    state.apply_with_key(&event, wanted.key.as_ref());
     Ok(Receipt {
         id: event.id,
         seq: event.seq,

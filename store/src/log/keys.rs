@@ -3,30 +3,50 @@ use std::collections::{HashMap, VecDeque};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Durability, Event, Id, Kind, Receipt, Seq};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 /// How long a key is remembered, in log time.
 pub(crate) const WINDOW_MS: i64 = 10 * 60 * 1000;
 /// The most keys remembered for one principal: about 800 sends a second, all the time (some 100 bytes each).
 const MAX_PER_PRINCIPAL: u32 = 500_000;
 
+/// Parts of the table: it grows part by part, so that no send waits while a million keys move.
+const PARTS: usize = 64;
+
 type Fingerprint = [u8; 16];
 
 /// The idempotency keys of the last ten minutes. At the cap new keys are refused; none is ever forgotten early.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Keys {
-    known: HashMap<Fingerprint, Entry>,
+    known: Vec<HashMap<Fingerprint, Entry>>,
     by_age: VecDeque<(i64, Fingerprint)>,
-    counts: HashMap<(Id, Id), u32>,
+    counts: HashMap<Fingerprint, u32>,
 }
 
+/// What is remembered of an event with a key. Ids and texts are left out or shortened: there can be a million of these.
 #[derive(Debug)]
 struct Entry {
     content: Fingerprint,
-    principal: (Id, Id),
-    id: String,
+    principal: Fingerprint,
+    id: EventId,
     seq: Seq,
     n: u64,
     at_ms: i64,
+}
+
+/// An event's id, in 16 bytes where it is a UUID as the writer makes it.
+#[derive(Debug)]
+enum EventId {
+    Uuid(Uuid),
+    Other(Box<str>),
+}
+
+/// A key and what it was sent with, digested: done once for a request, however often it is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Marked {
+    name: Fingerprint,
+    content: Fingerprint,
+    principal: Fingerprint,
 }
 
 /// What the window says of a key.
@@ -52,47 +72,47 @@ pub(crate) struct Content<'a> {
     pub(crate) body: &'a str,
 }
 
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            known: (0..PARTS).map(|_| HashMap::new()).collect(),
+            by_age: VecDeque::new(),
+            counts: HashMap::new(),
+        }
+    }
+}
+
 impl Keys {
-    pub(crate) fn look_up(&self, key: &str, content: &Content<'_>) -> Known {
-        match self.known.get(&name(content.tenant, content.user, key)) {
-            Some(entry) if entry.content == fingerprint(content) => Known::Same(entry.receipt()),
+    pub(crate) fn look_up(&self, key: &Marked) -> Known {
+        match self.part(key.name).and_then(|part| part.get(&key.name)) {
+            Some(entry) if entry.content == key.content => Known::Same(entry.receipt()),
             Some(_) => Known::Different,
-            None => {
-                let count = self.counts.get(&(content.tenant.clone(), content.user.clone()));
-                if count.is_some_and(|count| *count >= MAX_PER_PRINCIPAL) {
-                    Known::Full
-                } else {
-                    Known::New
-                }
+            None if self
+                .counts
+                .get(&key.principal)
+                .is_some_and(|count| *count >= MAX_PER_PRINCIPAL) =>
+            {
+                Known::Full
             }
+            None => Known::New,
         }
     }
 
-    /// Remembers the key of an event that stands in the log. `requested` is the body as it was asked for.
-    pub(crate) fn remember(&mut self, event: &Event, requested: &str, at_ms: i64) {
-        let Some(key) = &event.key else { return };
-        let content = Content {
-            tenant: &event.tenant,
-            user: &event.from,
-            room: &event.room,
-            kind: event.kind,
-            reply_to: event.reply_to.as_deref(),
-            body: requested,
-        };
-        let name = name(&event.tenant, &event.from, key);
-        let principal = (event.tenant.clone(), event.from.clone());
+    /// Remembers the key of an event that stands in the log.
+    pub(crate) fn remember(&mut self, key: &Marked, event: &Event, at_ms: i64) {
         let entry = Entry {
-            content: fingerprint(&content),
-            principal: principal.clone(),
-            id: event.id.clone(),
+            content: key.content,
+            principal: key.principal,
+            id: EventId::of(&event.id),
             seq: event.seq,
             n: event.n,
             at_ms,
         };
-        if self.known.insert(name, entry).is_none() {
-            *self.counts.entry(principal).or_default() += 1;
+        let Some(part) = self.part_mut(key.name) else { return };
+        if part.insert(key.name, entry).is_none() {
+            *self.counts.entry(key.principal).or_default() += 1;
         }
-        self.by_age.push_back((at_ms, name));
+        self.by_age.push_back((at_ms, key.name));
     }
 
     /// Forgets what is older than the window.
@@ -102,7 +122,7 @@ impl Keys {
                 break;
             }
             self.by_age.pop_front();
-            let Some(entry) = self.known.remove(&name) else {
+            let Some(entry) = self.part_mut(name).and_then(|part| part.remove(&name)) else {
                 continue;
             };
             if let Some(count) = self.counts.get_mut(&entry.principal) {
@@ -113,12 +133,68 @@ impl Keys {
             }
         }
     }
+
+    fn part(&self, name: Fingerprint) -> Option<&HashMap<Fingerprint, Entry>> {
+        self.known.get(part_of(name))
+    }
+
+    fn part_mut(&mut self, name: Fingerprint) -> Option<&mut HashMap<Fingerprint, Entry>> {
+        self.known.get_mut(part_of(name))
+    }
+}
+
+impl Marked {
+    /// Digests a key with what it was sent with.
+    pub(crate) fn of(key: &str, content: &Content<'_>) -> Self {
+        Self {
+            name: digest(&[content.tenant.as_str(), content.user.as_str(), key]),
+            content: digest(&[
+                content.room.as_str(),
+                content.kind.as_str(),
+                content.reply_to.unwrap_or_default(),
+                content.body,
+            ]),
+            principal: digest(&[content.tenant.as_str(), content.user.as_str()]),
+        }
+    }
+
+    /// The same of an event that stands in the log; `requested` is its body as it was asked for.
+    pub(crate) fn of_event(event: &Event, requested: &str) -> Option<Self> {
+        let content = Content {
+            tenant: &event.tenant,
+            user: &event.from,
+            room: &event.room,
+            kind: event.kind,
+            reply_to: event.reply_to.as_deref(),
+            body: requested,
+        };
+        event.key.as_deref().map(|key| Self::of(key, &content))
+    }
+}
+
+impl EventId {
+    fn of(text: &str) -> Self {
+        // Only what comes out as it went in may be shortened.
+        match Uuid::try_parse(text) {
+            Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text => Self::Uuid(uuid),
+            _ => Self::Other(text.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for EventId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Uuid(uuid) => uuid.fmt(f),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
 }
 
 impl Entry {
     fn receipt(&self) -> Receipt {
         Receipt {
-            id: self.id.clone(),
+            id: self.id.to_string(),
             seq: self.seq,
             n: self.n,
             at: clock::format_ms(self.at_ms),
@@ -128,17 +204,8 @@ impl Entry {
     }
 }
 
-fn name(tenant: &Id, user: &Id, key: &str) -> Fingerprint {
-    digest(&[tenant.as_str(), user.as_str(), key])
-}
-
-fn fingerprint(content: &Content<'_>) -> Fingerprint {
-    digest(&[
-        content.room.as_str(),
-        content.kind.as_str(),
-        content.reply_to.unwrap_or_default(),
-        content.body,
-    ])
+fn part_of(name: Fingerprint) -> usize {
+    usize::from(name[0]) % PARTS
 }
 
 /// NUL stands in none of the parts but the last, so no two lists of parts meet.

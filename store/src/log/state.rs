@@ -1,10 +1,11 @@
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use natterjack_authz::policy::View;
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq};
 
-use super::keys::Keys;
+use super::keys::{Keys, Marked};
 
 /// What the writer knows: a fold of the log. The same frames give the same state in every worker.
 #[derive(Debug, Default)]
@@ -26,21 +27,18 @@ pub(crate) struct Head {
 impl State {
     /// Takes in an event of the log (or of the frame that is being built).
     pub(crate) fn apply(&mut self, event: &Event) {
-        self.apply_as_requested(event, &requested_body(event));
+        let key = event.key.is_some().then(|| requested_body(event));
+        let key = key.and_then(|requested| Marked::of_event(event, &requested));
+        self.apply_with_key(event, key.as_ref());
     }
 
-    /// The same, for the writer, which knows the body as it was asked for.
-    pub(crate) fn apply_as_requested(&mut self, event: &Event, requested: &str) {
-        let rooms = self.heads.entry(event.tenant.clone()).or_default();
-        rooms.insert(
-            event.room.clone(),
-            Head {
-                seq: event.seq,
-                n: event.n,
-            },
-        );
+    /// The same, for the writer, which has the event's key digested already.
+    pub(crate) fn apply_with_key(&mut self, event: &Event, key: Option<&Marked>) {
+        self.move_head(event);
         self.at_ms = clock::parse_ms(&event.at).unwrap_or_default().max(self.at_ms);
-        self.keys.remember(event, requested, self.at_ms);
+        if let Some(key) = key {
+            self.keys.remember(key, event, self.at_ms);
+        }
         self.keys.expire(self.at_ms);
         self.view.apply(event);
     }
@@ -69,17 +67,34 @@ impl State {
             .copied()
             .unwrap_or_default()
     }
+
+    fn move_head(&mut self, event: &Event) {
+        let head = Head {
+            seq: event.seq,
+            n: event.n,
+        };
+        let known = self
+            .heads
+            .get_mut(&event.tenant)
+            .and_then(|rooms| rooms.get_mut(&event.room));
+        if let Some(known) = known {
+            *known = head;
+        } else {
+            let rooms = self.heads.entry(event.tenant.clone()).or_default();
+            rooms.insert(event.room.clone(), head);
+        }
+    }
 }
 
 /// The body a request must have had to become this event: the writer adds `visible_from` to memberships,
 /// so that is left out when a repeated request is compared with the first.
-pub(crate) fn requested_body(event: &Event) -> String {
+fn requested_body(event: &Event) -> Cow<'_, str> {
     if event.kind != Kind::Member {
-        return event.body.get().to_owned();
+        return event.body.get().into();
     }
     match serde_json::from_str::<MemberBody>(event.body.get()) {
-        Ok(body) => membership_request(&body),
-        Err(_) => event.body.get().to_owned(),
+        Ok(body) => membership_request(&body).into(),
+        Err(_) => event.body.get().into(),
     }
 }
 
