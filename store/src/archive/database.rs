@@ -1,17 +1,22 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{ConnectOptions, DatabaseConnection, DbErr};
 use sea_orm_migration::MigratorTrait;
 
+use super::insert::Insert;
 use crate::migration::Migrator;
 
 /// How long a statement waits for another connection's write before it fails and is tried again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pages of 4 KiB that the write-ahead log gathers before they are moved into the database: 32 MiB. Each move flushes both
+/// files, and a page that was changed many times is moved once.
+const WAL_PAGES: &str = "8192";
 /// One writes, the others read; WAL lets them work at once.
 const MAX_CONNECTIONS: u32 = 8;
 
@@ -19,6 +24,7 @@ const MAX_CONNECTIONS: u32 = 8;
 #[derive(Debug, Clone)]
 pub struct Database {
     connection: DatabaseConnection,
+    insert: Arc<Insert>,
 }
 
 /// A database that cannot be used. Nothing was changed in it, except by a migration that is named.
@@ -94,6 +100,7 @@ impl Database {
                     .create_if_missing(true)
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Full)
+                    .pragma("wal_autocheckpoint", WAL_PAGES)
                     .busy_timeout(BUSY_TIMEOUT)
                     .foreign_keys(true)
             });
@@ -111,6 +118,10 @@ impl Database {
         &self.connection
     }
 
+    pub(crate) fn insert(&self) -> &Insert {
+        &self.insert
+    }
+
     /// `at` names the database in errors and logs and holds no credentials.
     async fn connect(options: ConnectOptions, at: String) -> Result<Self, OpenError> {
         let connection = match sea_orm::Database::connect(options).await {
@@ -118,7 +129,8 @@ impl Database {
             Err(source) => return Err(OpenError::Open { at, source }),
         };
         migrate(&connection, &at).await?;
-        Ok(Self { connection })
+        let insert = Arc::new(Insert::new(connection.get_database_backend()));
+        Ok(Self { connection, insert })
     }
 }
 

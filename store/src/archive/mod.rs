@@ -7,6 +7,7 @@
 mod batch;
 mod consume;
 mod database;
+mod insert;
 mod keeper;
 mod project;
 pub(crate) mod sql;

@@ -9,12 +9,9 @@ use sea_orm::{
 };
 
 use super::batch::Batch;
+use super::database::Database;
 use super::project::{self, Rows};
 use crate::entity::{event, quarantine, watermark};
-
-/// Rows of an INSERT: 14 columns each, and SQLite takes 32,766 bind variables, PostgreSQL and MySQL 65,535. Larger ones
-/// bring nothing; a constant size lets the prepared statement be used again.
-const CHUNK: usize = 250;
 
 /// The kinds that history shows.
 const MESSAGES: [Kind; 3] = [Kind::Msg, Kind::Command, Kind::Reply];
@@ -82,14 +79,14 @@ pub(crate) async fn last_event(db: &DatabaseConnection, log: &Log) -> Result<Opt
 }
 
 /// Stores a batch and moves the watermark, or does neither.
-pub(crate) async fn commit(db: &DatabaseConnection, log: &Log, batch: Batch) -> Result<Commit, DbErr> {
+pub(crate) async fn commit(database: &Database, log: &Log, batch: Batch) -> Result<Commit, DbErr> {
     let old = watermark::Model {
         shard: i64::from(log.shard),
         epoch: i64::from(log.epoch),
         stream_seq: number(batch.old_watermark())?,
     };
     let new = number(batch.new_watermark())?;
-    let transaction = db.begin().await?;
+    let transaction = database.connection().begin().await?;
     // First of all: it fences rivals and takes the write lock, so that nothing that is read below can change.
     if !move_watermark(&transaction, &old, (old.epoch, new)).await? {
         transaction.rollback().await?;
@@ -97,7 +94,7 @@ pub(crate) async fn commit(db: &DatabaseConnection, log: &Log, batch: Batch) -> 
     }
     let mut rows = batch.into_rows();
     set_apart(&transaction, log, &mut rows).await?;
-    insert_events(&transaction, rows.events).await?;
+    database.insert().run(&transaction, rows.events).await?;
     for row in &rows.quarantined {
         insert_quarantined(&transaction, row).await?;
     }
@@ -231,15 +228,6 @@ async fn set_apart(db: &DatabaseTransaction, log: &Log, rows: &mut Rows) -> Resu
     Ok(())
 }
 
-async fn insert_events(db: &DatabaseTransaction, rows: Vec<event::Model>) -> Result<(), DbErr> {
-    let mut rows = rows.into_iter().map(IntoActiveModel::into_active_model).peekable();
-    while rows.peek().is_some() {
-        let chunk: Vec<event::ActiveModel> = rows.by_ref().take(CHUNK).collect();
-        event::Entity::insert_many(chunk).exec_without_returning(db).await?;
-    }
-    Ok(())
-}
-
 /// Keeps a row in quarantine, unless the very same is there.
 async fn insert_quarantined(db: &DatabaseTransaction, row: &quarantine::Model) -> Result<(), DbErr> {
     let key = (row.epoch, row.shard, row.stream_seq, row.line, row.hash.clone());
@@ -261,7 +249,6 @@ mod tests {
     use sea_orm::{QueryTrait, Statement};
 
     use super::*;
-    use crate::archive::Database;
 
     #[tokio::test]
     async fn nothing_of_another_shard_epoch_tenant_or_room_is_seen() {

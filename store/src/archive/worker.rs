@@ -196,7 +196,6 @@ impl Worker {
     /// From the watermark on, batch by batch, until something fails, another worker was faster, or `stop`.
     async fn session(&self, stop: &CancellationToken, pause: &mut Duration) -> Result<(), Trouble> {
         let log = &self.config.log;
-        let database = self.database.connection();
         let mut watermark = self.begin().await?;
         // What is archived is known now, whether or not the log can be read.
         let ready = self.progress.borrow().ready;
@@ -223,7 +222,7 @@ impl Worker {
                 not_before = Instant::now() + BETWEEN_COMMITS;
             }
             let upto = batch.new_watermark();
-            match sql::commit(database, log, batch).await? {
+            match sql::commit(&self.database, log, batch).await? {
                 Commit::Done => {}
                 Commit::Overtaken => {
                     tracing::warn!(

@@ -1,10 +1,11 @@
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, Message};
 use futures_util::stream::{Stream, StreamExt, select};
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Problem, ProblemCode, Receipt};
+use natterjack_nats_config::contract::{MAX_FRAME_EVENTS, Problem, ProblemCode, Receipt};
 use natterjack_nats_config::lease::{Lease, RENEW_EVERY};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -34,7 +35,7 @@ struct Leader<'a> {
     client: &'a Client,
     config: &'a WriterConfig,
     state: State,
-    appender: Appender,
+    appender: Arc<Appender>,
     intake: Intake,
     clock: LogClock,
     lease: watch::Receiver<LeaseState>,
@@ -47,6 +48,15 @@ pub(crate) struct LeaseState {
     pub(crate) valid_until: Instant,
     lost: bool,
     log_full: bool,
+}
+
+/// Outcomes, and where they go.
+type Decided = Vec<(AnswerTo, Result<Receipt, Problem>)>;
+
+/// What is decided for one frame.
+struct Batch {
+    draft: Draft,
+    decided: Decided,
 }
 
 /// What a round of the loop came to.
@@ -80,7 +90,7 @@ pub(crate) async fn lead(
         config,
         clock: LogClock::start(state.at_ms()),
         state,
-        appender: Appender::new(client.clone(), &config.log),
+        appender: Arc::new(Appender::new(client.clone(), &config.log)),
         intake: Intake::new(config.log.subjects.clone(), config.log.shard),
         lease: lease_state,
     };
@@ -181,8 +191,9 @@ impl Leader<'_> {
     async fn write(&mut self, messages: impl Stream<Item = Message> + Unpin, shutdown: &CancellationToken) {
         let mut messages = messages.ready_chunks(TAKE);
         let mut queue = VecDeque::new();
+        let mut next = Batch::after(self.state.end());
         loop {
-            if queue.is_empty() {
+            if queue.is_empty() && next.decided.is_empty() {
                 let mut lease = self.lease.clone();
                 tokio::select! {
                     some = messages.next() => match some {
@@ -193,68 +204,86 @@ impl Leader<'_> {
                     () = shutdown.cancelled() => return,
                 }
             }
-            if self.must_step_down() {
+            if self.must_step_down() || (shutdown.is_cancelled() && next.decided.is_empty()) {
                 return;
             }
-            if self.one_frame(&mut queue).await == Round::StepDown {
+            if !shutdown.is_cancelled() {
+                self.decide(&mut queue, &mut next);
+            }
+            if self.put(&mut next, &mut messages, &mut queue).await == Round::StepDown {
                 self.intake.forget();
                 return;
             }
         }
     }
 
-    /// Decides what is queued, as far as one frame goes, appends it and answers.
-    async fn one_frame(&mut self, queue: &mut VecDeque<Pending>) -> Round {
-        let mut draft = Draft::after(self.state.end());
-        let mut decided = Vec::with_capacity(queue.len());
+    /// Decides what is queued, as far as one frame goes.
+    fn decide(&mut self, queue: &mut VecDeque<Pending>, batch: &mut Batch) {
         let now = self.now();
         while let Some(pending) = queue.pop_front() {
-            match pending.request {
-                Ok(request) if !draft.fits(&request) => {
+            let outcome = match pending.request {
+                Ok(request) if !batch.draft.fits(&request) => {
                     queue.push_front(Pending {
                         request: Ok(request),
                         to: pending.to,
                     });
                     break;
                 }
-                Ok(request) => {
-                    let outcome = admit(&mut self.state, &mut draft, &request, &now);
-                    decided.push((pending.to, outcome));
-                }
-                Err(problem) => decided.push((pending.to, Err(problem))),
-            }
+                Ok(request) => admit(&mut self.state, &mut batch.draft, &request, &now),
+                Err(problem) => Err(problem),
+            };
+            batch.decided.push((pending.to, outcome));
         }
-        if draft.events == 0 {
+    }
+
+    /// Appends what is decided and answers. While the log flushes, what comes in is decided for the frame after it: that
+    /// is given back in `batch`. Nothing of it is answered before this frame stands in the log, since it may rest on it.
+    async fn put(
+        &mut self,
+        batch: &mut Batch,
+        messages: &mut (impl Stream<Item = Vec<Message>> + Unpin),
+        queue: &mut VecDeque<Pending>,
+    ) -> Round {
+        if batch.draft.events == 0 {
+            let decided = std::mem::take(&mut batch.decided);
             self.answer_all(decided).await;
             return Round::Go;
         }
+        let Batch { draft, mut decided } = std::mem::replace(batch, Batch::after(self.state.end() + 1));
         let frame = self.frame(draft);
-        self.append_and_answer(frame, decided).await
-    }
-
-    async fn append_and_answer(&mut self, frame: Append, decided: Vec<(AnswerTo, Result<Receipt, Problem>)>) -> Round {
-        let mut waiting = Some(decided);
-        let outcome = {
-            let append = self.appender.append(&frame);
-            tokio::pin!(append);
-            if let Ok(outcome) = tokio::time::timeout(ANSWER_BY, &mut append).await {
-                outcome
-            } else {
-                for (to, outcome) in waiting.take().unwrap_or_default() {
-                    let outcome = outcome.and_then(|_| Err(outcome_unknown()));
-                    publish(self.client, self.intake.answer(to, outcome)).await;
+        let appender = Arc::clone(&self.appender);
+        let append = appender.append(&frame);
+        let answer_by = tokio::time::sleep(ANSWER_BY);
+        tokio::pin!(append, answer_by);
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                outcome = append.as_mut() => break outcome,
+                () = answer_by.as_mut(), if !decided.is_empty() => {
+                    for (to, outcome) in decided.drain(..) {
+                        publish(self.client, self.intake.answer(to, outcome.and_then(|_| Err(outcome_unknown())))).await;
+                    }
                 }
-                append.await
+                Some(some) = messages.next(), if queue.len() < MAX_FRAME_EVENTS => {
+                    for message in some {
+                        self.intake.read(message, queue);
+                    }
+                    self.decide(queue, batch);
+                }
             }
         };
+        self.appended(&frame, outcome, decided).await
+    }
+
+    async fn appended(&mut self, frame: &Append, outcome: Appended, decided: Decided) -> Round {
         match outcome {
             Appended::Committed => {
                 self.state.pass_frame(frame.stream_seq);
-                self.answer_all(waiting.unwrap_or_default()).await;
+                self.answer_all(decided).await;
                 Round::Go
             }
             Appended::Full => {
-                let refused = waiting.unwrap_or_default().into_iter();
+                let refused = decided.into_iter();
                 self.answer_all(
                     refused
                         .map(|(to, outcome)| (to, outcome.and_then(|_| Err(log_full()))))
@@ -274,7 +303,7 @@ impl Leader<'_> {
     }
 
     /// Answers only within the lease's own time: what is older is dropped, and whoever asked asks again with the key.
-    async fn answer_all(&mut self, decided: Vec<(AnswerTo, Result<Receipt, Problem>)>) {
+    async fn answer_all(&mut self, decided: Decided) {
         for (to, outcome) in decided {
             let fresh = outcome.as_ref().is_ok_and(|receipt| !receipt.duplicate);
             if !fresh && Instant::now() >= self.lease.borrow().valid_until {
@@ -302,6 +331,15 @@ impl Leader<'_> {
             at_ms: self.clock.now_ms(),
             new_id,
             log_full: self.lease.borrow().log_full,
+        }
+    }
+}
+
+impl Batch {
+    fn after(end: u64) -> Self {
+        Self {
+            draft: Draft::after(end),
+            decided: Vec::new(),
         }
     }
 }

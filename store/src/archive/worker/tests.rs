@@ -95,10 +95,7 @@ async fn killed_between_commit_and_ack_nothing_is_doubled_and_nothing_is_missing
         let mut reader = Reader::open(&house.log, &stream, 0).await.unwrap();
         let mut batch = Batch::after(0);
         reader.fill(&mut batch).await.unwrap();
-        assert_eq!(
-            sql::commit(database.connection(), &house.log, batch).await.unwrap(),
-            Commit::Done
-        );
+        assert_eq!(sql::commit(&database, &house.log, batch).await.unwrap(), Commit::Done);
     }
     assert!(!events(&database).await.is_empty());
     scribe.chatter(10, 3).await;
@@ -189,7 +186,7 @@ async fn of_two_batches_on_one_watermark_one_is_stored() {
                 let frame = line(Seq::of(stream_seq, 0), (stream_seq, Seq::ZERO), "lobby", Kind::Msg);
                 batch.push(&house.log, stream_seq, &Bytes::from(frame));
             }
-            match sql::commit(database.connection(), &house.log, batch).await.unwrap() {
+            match sql::commit(&database, &house.log, batch).await.unwrap() {
                 Commit::Done => done += frames_each,
                 Commit::Overtaken => overtaken += 1,
             }
@@ -213,13 +210,12 @@ async fn a_batch_on_an_old_watermark_is_rolled_back_whole() {
         batch.push(&house.log, 1, &Bytes::from_static(text));
         batch
     };
-    let connection = database.connection();
     assert_eq!(
-        sql::commit(connection, &house.log, batch(b"")).await.unwrap(),
+        sql::commit(&database, &house.log, batch(b"")).await.unwrap(),
         Commit::Done
     );
     assert_eq!(
-        sql::commit(connection, &house.log, batch(b"junk")).await.unwrap(),
+        sql::commit(&database, &house.log, batch(b"junk")).await.unwrap(),
         Commit::Overtaken
     );
     assert!(quarantined(&database).await.is_empty());
