@@ -173,6 +173,7 @@ fn drifts(found: &Config, wanted: &Config) -> Vec<Drift> {
             format!("{:?}", wanted.max_age),
         ),
         ("max_messages", limit(found.max_messages), limit(wanted.max_messages)),
+        ("max_bytes", limit(found.max_bytes), limit(raised(found, wanted))),
         (
             "allow_direct",
             found.allow_direct.to_string(),
@@ -292,6 +293,7 @@ mod tests {
                 max_bytes: found,
                 ..wanted.clone()
             };
+            assert_eq!(drifts(&found, &wanted).is_empty(), found.max_bytes == expected);
             assert_eq!(mended(found, wanted).max_bytes, expected);
         }
     }
