@@ -22,6 +22,15 @@ const MARGIN: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct Leases {
     bucket: kv::Store,
+    made_by: Option<Maker>,
+}
+
+/// How to make the bucket again.
+#[derive(Clone)]
+struct Maker {
+    client: async_nats::Client,
+    subjects: Subjects,
+    replicas: usize,
 }
 
 /// A lease that this worker holds, as long as [`Lease::is_valid`] says so.
@@ -50,15 +59,22 @@ impl Leases {
             key: name.clone(),
             reason,
         };
+        let made_by = Some(Maker {
+            client: client.clone(),
+            subjects: subjects.clone(),
+            replicas,
+        });
         if let Ok(bucket) = jetstream.get_key_value(&name).await {
-            return Ok(Self { bucket });
+            return Ok(Self { bucket, made_by });
         }
         let config = kv::Config {
             bucket: name.clone(),
             description: "who is working: one key a lease".to_owned(),
             history: 1,
             max_age: TTL,
-            storage: StorageType::Memory,
+            // One in memory is gone, and not only empty, when a single server starts again: nobody could lead then. And of
+            // three in memory two may forget at once who leads.
+            storage: StorageType::File,
             num_replicas: replicas,
             ..kv::Config::default()
         };
@@ -66,7 +82,7 @@ impl Leases {
             .create_key_value(config)
             .await
             .map_err(|error| fail(error.to_string()))?;
-        Ok(Self { bucket })
+        Ok(Self { bucket, made_by })
     }
 
     /// Opens the bucket that another worker makes; an error if it is not there yet.
@@ -79,7 +95,7 @@ impl Leases {
                 key: name,
                 reason: error.to_string(),
             })?;
-        Ok(Self { bucket })
+        Ok(Self { bucket, made_by: None })
     }
 
     /// Takes the lease if nobody holds it.
@@ -102,16 +118,31 @@ impl Leases {
         }
     }
 
-    /// Waits until the lease is free, then holds it.
+    /// Waits until the lease is free, then holds it. A bucket that is gone is made again by who made it.
     pub async fn take(&self, key: &str, holder: &str) -> Lease {
+        let mut leases = self.clone();
         loop {
-            match self.try_take(key, holder).await {
+            match leases.try_take(key, holder).await {
                 Ok(Some(lease)) => return lease,
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "waiting for the lease"),
+                Err(error) => {
+                    tracing::debug!(%error, "waiting for the lease");
+                    if let Some(again) = leases.opened_again().await {
+                        leases = again;
+                    }
+                }
             }
             tokio::time::sleep(RENEW_EVERY / 4).await;
         }
+    }
+
+    async fn opened_again(&self) -> Option<Self> {
+        let Maker {
+            client,
+            subjects,
+            replicas,
+        } = self.made_by.as_ref()?;
+        Self::open(client, subjects, *replicas).await.ok()
     }
 
     /// Who holds leases whose key starts with `prefix` (which ends in a dot): the rest of each key.
@@ -162,20 +193,38 @@ impl Lease {
         self.valid_until
     }
 
-    /// Renews it. `false`: it was lost to somebody else.
+    /// Renews it. `false`: it ran out, and somebody else may hold it.
     pub async fn renew(&mut self) -> Result<bool, LeaseError> {
+        if self.renew_at(self.revision).await? {
+            return Ok(true);
+        }
+        // It is still ours where an earlier renewal was stored and its ack lost.
+        let entry = self.bucket.entry(&self.key).await.map_err(|error| self.fail(&error))?;
+        match entry {
+            Some(entry) if entry.operation == kv::Operation::Put && entry.value == self.value => {
+                self.renew_at(entry.revision).await
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn renew_at(&mut self, revision: u64) -> Result<bool, LeaseError> {
         let asked = Instant::now();
-        match self.bucket.update(&self.key, self.value.clone(), self.revision).await {
+        match self.bucket.update(&self.key, self.value.clone(), revision).await {
             Ok(revision) => {
                 self.revision = revision;
                 self.valid_until = asked + TTL - MARGIN;
                 Ok(true)
             }
             Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => Ok(false),
-            Err(error) => Err(LeaseError {
-                key: self.key.clone(),
-                reason: error.to_string(),
-            }),
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn fail(&self, error: &dyn std::fmt::Display) -> LeaseError {
+        LeaseError {
+            key: self.key.clone(),
+            reason: error.to_string(),
         }
     }
 
