@@ -11,10 +11,13 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// Waiting between attempts of unknown outcome.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// JetStream's `wrong last sequence`.
+/// JetStream's `wrong last sequence`. Its sister without a number (10164) speaks of a message in flight: no refusal yet.
 const WRONG_LAST_SEQUENCE: u64 = 10071;
-/// JetStream's `maximum bytes exceeded` (and messages) with `discard: new`.
-const STORE_FAILED: [u64; 2] = [10077, 10023];
+/// JetStream could not store, for the reason that the description gives.
+const STORE_FAILED: u64 = 10077;
+/// The description that means `max_bytes` with `discard: new`. Other reasons (a failing disk) prove nothing, and neither
+/// does `insufficient resources` (10023): that is the server's or the account's storage, not this stream's limit.
+const MAX_BYTES: &str = "maximum bytes exceeded";
 
 /// A frame ready for its one place in the log. Its bytes never change under one id.
 pub(crate) struct Append {
@@ -39,6 +42,14 @@ pub(crate) enum Appended {
     Full,
 }
 
+/// The time at which a frame was stored cannot be read now; try again.
+#[derive(Debug, thiserror::Error)]
+#[error("frame {stream_seq} cannot be read: {reason}")]
+pub(crate) struct UnreadFrame {
+    stream_seq: u64,
+    reason: String,
+}
+
 /// Puts frames into the log.
 pub(crate) struct Appender {
     client: async_nats::Client,
@@ -58,9 +69,12 @@ struct ApiError {
     description: String,
 }
 
+/// What one attempt came to. Only where no attempt before it is in doubt does `Refused` or `Full` prove anything.
+#[derive(Debug, PartialEq, Eq)]
 enum Attempt {
-    Known(Appended),
+    Stored,
     Refused,
+    Full,
     Unknown(String),
 }
 
@@ -84,21 +98,17 @@ impl Appender {
     /// After an attempt of unknown outcome neither a refusal nor an empty place proves anything: a frame may land after
     /// the leader said that nothing is there. So the same bytes are sent again until the place is occupied as the
     /// leader reads it; whose frame is there decides.
+    ///
+    /// Dropping the future leaves the outcome unknown: whoever does so must not use the state that the frame is part of.
     pub(crate) async fn append(&self, frame: &Append) -> Appended {
         let mut doubt = false;
         loop {
             match self.attempt(frame).await {
-                Attempt::Known(outcome) => return outcome,
+                Attempt::Stored => return Appended::Committed,
                 Attempt::Refused if !doubt => return Appended::Lost,
-                Attempt::Refused => {}
-                Attempt::Unknown(reason) => {
-                    tracing::warn!(
-                        stream_seq = frame.stream_seq,
-                        reason,
-                        "a frame's outcome is unknown, asking again"
-                    );
-                    doubt = true;
-                }
+                Attempt::Full if !doubt => return Appended::Full,
+                Attempt::Refused | Attempt::Full => {}
+                Attempt::Unknown(reason) => note_doubt(frame, &reason, std::mem::replace(&mut doubt, true)),
             }
             match self.occupant(frame).await {
                 Ok(Occupant::Ours) => return Appended::Committed,
@@ -125,29 +135,15 @@ impl Appender {
             .headers(headers)
             .payload(frame.bytes.clone())
             .timeout(Some(ATTEMPT));
-        let answer = match self.client.send_request(self.subject.clone(), request).await {
-            Ok(answer) => answer,
-            Err(error) => return Attempt::Unknown(error.to_string()),
-        };
-        match serde_json::from_slice::<Ack>(&answer.payload) {
-            Ok(Ack { error: Some(error), .. }) => match error.err_code {
-                WRONG_LAST_SEQUENCE => Attempt::Refused,
-                code if STORE_FAILED.contains(&code) => Attempt::Known(Appended::Full),
-                _ => Attempt::Unknown(error.description),
-            },
-            Ok(Ack { seq: Some(seq), .. }) if seq == frame.stream_seq => Attempt::Known(Appended::Committed),
-            Ok(Ack { seq, .. }) => Attempt::Unknown(format!("acknowledged at {seq:?}")),
+        match self.client.send_request(self.subject.clone(), request).await {
+            Ok(answer) => verdict(&answer.payload, frame.stream_seq),
             Err(error) => Attempt::Unknown(error.to_string()),
         }
     }
 
     /// Who stands at the frame's place, as the stream's leader reads it (never by direct get, which may be stale).
     async fn occupant(&self, frame: &Append) -> Result<Occupant, String> {
-        let jetstream = jetstream::new(self.client.clone());
-        let stream = jetstream
-            .get_stream_no_info(&self.stream)
-            .await
-            .map_err(|error| error.to_string())?;
+        let stream = self.stream_of_the_leader().await?;
         match stream.get_raw_message(frame.stream_seq).await {
             Ok(message) => {
                 let id = message.headers.get("Nats-Msg-Id").map(|id| id.as_str().to_owned());
@@ -162,5 +158,98 @@ impl Appender {
             }
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// When a frame was stored by the server's clock, in milliseconds since 1970.
+    pub(crate) async fn stored_at_ms(&self, stream_seq: u64) -> Result<i64, UnreadFrame> {
+        let fail = |reason: String| UnreadFrame { stream_seq, reason };
+        let stream = self.stream_of_the_leader().await.map_err(fail)?;
+        let message = stream
+            .get_raw_message(stream_seq)
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+        i64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).map_err(|error| fail(error.to_string()))
+    }
+
+    async fn stream_of_the_leader(&self) -> Result<jetstream::stream::Stream<()>, String> {
+        jetstream::new(self.client.clone())
+            .get_stream_no_info(&self.stream)
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// What the server's answer to an append means.
+fn verdict(answer: &[u8], stream_seq: u64) -> Attempt {
+    match serde_json::from_slice::<Ack>(answer) {
+        Ok(Ack { error: Some(error), .. }) => match error.err_code {
+            WRONG_LAST_SEQUENCE => Attempt::Refused,
+            STORE_FAILED if error.description == MAX_BYTES => Attempt::Full,
+            code => Attempt::Unknown(format!("{} ({code})", error.description)),
+        },
+        Ok(Ack { seq: Some(seq), .. }) if seq == stream_seq => Attempt::Stored,
+        Ok(Ack { seq, .. }) => Attempt::Unknown(format!("acknowledged at {seq:?}")),
+        Err(error) => Attempt::Unknown(error.to_string()),
+    }
+}
+
+/// Says once that a frame is in doubt; what follows ten times a second is for who looks closer.
+fn note_doubt(frame: &Append, reason: &str, again: bool) {
+    let stream_seq = frame.stream_seq;
+    if again {
+        tracing::debug!(stream_seq, reason, "a frame's outcome is still unknown");
+    } else {
+        tracing::warn!(
+            stream_seq,
+            reason,
+            "a frame's outcome is unknown, asking until it is known"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_proves_only_what_it_says() {
+        let unknown = |text: &str| Attempt::Unknown(text.to_owned());
+        let table = [
+            (r#"{"stream":"L","seq":7}"#, Attempt::Stored),
+            (r#"{"stream":"L","seq":7,"duplicate":true}"#, Attempt::Stored),
+            (
+                r#"{"stream":"L","seq":6,"duplicate":true}"#,
+                unknown("acknowledged at Some(6)"),
+            ),
+            (r#"{"stream":"L"}"#, unknown("acknowledged at None")),
+            (
+                r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 9"},"stream":"L","seq":0}"#,
+                Attempt::Refused,
+            ),
+            (
+                r#"{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"},"stream":"L","seq":0}"#,
+                Attempt::Full,
+            ),
+            (
+                r#"{"error":{"code":503,"err_code":10077,"description":"no space left on device"},"stream":"L","seq":0}"#,
+                unknown("no space left on device (10077)"),
+            ),
+            (
+                r#"{"error":{"code":503,"err_code":10023,"description":"insufficient resources"},"stream":"L","seq":0}"#,
+                unknown("insufficient resources (10023)"),
+            ),
+            (
+                r#"{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"}}"#,
+                unknown("duplicate message id is in process (10158)"),
+            ),
+            (
+                r#"{"error":{"code":400,"err_code":10164,"description":"wrong last sequence"}}"#,
+                unknown("wrong last sequence (10164)"),
+            ),
+        ];
+        for (answer, expected) in table {
+            assert_eq!(verdict(answer.as_bytes(), 7), expected, "{answer}");
+        }
+        assert!(matches!(verdict(b"not JSON", 7), Attempt::Unknown(_)));
     }
 }

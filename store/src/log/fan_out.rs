@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::leader::LeaseState;
+use super::keeper::LeaseState;
 use super::writer::WriterConfig;
 
 /// Frames whose events are on their way into ROOMS without an ack yet. Only a frame's last event is acknowledged, with the

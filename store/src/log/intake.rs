@@ -1,10 +1,15 @@
 use std::collections::{HashMap, VecDeque};
 
-use async_nats::{HeaderMap, Message, Subject};
+use async_nats::{Client, HeaderMap, Message, Subject, SubscribeError, Subscriber};
 use bytes::BytesMut;
+use futures_util::FutureExt;
+use futures_util::stream::{ReadyChunks, Select, StreamExt, select};
 use natterjack_nats_config::contract::{
     Outcome, Principal, Problem, Receipt, Request, SendPayload, Subjects, read_bundle, write_outcome,
 };
+
+/// Requests taken in at a time: some frames' worth.
+const TAKE: usize = 256;
 
 /// A request, or why it is none, and where its answer goes.
 pub(crate) struct Pending {
@@ -29,6 +34,11 @@ pub(crate) struct Answer {
     pub(crate) payload: bytes::Bytes,
 }
 
+/// What is asked: bundles of bridges and single requests of clients, in the order in which they come.
+pub(crate) struct Requests {
+    messages: ReadyChunks<Select<Subscriber, Subscriber>>,
+}
+
 /// Takes requests out of messages, and brings answers back to who asked.
 pub(crate) struct Intake {
     subjects: Subjects,
@@ -44,6 +54,37 @@ struct Bundle {
     missing: usize,
 }
 
+impl Requests {
+    /// Asks for everything that is meant for the writer of a shard, without a queue group: each writer gets all of it.
+    pub(crate) async fn subscribe(client: &Client, subjects: &Subjects, shard: u16) -> Result<Self, SubscribeError> {
+        let singles = client.subscribe(subjects.inbound_all()).await?;
+        let bundles = client.subscribe(subjects.write(shard)).await?;
+        Ok(Self {
+            messages: select(bundles, singles).ready_chunks(TAKE),
+        })
+    }
+
+    /// What comes next, and all that is there with it; `None` at the end. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Option<Vec<Message>> {
+        self.messages.next().await
+    }
+
+    /// What is there already.
+    pub(crate) fn ready(&mut self) -> Option<Vec<Message>> {
+        self.messages.next().now_or_never().flatten()
+    }
+
+    /// Takes nothing more in. What is on its way still comes, and then the end.
+    pub(crate) async fn drain(&mut self) {
+        let (bundles, singles) = self.messages.get_mut().get_mut();
+        for subscriber in [bundles, singles] {
+            if let Err(error) = subscriber.drain().await {
+                tracing::debug!(%error, "a subscription cannot be drained");
+            }
+        }
+    }
+}
+
 impl Intake {
     pub(crate) fn new(subjects: Subjects, shard: u16) -> Self {
         let write_subject = subjects.write(shard);
@@ -56,8 +97,15 @@ impl Intake {
         }
     }
 
+    /// Reads messages, in their order.
+    pub(crate) fn read_all(&mut self, messages: Vec<Message>, queue: &mut VecDeque<Pending>) {
+        for message in messages {
+            self.read(message, queue);
+        }
+    }
+
     /// Reads a message from a client or a bridge. One whose reply subject could be steered by a client is dropped.
-    pub(crate) fn read(&mut self, message: Message, queue: &mut VecDeque<Pending>) {
+    fn read(&mut self, message: Message, queue: &mut VecDeque<Pending>) {
         if message.subject.as_str() == self.write_subject {
             self.read_bundle(message, queue);
         } else {
@@ -171,9 +219,11 @@ impl Intake {
         })
     }
 
-    /// Forgets every request that was read but not answered; whoever asked asks again.
-    pub(crate) fn forget(&mut self) {
-        self.bundles.clear();
+    /// Gives an answer up, and with it all others of its bundle; whoever asked asks again.
+    pub(crate) fn drop_answer(&mut self, to: &AnswerTo) {
+        if let AnswerTo::Bundle { id, .. } = to {
+            self.bundles.remove(id);
+        }
     }
 }
 

@@ -2,9 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Message};
-use futures_util::stream::{Stream, StreamExt, select};
-use natterjack_nats_config::clock;
+use async_nats::Client;
 use natterjack_nats_config::contract::{MAX_FRAME_EVENTS, Problem, ProblemCode, Receipt};
 use natterjack_nats_config::lease::{Lease, RENEW_EVERY};
 use tokio::sync::watch;
@@ -14,22 +12,16 @@ use tokio_util::sync::CancellationToken;
 use super::admit::{Draft, Now, admit, found_tenant, log_full};
 use super::append::{Append, Appended, Appender};
 use super::fan_out;
-use super::intake::{AnswerTo, Intake, Pending};
+use super::intake::{AnswerTo, Intake, Pending, Requests};
+use super::keeper::{LeaseState, keep};
+use super::log_time::LogClock;
 use super::state::State;
 use super::writer::{Worker, WriterConfig, WriterError, fold};
 
 /// How long a sender waits for a frame of unknown outcome before it is told so.
 const ANSWER_BY: Duration = Duration::from_secs(8);
-/// Requests taken in at a time: some frames' worth.
-const TAKE: usize = 256;
-/// Above this share of `max_bytes` messages are refused and only policy is written: room for revocation.
-const SOFT_LIMIT_PERCENT: u64 = 90;
-
-/// Log time: goes on by the monotonic clock from where it was at the take-over.
-struct LogClock {
-    base_ms: i64,
-    base: Instant,
-}
+/// How long a worker that was told to stop waits for an ack, and for the requests that are on their way to it.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 struct Leader<'a> {
     client: &'a Client,
@@ -39,15 +31,7 @@ struct Leader<'a> {
     intake: Intake,
     clock: LogClock,
     lease: watch::Receiver<LeaseState>,
-}
-
-/// What the task that renews the lease knows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LeaseState {
-    /// Until when it is surely held.
-    pub(crate) valid_until: Instant,
-    lost: bool,
-    log_full: bool,
+    shutdown: &'a CancellationToken,
 }
 
 /// Outcomes, and where they go.
@@ -57,6 +41,8 @@ type Decided = Vec<(AnswerTo, Result<Receipt, Problem>)>;
 struct Batch {
     draft: Draft,
     decided: Decided,
+    /// How many outcomes were decided before the frame had an event: they rest on nothing of it.
+    settled: usize,
 }
 
 /// What a round of the loop came to.
@@ -78,23 +64,20 @@ pub(crate) async fn lead(
         config,
         leading,
     } = worker;
-    let (told, lease_state) = watch::channel(LeaseState {
-        valid_until: lease.valid_until(),
-        lost: false,
-        log_full: false,
-    });
+    let (told, lease_state) = watch::channel(LeaseState::of(&lease));
     let stop_lease = CancellationToken::new();
     let keeper = tokio::spawn(keep(lease, client.clone(), config.clone(), told, stop_lease.clone()));
     let mut leader = Leader {
         client,
         config,
-        clock: LogClock::start(state.at_ms()),
+        clock: LogClock::start(Instant::now(), state.at_ms()),
         state,
         appender: Arc::new(Appender::new(client.clone(), &config.log)),
         intake: Intake::new(config.log.subjects.clone(), config.log.shard),
         lease: lease_state,
+        shutdown,
     };
-    let led = leader.run(leading, shutdown).await;
+    let led = leader.run(leading).await;
     stop_lease.cancel();
     if let Err(error) = keeper.await {
         tracing::error!(%error, "the lease's task failed");
@@ -103,12 +86,15 @@ pub(crate) async fn lead(
 }
 
 impl Leader<'_> {
-    async fn run(&mut self, leading: &watch::Sender<bool>, shutdown: &CancellationToken) -> Result<(), WriterError> {
-        let subjects = &self.config.log.subjects;
+    async fn run(&mut self, leading: &watch::Sender<bool>) -> Result<(), WriterError> {
         // Subscribed before the barrier and without a queue group: whatever is asked from now on is answered by us.
-        let singles = self.client.subscribe(subjects.inbound_all()).await?;
-        let bundles = self.client.subscribe(subjects.write(self.config.log.shard)).await?;
-        if self.pass_barrier(shutdown).await? == Round::StepDown || self.found().await == Round::StepDown {
+        let mut requests = Requests::subscribe(self.client, &self.config.log.subjects, self.config.log.shard).await?;
+        let shutdown = self.shutdown;
+        let round = tokio::select! {
+            round = self.take_over() => round?,
+            () = shutdown.cancelled() => Round::StepDown,
+        };
+        if round == Round::StepDown {
             return Ok(());
         }
         let stop_fan_out = CancellationToken::new();
@@ -120,7 +106,7 @@ impl Leader<'_> {
         ));
         leading.send_replace(true);
         tracing::info!(worker = self.config.worker, end = self.state.end(), "writing");
-        self.write(select(bundles, singles), shutdown).await;
+        self.write(&mut requests).await;
         stop_fan_out.cancel();
         if let Err(error) = fan_out.await {
             tracing::error!(%error, "the fan-out failed");
@@ -128,17 +114,25 @@ impl Leader<'_> {
         Ok(())
     }
 
+    async fn take_over(&mut self) -> Result<Round, WriterError> {
+        if self.pass_barrier().await? == Round::StepDown {
+            return Ok(Round::StepDown);
+        }
+        Ok(self.found().await)
+    }
+
     /// Appends an empty `leader` frame behind everything: a predecessor's frame can land until then, and not after.
-    async fn pass_barrier(&mut self, shutdown: &CancellationToken) -> Result<Round, WriterError> {
+    async fn pass_barrier(&mut self) -> Result<Round, WriterError> {
         loop {
             self.fold_to_the_end().await?;
-            if self.must_step_down() || shutdown.is_cancelled() {
+            if self.must_step_down() {
                 return Ok(Round::StepDown);
             }
             let frame = self.frame(Draft::after(self.state.end()));
             match self.appender.append(&frame).await {
                 Appended::Committed => {
                     self.state.pass_frame(frame.stream_seq);
+                    self.clock = self.log_time(frame.stream_seq).await;
                     return Ok(Round::Go);
                 }
                 Appended::Lost => {}
@@ -147,6 +141,18 @@ impl Leader<'_> {
                     tokio::time::sleep(RENEW_EVERY).await;
                 }
             }
+        }
+    }
+
+    /// Log time as it was when a frame was stored.
+    async fn log_time(&self, stream_seq: u64) -> LogClock {
+        loop {
+            let asked = Instant::now();
+            match self.appender.stored_at_ms(stream_seq).await {
+                Ok(stored_ms) => return LogClock::start(asked, stored_ms.max(self.state.at_ms())),
+                Err(error) => tracing::debug!(%error, "waiting for the barrier's time"),
+            }
+            tokio::time::sleep(RENEW_EVERY / 4).await;
         }
     }
 
@@ -188,86 +194,103 @@ impl Leader<'_> {
         }
     }
 
-    async fn write(&mut self, messages: impl Stream<Item = Message> + Unpin, shutdown: &CancellationToken) {
-        let mut messages = messages.ready_chunks(TAKE);
-        let mut queue = VecDeque::new();
+    /// Decides and appends what is asked. Told to stop, it still answers what is on its way here: who asks later finds
+    /// nobody, and asks again at once.
+    async fn write(&mut self, requests: &mut Requests) {
+        let mut queue = self.asked_before_the_barrier(requests).await;
         let mut next = Batch::after(self.state.end());
+        let mut stop_by = None;
         loop {
-            if queue.is_empty() && next.decided.is_empty() {
-                let mut lease = self.lease.clone();
+            if queue.is_empty() && next.is_empty() {
+                let lease = lost(self.lease.clone());
                 tokio::select! {
-                    some = messages.next() => match some {
-                        Some(some) => some.into_iter().for_each(|message| self.intake.read(message, &mut queue)),
+                    some = requests.next() => match some {
+                        Some(some) => self.intake.read_all(some, &mut queue),
                         None => return,
                     },
-                    _ = lease.wait_for(|lease| lease.lost) => {}
-                    () = shutdown.cancelled() => return,
+                    () = lease => {}
+                    () = self.shutdown.cancelled(), if stop_by.is_none() => {
+                        requests.drain().await;
+                        stop_by = Some(Instant::now() + STOP_WITHIN);
+                    }
+                    () = tokio::time::sleep_until(stop_by.unwrap_or_else(Instant::now)), if stop_by.is_some() => return,
                 }
             }
-            if self.must_step_down() || (shutdown.is_cancelled() && next.decided.is_empty()) {
+            if self.must_step_down() {
                 return;
             }
-            if !shutdown.is_cancelled() {
-                self.decide(&mut queue, &mut next);
-            }
-            if self.put(&mut next, &mut messages, &mut queue).await == Round::StepDown {
-                self.intake.forget();
+            self.decide(&mut queue, &mut next);
+            if self.put(&mut next, requests, &mut queue).await == Round::StepDown {
                 return;
             }
         }
+    }
+
+    /// A predecessor may have written what came before our barrier had landed. With a key that shows. Without one nobody can
+    /// tell, and such a request is never tried a second time by us.
+    async fn asked_before_the_barrier(&mut self, requests: &mut Requests) -> VecDeque<Pending> {
+        let mut queue = VecDeque::new();
+        while let Some(some) = requests.ready() {
+            self.intake.read_all(some, &mut queue);
+        }
+        let is_keyless = |pending: &Pending| matches!(&pending.request, Ok(request) if request.payload.key.is_none());
+        let (keyless, queue): (Vec<_>, _) = queue.into_iter().partition(is_keyless);
+        for pending in keyless {
+            self.answer(pending.to, Err(asked_while_changing())).await;
+        }
+        queue.into()
     }
 
     /// Decides what is queued, as far as one frame goes.
     fn decide(&mut self, queue: &mut VecDeque<Pending>, batch: &mut Batch) {
         let now = self.now();
-        while let Some(pending) = queue.pop_front() {
-            let outcome = match pending.request {
+        while let Some(Pending { request, to }) = queue.pop_front() {
+            let outcome = match request {
                 Ok(request) if !batch.draft.fits(&request) => {
-                    queue.push_front(Pending {
-                        request: Ok(request),
-                        to: pending.to,
-                    });
+                    let request = Ok(request);
+                    queue.push_front(Pending { request, to });
                     break;
                 }
                 Ok(request) => admit(&mut self.state, &mut batch.draft, &request, &now),
                 Err(problem) => Err(problem),
             };
-            batch.decided.push((pending.to, outcome));
+            batch.decided.push((to, outcome));
+            if batch.draft.events == 0 {
+                batch.settled = batch.decided.len();
+            }
         }
     }
 
     /// Appends what is decided and answers. While the log flushes, what comes in is decided for the frame after it: that
     /// is given back in `batch`. Nothing of it is answered before this frame stands in the log, since it may rest on it.
-    async fn put(
-        &mut self,
-        batch: &mut Batch,
-        messages: &mut (impl Stream<Item = Vec<Message>> + Unpin),
-        queue: &mut VecDeque<Pending>,
-    ) -> Round {
+    async fn put(&mut self, batch: &mut Batch, requests: &mut Requests, queue: &mut VecDeque<Pending>) -> Round {
+        let rest = batch.decided.split_off(batch.settled);
+        let settled = std::mem::replace(&mut batch.decided, rest);
+        batch.settled = 0;
+        self.answer_all(settled).await;
         if batch.draft.events == 0 {
-            let decided = std::mem::take(&mut batch.decided);
-            self.answer_all(decided).await;
             return Round::Go;
         }
-        let Batch { draft, mut decided } = std::mem::replace(batch, Batch::after(self.state.end() + 1));
+        let Batch { draft, mut decided, .. } = std::mem::replace(batch, Batch::after(self.state.end() + 1));
         let frame = self.frame(draft);
-        let appender = Arc::clone(&self.appender);
-        let append = appender.append(&frame);
-        let answer_by = tokio::time::sleep(ANSWER_BY);
-        tokio::pin!(append, answer_by);
+        let (appender, shutdown) = (Arc::clone(&self.appender), self.shutdown);
+        let (append, patience) = (appender.append(&frame), patience(shutdown));
+        tokio::pin!(append, patience);
+        let mut in_doubt = false;
         let outcome = loop {
             tokio::select! {
                 biased;
                 outcome = append.as_mut() => break outcome,
-                () = answer_by.as_mut(), if !decided.is_empty() => {
-                    for (to, outcome) in decided.drain(..) {
-                        publish(self.client, self.intake.answer(to, outcome.and_then(|_| Err(outcome_unknown())))).await;
-                    }
+                () = patience.as_mut(), if !in_doubt => {
+                    in_doubt = true;
+                    self.tell_the_doubt(&mut decided).await;
+                    self.tell_the_doubt(&mut batch.decided).await;
+                    batch.settled = 0;
                 }
-                Some(some) = messages.next(), if queue.len() < MAX_FRAME_EVENTS => {
-                    for message in some {
-                        self.intake.read(message, queue);
-                    }
+                // Whoever comes next folds the frame if it landed. Nobody uses this state again.
+                () = shutdown.cancelled(), if in_doubt => return Round::StepDown,
+                Some(some) = requests.next(), if !in_doubt && queue.len() < MAX_FRAME_EVENTS => {
+                    self.intake.read_all(some, queue);
                     self.decide(queue, batch);
                 }
             }
@@ -283,13 +306,9 @@ impl Leader<'_> {
                 Round::Go
             }
             Appended::Full => {
-                let refused = decided.into_iter();
-                self.answer_all(
-                    refused
-                        .map(|(to, outcome)| (to, outcome.and_then(|_| Err(log_full()))))
-                        .collect(),
-                )
-                .await;
+                for (to, _) in decided {
+                    self.answer(to, Err(log_full())).await;
+                }
                 Round::StepDown
             }
             Appended::Lost => {
@@ -302,15 +321,33 @@ impl Leader<'_> {
         }
     }
 
-    /// Answers only within the lease's own time: what is older is dropped, and whoever asked asks again with the key.
+    /// Says that nothing is known yet: of what would be a new event or repeats one, and of what was refused because of them.
+    async fn tell_the_doubt(&mut self, decided: &mut Decided) {
+        for (to, outcome) in decided.drain(..) {
+            let told = if outcome.is_ok() {
+                outcome_unknown()
+            } else {
+                not_confirmed()
+            };
+            self.answer(to, Err(told)).await;
+        }
+    }
+
+    /// Answers only within the lease's own time: what is older is dropped, and whoever asked asks again with the key. A new
+    /// event's receipt is true at any time: the log has it.
     async fn answer_all(&mut self, decided: Decided) {
         for (to, outcome) in decided {
             let fresh = outcome.as_ref().is_ok_and(|receipt| !receipt.duplicate);
-            if !fresh && Instant::now() >= self.lease.borrow().valid_until {
-                continue;
+            if fresh || Instant::now() < self.lease.borrow().valid_until {
+                self.answer(to, outcome).await;
+            } else {
+                self.intake.drop_answer(&to);
             }
-            publish(self.client, self.intake.answer(to, outcome)).await;
         }
+    }
+
+    async fn answer(&mut self, to: AnswerTo, outcome: Result<Receipt, Problem>) {
+        publish(self.client, self.intake.answer(to, outcome)).await;
     }
 
     fn frame(&self, draft: Draft) -> Append {
@@ -340,59 +377,30 @@ impl Batch {
         Self {
             draft: Draft::after(end),
             decided: Vec::new(),
+            settled: 0,
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.decided.is_empty() && self.draft.events == 0
     }
 }
 
-impl LogClock {
-    fn start(last_ms: i64) -> Self {
-        Self {
-            base_ms: clock::now_ms().max(last_ms),
-            base: Instant::now(),
-        }
-    }
-
-    fn now_ms(&self) -> i64 {
-        self.base_ms + i64::try_from(self.base.elapsed().as_millis()).unwrap_or(i64::MAX)
-    }
+/// Ends when the lease is lost.
+async fn lost(mut lease: watch::Receiver<LeaseState>) {
+    drop(lease.wait_for(|lease| lease.lost).await);
 }
 
-/// Renews the lease and watches the log's size, until told to stop; then gives the lease back.
-async fn keep(
-    mut lease: Lease,
-    client: Client,
-    config: WriterConfig,
-    told: watch::Sender<LeaseState>,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(RENEW_EVERY) => {}
-            () = stop.cancelled() => return lease.release().await,
-        }
-        match lease.renew().await {
-            Ok(true) => told.send_modify(|state| state.valid_until = lease.valid_until()),
-            Ok(false) => {
-                tracing::warn!(worker = config.worker, "lost the writer's lease");
-                told.send_modify(|state| state.lost = true);
-                return;
-            }
-            Err(error) => tracing::warn!(%error, "the writer's lease was not renewed"),
-        }
-        if let Some(full) = is_nearly_full(&client, &config).await {
-            told.send_modify(|state| state.log_full = full);
-        }
+/// Ends when senders must be told that nothing is known yet: at the deadline, or soon after this worker was told to stop.
+async fn patience(shutdown: &CancellationToken) {
+    let stopping = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(STOP_WITHIN).await;
+    };
+    tokio::select! {
+        () = tokio::time::sleep(ANSWER_BY) => {}
+        () = stopping => {}
     }
-}
-
-async fn is_nearly_full(client: &Client, config: &WriterConfig) -> Option<bool> {
-    let stream = async_nats::jetstream::new(client.clone())
-        .get_stream(config.log.stream())
-        .await
-        .ok()?;
-    let info = stream.cached_info();
-    let limit = u64::try_from(info.config.max_bytes).ok().filter(|limit| *limit > 0)?;
-    Some(info.state.bytes > limit / 100 * SOFT_LIMIT_PERCENT)
 }
 
 async fn publish(client: &Client, answer: Option<super::intake::Answer>) {
@@ -412,6 +420,22 @@ async fn publish(client: &Client, answer: Option<super::intake::Answer>) {
 
 fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
+}
+
+fn asked_while_changing() -> Problem {
+    Problem::new(
+        ProblemCode::OutcomeUnknown,
+        "the writer changed while this was on its way, and without a key nobody can tell whether it was written; send with a \
+         key to be able to ask again",
+    )
+}
+
+/// For what was refused, or repeated, on the strength of a frame that is not in the log yet.
+fn not_confirmed() -> Problem {
+    Problem::new(
+        ProblemCode::BrokerUnavailable,
+        "the log did not confirm in time what this depends on; ask again",
+    )
 }
 
 fn outcome_unknown() -> Problem {

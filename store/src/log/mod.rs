@@ -7,8 +7,10 @@ mod admit;
 mod append;
 mod fan_out;
 mod intake;
+mod keeper;
 mod keys;
 mod leader;
+mod log_time;
 mod state;
 #[cfg(test)]
 mod tests;
