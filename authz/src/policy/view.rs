@@ -5,13 +5,13 @@ use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, RoomBody, Ro
 use super::{Permission, room_role, tenant_role};
 
 /// What the log says about who may do what, up to a sequence. The same events give the same view everywhere.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct View {
     tenants: HashMap<Id, Tenant>,
     seq: Seq,
 }
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Tenant {
     rooms: HashMap<Id, Room>,
     roles: HashMap<Id, Id>,
@@ -19,7 +19,7 @@ struct Tenant {
 }
 
 /// A room as it is now.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Room {
     /// What it is for.
     pub kind: RoomKind,

@@ -5,7 +5,7 @@ use natterjack_nats_config::contract::{Durability, Event, Id, Kind, Receipt, Seq
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// How long a key is remembered, in log time.
+/// How long a key is remembered, in log time while somebody writes.
 pub(crate) const WINDOW_MS: i64 = 10 * 60 * 1000;
 /// The most keys remembered for one principal: about 800 sends a second, all the time (some 100 bytes each).
 const MAX_PER_PRINCIPAL: u32 = 500_000;
@@ -16,7 +16,7 @@ const PARTS: usize = 64;
 type Fingerprint = [u8; 16];
 
 /// The idempotency keys of the last ten minutes. At the cap new keys are refused; none is ever forgotten early.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Keys {
     known: Vec<HashMap<Fingerprint, Entry>>,
     by_age: VecDeque<(i64, Fingerprint)>,
@@ -24,7 +24,7 @@ pub(crate) struct Keys {
 }
 
 /// What is remembered of an event with a key. Ids and texts are left out or shortened: there can be a million of these.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Entry {
     content: Fingerprint,
     principal: Fingerprint,
@@ -35,7 +35,7 @@ struct Entry {
 }
 
 /// An event's id, in 16 bytes where it is a UUID as the writer makes it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum EventId {
     Uuid(Uuid),
     Other(Box<str>),
@@ -98,8 +98,8 @@ impl Keys {
         }
     }
 
-    /// Remembers the key of an event that stands in the log.
-    pub(crate) fn remember(&mut self, key: &Marked, event: &Event, at_ms: i64) {
+    /// Remembers the key of an event that stands in the log; `written_ms` is what the key ages by.
+    pub(crate) fn remember(&mut self, key: &Marked, event: &Event, at_ms: i64, written_ms: i64) {
         let entry = Entry {
             content: key.content,
             principal: key.principal,
@@ -112,13 +112,13 @@ impl Keys {
         if part.insert(key.name, entry).is_none() {
             *self.counts.entry(key.principal).or_default() += 1;
         }
-        self.by_age.push_back((at_ms, key.name));
+        self.by_age.push_back((written_ms, key.name));
     }
 
     /// Forgets what is older than the window.
     pub(crate) fn expire(&mut self, now_ms: i64) {
-        while let Some((at_ms, name)) = self.by_age.front().copied() {
-            if at_ms + WINDOW_MS >= now_ms {
+        while let Some((written_ms, name)) = self.by_age.front().copied() {
+            if written_ms + WINDOW_MS >= now_ms {
                 break;
             }
             self.by_age.pop_front();

@@ -8,12 +8,17 @@ use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq};
 use super::keys::{Keys, Marked};
 
 /// What the writer knows: a fold of the log. The same frames give the same state in every worker.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) view: View,
     pub(crate) keys: Keys,
     heads: HashMap<Id, HashMap<Id, Head>>,
     at_ms: i64,
+    /// What keys age by: log time without the time between one writer's last event and the next writer's first, so that
+    /// neither an outage nor the difference of two clocks ages a key.
+    written_ms: i64,
+    in_term: bool,
+    in_frame: bool,
     end: u64,
 }
 
@@ -35,16 +40,22 @@ impl State {
     /// The same, for the writer, which has the event's key digested already.
     pub(crate) fn apply_with_key(&mut self, event: &Event, key: Option<&Marked>) {
         self.move_head(event);
-        self.at_ms = clock::parse_ms(&event.at).unwrap_or_default().max(self.at_ms);
-        if let Some(key) = key {
-            self.keys.remember(key, event, self.at_ms);
+        let at_ms = clock::parse_ms(&event.at).unwrap_or_default().max(self.at_ms);
+        if self.in_term {
+            self.written_ms += at_ms - self.at_ms;
         }
-        self.keys.expire(self.at_ms);
+        (self.at_ms, self.in_term, self.in_frame) = (at_ms, true, true);
+        if let Some(key) = key {
+            self.keys.remember(key, event, at_ms, self.written_ms);
+        }
+        self.keys.expire(self.written_ms);
         self.view.apply(event);
     }
 
-    /// Notes that a frame is wholly taken in.
+    /// Notes that a frame is wholly taken in. One without events begins a writer's term.
     pub(crate) fn pass_frame(&mut self, stream_seq: u64) {
+        self.in_term &= self.in_frame;
+        self.in_frame = false;
         self.end = stream_seq;
         self.view.pass(Seq::end_of_frame(stream_seq));
     }
