@@ -1,0 +1,265 @@
+//! The pure writer against the [`Model`](super::model::Model): any requests, retries, lost and landed frames, crashes,
+//! changes of the writer and jumps of time.
+//!
+//! `PROPTEST_CASES=100000 cargo nextest run -p natterjack-store --release -E 'test(the_writer_does_what_the_model_says)'`
+//! runs as many cases.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use natterjack_nats_config::SendPayload;
+use natterjack_nats_config::clock;
+use natterjack_nats_config::contract::{Principal, Problem, Receipt, Request, Seq, events_of};
+use natterjack_nats_config::tail::Frame;
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+use serde_json::{Value, json};
+
+use super::super::admit::{Draft, Now, admit, found_tenant};
+use super::super::state::State;
+use super::super::writer::fold;
+use super::model::{Expected, Fact, Model, START_MS};
+use super::steps::{Ask, Fate, Step, TENANTS, TakeOver, any_step};
+use super::support::id;
+
+/// Cases where the environment does not say how many: some seconds.
+const CASES: u32 = 256;
+
+struct Reference;
+
+/// A writer, one that stands by, and the log between them.
+struct Writers {
+    leader: State,
+    standby: State,
+    log: Vec<Bytes>,
+    /// The receipts of what stands in the log, and of what is being appended.
+    receipts: HashMap<Seq, Receipt>,
+}
+
+impl ReferenceStateMachine for Reference {
+    type State = Model;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<Model> {
+        Just(Model::founded()).boxed()
+    }
+
+    fn transitions(model: &Model) -> BoxedStrategy<Step> {
+        any_step(model)
+    }
+
+    fn apply(mut model: Model, step: &Step) -> Model {
+        model.step(step);
+        model
+    }
+}
+
+impl StateMachineTest for Writers {
+    type SystemUnderTest = Self;
+    type Reference = Reference;
+
+    fn init_test(_: &Model) -> Self {
+        let mut writers = Self {
+            leader: State::default(),
+            standby: State::default(),
+            log: Vec::new(),
+            receipts: HashMap::new(),
+        };
+        writers.append(Bytes::new());
+        for tenant in TENANTS {
+            let admin = Principal {
+                tenant: id(tenant),
+                user: id("admin"),
+            };
+            let mut draft = Draft::after(writers.leader.end());
+            found_tenant(&mut writers.leader, &mut draft, &admin, &now(START_MS, false)).unwrap();
+            writers.append(draft.bytes.into());
+        }
+        writers
+    }
+
+    fn apply(mut self_: Self, model: &Model, step: Step) -> Self {
+        match step {
+            Step::Change(take_over) => self_.take_over(&take_over),
+            Step::Frame {
+                asks, fate, log_full, ..
+            } => self_.frame(&asks, &fate, &now(model_clock(model, &fate), log_full), model),
+        }
+        self_
+    }
+
+    fn check_invariants(writers: &Self, model: &Model) {
+        assert_eq!(writers.leader, writers.standby, "leader and standby");
+        assert_eq!(writers.leader.end(), model.end, "the log's end");
+        for (line, fact) in writers.events().iter().zip(&model.facts) {
+            assert_eq!(line, &written(fact, line));
+        }
+        assert_eq!(writers.events().len(), model.facts.len(), "events in the log");
+    }
+
+    fn teardown(writers: Self, _: Model) {
+        assert_eq!(writers.folded(), writers.leader, "who folds the log from its start");
+    }
+}
+
+impl Writers {
+    fn frame(&mut self, asks: &[Ask], fate: &Fate, now: &Now, model: &Model) {
+        let mut draft = Draft::after(self.leader.end());
+        for (ask, (if_last, expected)) in asks.iter().zip(&model.expected) {
+            let outcome = admit(&mut self.leader, &mut draft, &request(ask, *if_last), now);
+            self.compare(ask, &outcome, expected);
+        }
+        let bytes = Bytes::from(draft.bytes);
+        match fate {
+            Fate::Committed if bytes.is_empty() => {}
+            Fate::Committed => self.append(bytes),
+            Fate::LandedAndCrashed(take_over) => {
+                if !bytes.is_empty() {
+                    self.append(bytes);
+                }
+                self.take_over(take_over);
+            }
+            Fate::Dropped(take_over) => {
+                let end = self.log.len() as u64;
+                self.receipts.retain(|seq, _| seq.frame() <= end);
+                self.take_over(take_over);
+            }
+        }
+    }
+
+    fn compare(&mut self, ask: &Ask, outcome: &Result<Receipt, Problem>, expected: &Expected) {
+        match (outcome, expected) {
+            (Ok(receipt), Expected::New { seq, n, at_ms }) => {
+                let found = (receipt.seq.0, receipt.n, receipt.at.clone(), receipt.duplicate);
+                assert_eq!(found, (*seq, *n, clock::format_ms(*at_ms), false), "{ask:?}");
+                self.receipts.insert(receipt.seq, receipt.clone());
+            }
+            (Ok(receipt), Expected::Again { seq }) => {
+                let first = &self.receipts[&Seq(*seq)];
+                let again = Receipt {
+                    duplicate: true,
+                    ..first.clone()
+                };
+                assert_eq!(receipt, &again, "{ask:?}");
+            }
+            (Err(problem), Expected::Refused(code)) => assert_eq!(problem.code, *code, "{ask:?}: {problem}"),
+            _ => panic!("{ask:?} came to {outcome:?}, expected was {expected:?}"),
+        }
+    }
+
+    /// A frame of the leader lands.
+    fn append(&mut self, bytes: Bytes) {
+        self.log.push(bytes);
+        let stream_seq = self.log.len() as u64;
+        self.leader.pass_frame(stream_seq);
+        let frame = self.frame_at(stream_seq);
+        fold(&mut self.standby, &frame);
+    }
+
+    /// The leader is gone. Its successor knows what the log says, and nothing else.
+    fn take_over(&mut self, take_over: &TakeOver) {
+        let cold = self.folded();
+        self.leader = if take_over.cold {
+            cold
+        } else {
+            std::mem::replace(&mut self.standby, cold)
+        };
+        self.append(Bytes::new());
+    }
+
+    fn folded(&self) -> State {
+        let mut state = State::default();
+        for stream_seq in 1..=self.log.len() as u64 {
+            fold(&mut state, &self.frame_at(stream_seq));
+        }
+        state
+    }
+
+    fn frame_at(&self, stream_seq: u64) -> Frame {
+        let bytes = &self.log[usize::try_from(stream_seq).unwrap() - 1];
+        Frame {
+            stream_seq,
+            events: events_of(stream_seq, bytes).unwrap(),
+        }
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let lines = self.log.iter().flat_map(|frame| frame.split(|byte| *byte == b'\n'));
+        lines
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+}
+
+/// The clock as it was when the frame was decided: the model has passed the frame, and may have changed the writer since.
+fn model_clock(model: &Model, fate: &Fate) -> i64 {
+    match fate {
+        Fate::Committed => model.clock_ms,
+        Fate::LandedAndCrashed(take_over) | Fate::Dropped(take_over) => model.clock_ms - take_over.gap_ms,
+    }
+}
+
+fn now(at_ms: i64, log_full: bool) -> Now {
+    Now {
+        at_ms,
+        new_id: || uuid::Uuid::now_v7().to_string(),
+        log_full,
+    }
+}
+
+fn request(ask: &Ask, if_last: Option<u64>) -> Request {
+    let mut payload = json!({ "body": ask.body.asked() });
+    let fields = [
+        ("key", json!(ask.key)),
+        ("reply_to", json!(ask.reply_to)),
+        ("if_last", json!(if_last)),
+    ];
+    for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
+        payload[field] = value;
+    }
+    Request {
+        principal: Principal {
+            tenant: id(ask.tenant),
+            user: id(ask.user),
+        },
+        room: id(ask.room),
+        kind: ask.kind,
+        payload: SendPayload::from_json(payload.to_string().as_bytes()).unwrap(),
+    }
+}
+
+/// The line that must stand in the log for a fact; the id is taken from the line.
+fn written(fact: &Fact, line: &Value) -> Value {
+    let mut event = json!({
+        "v": 1, "seq": fact.seq, "n": fact.n, "prev": fact.prev, "id": line["id"], "tenant": fact.ask.tenant,
+        "room": fact.ask.room, "from": fact.ask.user, "kind": fact.ask.kind.as_str(),
+        "at": clock::format_ms(fact.at_ms), "body": fact.body,
+    });
+    let fields = [("key", fact.ask.key), ("reply_to", fact.ask.reply_to)];
+    for (field, value) in fields.into_iter().filter_map(|(field, value)| Some((field, value?))) {
+        event[field] = json!(value);
+    }
+    event
+}
+
+fn config() -> Config {
+    let default = Config::default();
+    Config {
+        cases: if std::env::var_os("PROPTEST_CASES").is_some() {
+            default.cases
+        } else {
+            CASES
+        },
+        failure_persistence: None,
+        ..default
+    }
+}
+
+prop_state_machine! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_writer_does_what_the_model_says(sequential 1..40 => Writers);
+}

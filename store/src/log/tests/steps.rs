@@ -1,0 +1,261 @@
+//! What may happen to the writer: requests, frames that land or do not, crashes, changes of the writer, time.
+
+use natterjack_nats_config::contract::Kind;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Value, json};
+
+use super::model::Model;
+
+/// Ids that differ in nothing but case are different ids.
+pub(super) const TENANTS: [&str; 2] = ["main", "Main"];
+const USERS: [&str; 4] = ["admin", "alice", "bob", "Bob"];
+const ROOMS: [&str; 3] = ["lobby", "Lobby", "den"];
+const KEYS: [&str; 3] = ["k", "K", "other"];
+const ROLES: [Option<&str>; 6] = [
+    None,
+    Some("owner"),
+    Some("moderator"),
+    Some("member"),
+    Some("reader"),
+    Some("emperor"),
+];
+const TENANT_ROLES: [Option<&str>; 4] = [None, Some("admin"), Some("guest"), Some("emperor")];
+/// Two of the middle ones are exactly a key's ten minutes.
+const PASSING_MS: [i64; 8] = [0, 0, 1, 299_999, 300_000, 300_001, 600_000, 600_001];
+/// What may lie between two writers, by clocks that may be wrong: nothing, a fail-over, an outage, a day in either direction.
+const GAPS_MS: [i64; 5] = [0, 3_000, 700_000, 86_400_000, -86_400_000];
+/// Of how many requests one is picked to be asked again.
+const RECENT: usize = 12;
+
+/// One request.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ask {
+    pub(super) tenant: &'static str,
+    pub(super) user: &'static str,
+    pub(super) room: &'static str,
+    pub(super) kind: Kind,
+    pub(super) key: Option<&'static str>,
+    pub(super) reply_to: Option<&'static str>,
+    pub(super) if_last: IfLast,
+    pub(super) body: Body,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum IfLast {
+    Unsaid,
+    Last,
+    BeforeLast,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Body {
+    Text(&'static str),
+    Room {
+        title: Option<&'static str>,
+    },
+    Member {
+        user: &'static str,
+        role: Option<&'static str>,
+        visible_from: Option<u64>,
+    },
+    User {
+        user: &'static str,
+        role: Option<&'static str>,
+    },
+    /// What no policy event may carry.
+    Wrong,
+}
+
+/// What becomes of a frame.
+#[derive(Debug, Clone)]
+pub(super) enum Fate {
+    /// It landed, and its writer knows (also after a doubt).
+    Committed,
+    /// It landed, and its writer died before it knew.
+    LandedAndCrashed(TakeOver),
+    /// It did not land: a rival stood at its place, the log was full, its writer died or gave up.
+    Dropped(TakeOver),
+}
+
+/// How the next writer begins.
+#[derive(Debug, Clone)]
+pub(super) struct TakeOver {
+    /// From nothing, or from what it has folded standing by.
+    pub(super) cold: bool,
+    /// How far log time jumps.
+    pub(super) gap_ms: i64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Frame {
+        asks: Vec<Ask>,
+        fate: Fate,
+        /// Time before it.
+        pass_ms: i64,
+        /// Whether the log is above its soft limit.
+        log_full: bool,
+    },
+    Change(TakeOver),
+}
+
+impl Ask {
+    pub(super) fn is_in(&self, tenant: &str, room: &str) -> bool {
+        self.tenant == tenant && self.room == room
+    }
+
+    /// Whether this is the same request as another one with its key: what a member may see is not compared.
+    pub(super) fn is_the_same_as(&self, other: &Self) -> bool {
+        let comparable = |ask: &Self| match ask.body {
+            Body::Member { user, role, .. } => Body::member(user, role),
+            ref body => body.clone(),
+        };
+        (self.room, self.kind, self.reply_to) == (other.room, other.kind, other.reply_to)
+            && comparable(self) == comparable(other)
+    }
+}
+
+impl Body {
+    pub(super) fn member(user: &'static str, role: Option<&'static str>) -> Self {
+        Self::Member {
+            user,
+            role,
+            visible_from: None,
+        }
+    }
+
+    /// As it is sent.
+    pub(super) fn asked(&self) -> Value {
+        match self {
+            Self::Text(text) => json!({ "text": text }),
+            Self::Room { title: None } => json!({}),
+            Self::Room { title } => json!({ "title": title }),
+            Self::Member {
+                user,
+                role,
+                visible_from: Some(from),
+            } => json!({"user": user, "role": role, "visible_from": from}),
+            Self::Member { user, role, .. } | Self::User { user, role } => json!({"user": user, "role": role}),
+            Self::Wrong => json!({"titel": 1}),
+        }
+    }
+
+    /// As it stands in the log; memberships are not said here.
+    pub(super) fn written(&self) -> Value {
+        match self {
+            Self::Room { title: None } => json!({"kind": "group"}),
+            Self::Room { title } => json!({"kind": "group", "title": title}),
+            other => other.asked(),
+        }
+    }
+}
+
+impl Fate {
+    pub(super) fn lands(&self) -> bool {
+        !matches!(self, Self::Dropped(_))
+    }
+}
+
+/// Any step that makes sense after what has happened.
+pub(super) fn any_step(model: &Model) -> BoxedStrategy<Step> {
+    let recent: Vec<Ask> = model.asked.iter().rev().take(RECENT).cloned().collect();
+    let asks = prop::collection::vec(any_ask(recent), 1..5);
+    let fate = prop_oneof![
+        6 => Just(Fate::Committed),
+        1 => any_take_over().prop_map(Fate::LandedAndCrashed),
+        1 => any_take_over().prop_map(Fate::Dropped),
+    ];
+    let frame = (asks, fate, select(&PASSING_MS[..]), prop::bool::weighted(0.1));
+    let frame = frame.prop_map(|(asks, fate, pass_ms, log_full)| Step::Frame {
+        asks,
+        fate,
+        pass_ms,
+        log_full,
+    });
+    prop_oneof![9 => frame, 1 => any_take_over().prop_map(Step::Change)].boxed()
+}
+
+fn any_take_over() -> impl Strategy<Value = TakeOver> {
+    (any::<bool>(), select(&GAPS_MS[..])).prop_map(|(cold, gap_ms)| TakeOver { cold, gap_ms })
+}
+
+/// Something new, or a recent request again: as it was, or with another body.
+fn any_ask(recent: Vec<Ask>) -> BoxedStrategy<Ask> {
+    if recent.is_empty() {
+        return new_ask().boxed();
+    }
+    let again = select(recent);
+    let altered = (again.clone(), new_ask()).prop_map(|(ask, other)| Ask {
+        body: if ask.kind == other.kind { other.body } else { ask.body },
+        reply_to: other.reply_to,
+        if_last: other.if_last,
+        ..ask
+    });
+    prop_oneof![5 => new_ask(), 2 => again, 1 => altered].boxed()
+}
+
+fn new_ask() -> impl Strategy<Value = Ask> {
+    let to = prop_oneof![
+        6 => (message(), select(&ROOMS[..])),
+        2 => (room(), select(&ROOMS[..])),
+        4 => (member(), select(&ROOMS[..])),
+        2 => (tenant_user(), Just("_")),
+        // Where it must not go.
+        1 => (prop_oneof![message(), member()], Just("_")),
+    ];
+    let if_last = prop_oneof![6 => Just(IfLast::Unsaid), 1 => Just(IfLast::Last), 1 => Just(IfLast::BeforeLast)];
+    (
+        prop::sample::select(vec!["main", "main", "main", "Main"]),
+        select(&USERS[..]),
+        to,
+        prop::option::weighted(0.7, select(&KEYS[..])),
+        prop::option::weighted(0.1, Just("x")),
+        if_last,
+    )
+        .prop_map(|(tenant, user, ((kind, body), room), key, reply_to, if_last)| Ask {
+            tenant,
+            user,
+            room,
+            kind,
+            key,
+            reply_to,
+            if_last,
+            body,
+        })
+}
+
+fn message() -> BoxedStrategy<(Kind, Body)> {
+    let kind = select(&[Kind::Msg, Kind::Msg, Kind::Command, Kind::Reply][..]);
+    let text = select(&["a", "A"][..]).prop_map(Body::Text);
+    (kind, text).boxed()
+}
+
+fn room() -> BoxedStrategy<(Kind, Body)> {
+    let body = prop_oneof![
+        6 => select(&[None, Some("a"), Some("b")][..]).prop_map(|title| Body::Room { title }),
+        1 => Just(Body::Wrong),
+    ];
+    body.prop_map(|body| (Kind::Room, body)).boxed()
+}
+
+fn member() -> BoxedStrategy<(Kind, Body)> {
+    let given = (
+        select(&USERS[..]),
+        select(&ROLES[..]),
+        prop::option::weighted(0.3, select(&[1u64, 4 << 10, 1 << 40][..])),
+    );
+    let given = given.prop_map(|(user, role, visible_from)| Body::Member {
+        user,
+        role,
+        visible_from,
+    });
+    let body = prop_oneof![12 => given, 1 => Just(Body::Wrong)];
+    body.prop_map(|body| (Kind::Member, body)).boxed()
+}
+
+fn tenant_user() -> BoxedStrategy<(Kind, Body)> {
+    let given = (select(&USERS[1..]), select(&TENANT_ROLES[..])).prop_map(|(user, role)| Body::User { user, role });
+    let body = prop_oneof![6 => given, 1 => Just(Body::Wrong)];
+    body.prop_map(|body| (Kind::User, body)).boxed()
+}
