@@ -19,6 +19,8 @@ use tokio::time::{Instant, timeout_at};
 const MAX_REQUESTS: usize = 512;
 /// A bundle this large takes in no more. One request adds at most 128 KiB and some, and `max_payload` is 1 MB.
 const FULL_BYTES: usize = 512 * 1024;
+/// Turns of the scheduler in which nobody new comes before a bundle leaves: some microseconds where nobody else is at work.
+const QUIET_TURNS: u32 = 4;
 /// How long a bundle is tried for, and how long a request waits in the queue.
 const GIVE_UP: Duration = Duration::from_secs(10);
 /// How long the writer has for an answer before the same bundle is sent again. A commit takes milliseconds; a new writer
@@ -119,20 +121,28 @@ impl Bundler {
             if waiting.is_empty() && self.queue.recv_many(&mut waiting, MAX_REQUESTS).await == 0 {
                 return Ok(());
             }
-            // Whoever is about to send gets the chance to be in this bundle: fewer, fuller frames.
-            tokio::task::yield_now().await;
-            while waiting.len() < MAX_REQUESTS {
-                match self.queue.try_recv() {
-                    Ok(job) => waiting.push(job),
-                    Err(_) => break,
-                }
-            }
+            self.gather_more(&mut waiting).await;
             let (bundle, jobs) = gather(&mut waiting, &mut buffer);
             if jobs.is_empty() {
                 continue;
             }
             let delivered = self.deliver(&mut inbox, bundle).await?;
             self.answer(jobs, &delivered);
+        }
+    }
+
+    /// Whoever is about to send gets the chance to be in this bundle, until nobody new comes: fewer, fuller frames.
+    async fn gather_more(&mut self, waiting: &mut Vec<Job>) {
+        let mut quiet = 0;
+        while quiet < QUIET_TURNS && waiting.len() < MAX_REQUESTS {
+            tokio::task::yield_now().await;
+            let before = waiting.len();
+            while waiting.len() < MAX_REQUESTS
+                && let Ok(job) = self.queue.try_recv()
+            {
+                waiting.push(job);
+            }
+            quiet = if waiting.len() == before { quiet + 1 } else { 0 };
         }
     }
 

@@ -1,4 +1,4 @@
-use natterjack_nats_config::contract::{Event, Id, Kind, Principal, Problem, ProblemCode, Seq};
+use natterjack_nats_config::contract::{EventHead, Id, Principal, Problem, ProblemCode, Seq};
 
 use super::{Permission, View, room_role, tenant_role};
 
@@ -52,14 +52,14 @@ pub fn readable(view: &View, who: &Principal, room: &Id) -> Option<Seq> {
 /// Whether a principal may see an event, with the rights of now: the room is readable and the event is not
 /// from before the membership's `visible_from`. One's own member and user events are always visible.
 #[must_use]
-pub fn visible(view: &View, who: &Principal, event: &Event) -> bool {
+pub fn visible(view: &View, who: &Principal, event: &EventHead) -> bool {
     if event.tenant != who.tenant {
         return false;
     }
     if readable(view, who, &event.room).is_some_and(|from| event.seq >= from) {
         return true;
     }
-    matches!(event.kind, Kind::Member | Kind::User) && event.concerns().as_ref() == Some(&who.user)
+    event.concerns.as_ref() == Some(&who.user)
 }
 
 impl From<Denied> for Problem {
@@ -190,18 +190,18 @@ mod tests {
         let mut log = Log::new();
         let message = event(2, "lobby", Kind::Msg, &json!({"text": "x"}));
         log.member("bob", Some("member"));
-        assert!(visible(&log.view, &who("bob"), &message));
+        assert!(visible(&log.view, &who("bob"), &message.head()));
         log.event(
             "lobby",
             Kind::Member,
             &json!({"user": "carol", "role": "member", "visible_from": 3}),
         );
-        assert!(!visible(&log.view, &who("carol"), &message));
+        assert!(!visible(&log.view, &who("carol"), &message.head()));
         log.member("bob", None);
-        assert!(!visible(&log.view, &who("bob"), &message));
+        assert!(!visible(&log.view, &who("bob"), &message.head()));
         let removal = event(9, "lobby", Kind::Member, &json!({"user": "bob", "role": null}));
-        assert!(visible(&log.view, &who("bob"), &removal));
-        assert!(!visible(&log.view, &who("erin"), &removal));
+        assert!(visible(&log.view, &who("bob"), &removal.head()));
+        assert!(!visible(&log.view, &who("erin"), &removal.head()));
         assert!(
             log.view
                 .rooms_of(&"main".parse().unwrap(), &"bob".parse().unwrap())

@@ -25,7 +25,7 @@ pub(crate) async fn follow(feed: Arc<Feed>, client: Client, log: Log) -> TailErr
     loop {
         match tail.next().await {
             Ok(frame) => {
-                feed.take_in(frame.stream_seq, frame.events);
+                feed.take_in(frame.stream_seq, &frame.events);
                 if frame.stream_seq >= end && !feed.is_caught_up() {
                     tracing::info!(frame = frame.stream_seq, "the log is read up to its end");
                     feed.caught_up.send_replace(true);

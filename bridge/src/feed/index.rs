@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use natterjack_nats_config::contract::{EventLine, Id, Principal};
+use natterjack_nats_config::contract::{EventHead, Id, Principal};
 
 /// Who waits for what: room → parked polls, and user → parked polls. `W` is what wakes one.
 pub(crate) struct Index<W> {
@@ -67,11 +67,11 @@ impl<W: Clone> Index<W> {
     }
 
     /// Shows everyone whom these events concern, each room's readers once.
-    pub(crate) fn concerned<'a>(&self, lines: impl Iterator<Item = &'a EventLine>, mut wake: impl FnMut(&W)) {
+    pub(crate) fn concerned<'a>(&self, events: impl Iterator<Item = &'a EventHead>, mut wake: impl FnMut(&W)) {
         let mut seen = HashSet::new();
-        for EventLine { event, .. } in lines {
+        for event in events {
             let place = (event.tenant.clone(), event.room.clone());
-            if let Some(user) = event.concerns() {
+            if let Some(user) = event.concerns.clone() {
                 let who = Principal {
                     tenant: event.tenant.clone(),
                     user,
@@ -107,7 +107,7 @@ fn take_out<K: std::hash::Hash + Eq, W>(from: &mut HashMap<K, BTreeMap<u64, W>>,
 mod tests {
     use super::super::testing::{line, member_line};
     use super::*;
-    use natterjack_nats_config::contract::Seq;
+    use natterjack_nats_config::contract::{EventLine, Seq};
 
     fn who(user: &str) -> Principal {
         Principal {
@@ -122,7 +122,8 @@ mod tests {
 
     fn woken(index: &Index<&'static str>, lines: &[EventLine]) -> Vec<&'static str> {
         let mut woken = Vec::new();
-        index.concerned(lines.iter(), |waiter| woken.push(*waiter));
+        let heads: Vec<_> = lines.iter().map(|line| line.event.head()).collect();
+        index.concerned(heads.iter(), |waiter| woken.push(*waiter));
         woken.sort_unstable();
         woken
     }

@@ -26,7 +26,7 @@ pub(crate) use follow::follow;
 use index::Index;
 pub(crate) use page::Page;
 pub(crate) use past::{Past, PastError};
-use ring::Ring;
+use ring::{Entry, Ring};
 
 use crate::config::Caps;
 
@@ -94,19 +94,22 @@ impl Feed {
     }
 
     /// Takes in the log's next frame and wakes whom it concerns.
-    fn take_in(&self, stream_seq: u64, lines: Vec<EventLine>) {
+    fn take_in(&self, stream_seq: u64, lines: &[EventLine]) {
         let end = Seq::end_of_frame(stream_seq);
+        let entries: Vec<_> = lines.iter().map(Entry::of).collect();
         {
             // Under both locks: a poll that parks meanwhile sees the frame, or is in the index when it is looked up.
             let index = self.index.lock();
             let mut state = self.state.write();
-            for line in &lines {
+            for line in lines {
                 state.view.apply(&line.event);
             }
             state.view.pass(end);
-            index.concerned(lines.iter(), |waiter| waiter.notify.notify_one());
-            for line in lines {
-                state.ring.push(line);
+            index.concerned(entries.iter().map(|entry| &entry.head), |waiter| {
+                waiter.notify.notify_one();
+            });
+            for entry in entries {
+                state.ring.push(entry);
             }
         }
         self.passed.send_replace(end);

@@ -2,9 +2,10 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use natterjack_authz::policy::{View, visible};
-use natterjack_nats_config::contract::{EventLine, Seq};
+use natterjack_nats_config::contract::Seq;
 
 use super::Reader;
+use super::ring::Entry;
 
 /// The events that one answer carries, gathered in log order from the ring or from the log.
 #[derive(Debug)]
@@ -41,19 +42,19 @@ impl Page {
     ///
     /// Delivered is what the reader may see by the rights of now, so a room that was taken away ends with its `member`
     /// event. A page holds at least one event, however large.
-    pub(crate) fn offer(&mut self, view: &View, reader: &Reader, line: &EventLine) -> ControlFlow<()> {
-        let event = &line.event;
+    pub(crate) fn offer(&mut self, view: &View, reader: &Reader, entry: &Entry) -> ControlFlow<()> {
+        let Entry { head: event, bytes } = entry;
         if event.seq <= self.seq {
             return ControlFlow::Continue(());
         }
         if reader.filter.admits(&event.room) && visible(view, &reader.who, event) {
-            let too_large = !self.events.is_empty() && self.bytes + line.bytes.len() > self.max_bytes;
+            let too_large = !self.events.is_empty() && self.bytes + bytes.len() > self.max_bytes;
             if self.events.len() >= self.max_events || too_large {
                 self.more = true;
                 return ControlFlow::Break(());
             }
-            self.bytes += line.bytes.len() + 1;
-            self.events.push(line.bytes.clone());
+            self.bytes += bytes.len() + 1;
+            self.events.push(bytes.clone());
         }
         self.seq = event.seq;
         ControlFlow::Continue(())
@@ -69,7 +70,7 @@ impl Page {
 mod tests {
     use super::super::testing::{line, member_line, room_line};
     use super::*;
-    use natterjack_nats_config::contract::Principal;
+    use natterjack_nats_config::contract::{EventLine, Principal};
 
     fn reader(user: &str, rooms: &[&str]) -> Reader {
         Reader {
@@ -100,7 +101,7 @@ mod tests {
         }
         let mut page = Page::new(Seq(from), max.0, max.1);
         for line in &log {
-            if page.offer(&view, reader, line).is_break() {
+            if page.offer(&view, reader, &Entry::of(line)).is_break() {
                 break;
             }
         }

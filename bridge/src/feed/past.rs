@@ -6,6 +6,7 @@ use natterjack_nats_config::tail::{Log, TailError};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::ring::Entry;
 use super::{Feed, Page, Reader};
 
 /// The most frames read for one answer.
@@ -67,7 +68,7 @@ impl Past {
                 frame
                     .events
                     .iter()
-                    .any(|line| page.offer(view, reader, line).is_break())
+                    .any(|line| page.offer(view, reader, &Entry::of(line)).is_break())
             });
             if is_full {
                 return Ok(());

@@ -1,13 +1,21 @@
 use std::collections::VecDeque;
 
-use natterjack_nats_config::contract::{EventLine, Seq};
+use bytes::Bytes;
+use natterjack_nats_config::contract::{EventHead, EventLine, Seq};
 
-/// What an entry costs beyond twice its bytes (which are kept as they came and in parsed form).
-const ENTRY_OVERHEAD: usize = 512;
+/// What an entry costs beyond its bytes: two ids and its place here.
+const ENTRY_OVERHEAD: usize = 256;
+
+/// An event as readers need it: its bytes are handed on as they came.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) head: EventHead,
+    pub(crate) bytes: Bytes,
+}
 
 /// The most recent events of the log, in order, bounded in bytes and in number.
 pub(crate) struct Ring {
-    entries: VecDeque<EventLine>,
+    entries: VecDeque<Entry>,
     bytes: usize,
     floor: Seq,
     max_bytes: usize,
@@ -26,13 +34,13 @@ impl Ring {
     }
 
     /// Takes in the log's next event, and lets the oldest go where there is no room.
-    pub(crate) fn push(&mut self, line: EventLine) {
-        self.bytes += cost(&line);
-        self.entries.push_back(line);
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.bytes += cost(&entry);
+        self.entries.push_back(entry);
         while self.bytes > self.max_bytes || self.entries.len() > self.max_events {
             let Some(oldest) = self.entries.pop_front() else { return };
             self.bytes -= cost(&oldest);
-            self.floor = oldest.event.seq;
+            self.floor = oldest.head.seq;
         }
     }
 
@@ -42,14 +50,23 @@ impl Ring {
     }
 
     /// The events after a place; `None` if some of them are not here any more.
-    pub(crate) fn after(&self, seq: Seq) -> Option<impl Iterator<Item = &EventLine>> {
-        let start = self.entries.partition_point(|line| line.event.seq <= seq);
+    pub(crate) fn after(&self, seq: Seq) -> Option<impl Iterator<Item = &Entry>> {
+        let start = self.entries.partition_point(|entry| entry.head.seq <= seq);
         (seq >= self.floor).then(|| self.entries.range(start..))
     }
 }
 
-fn cost(line: &EventLine) -> usize {
-    2 * line.bytes.len() + ENTRY_OVERHEAD
+impl Entry {
+    pub(crate) fn of(line: &EventLine) -> Self {
+        Self {
+            head: line.event.head(),
+            bytes: line.bytes.clone(),
+        }
+    }
+}
+
+fn cost(entry: &Entry) -> usize {
+    entry.bytes.len() + ENTRY_OVERHEAD
 }
 
 #[cfg(test)]
@@ -70,7 +87,7 @@ mod tests {
             for (frame, events) in frames.iter().enumerate() {
                 for index in 0..*events {
                     let seq = Seq::of(frame as u64 + 1, index);
-                    ring.push(line(seq, "lobby"));
+                    ring.push(Entry::of(&line(seq, "lobby")));
                     seen.push(seq);
                 }
             }
@@ -78,7 +95,7 @@ mod tests {
             for place in places.chain((0..30).map(Seq::end_of_frame)) {
                 let expected: Vec<Seq> = seen.iter().copied().filter(|seq| *seq > place).collect();
                 match ring.after(place) {
-                    Some(lines) => prop_assert_eq!(lines.map(|line| line.event.seq).collect::<Vec<_>>(), expected),
+                    Some(lines) => prop_assert_eq!(lines.map(|entry| entry.head.seq).collect::<Vec<_>>(), expected),
                     None => prop_assert!(expected.len() > max_events.min(seen.len()) || place < ring.floor()),
                 }
             }
@@ -88,10 +105,10 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_too() {
-        let one = cost(&line(Seq::of(1, 0), "lobby"));
+        let one = cost(&Entry::of(&line(Seq::of(1, 0), "lobby")));
         let mut ring = Ring::new(3 * one, usize::MAX);
         for frame in 1..=10 {
-            ring.push(line(Seq::of(frame, 0), "lobby"));
+            ring.push(Entry::of(&line(Seq::of(frame, 0), "lobby")));
         }
         assert!(ring.bytes <= 3 * one);
         assert!(ring.after(Seq::of(1, 0)).is_none());

@@ -103,6 +103,19 @@ pub struct Event {
     pub body: Box<RawValue>,
 }
 
+/// What decides who may see an event and who waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventHead {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// The tenant.
+    pub tenant: Id,
+    /// The room.
+    pub room: Id,
+    /// The user whose membership or role it changes.
+    pub concerns: Option<Id>,
+}
+
 /// An event together with the exact bytes that stand in the log, which every transport hands on.
 #[derive(Debug, Clone)]
 pub struct EventLine {
@@ -160,6 +173,17 @@ impl Event {
                 .ok()
                 .map(|body| body.user),
             _ => None,
+        }
+    }
+
+    /// What readers need to know of it when they do not read it.
+    #[must_use]
+    pub fn head(&self) -> EventHead {
+        EventHead {
+            seq: self.seq,
+            tenant: self.tenant.clone(),
+            room: self.room.clone(),
+            concerns: self.concerns(),
         }
     }
 }

@@ -13,7 +13,7 @@ mod subject;
 
 pub use body::{MAX_DEPTH, TooDeep, body_from_bytes, check_depth, compact};
 pub use bundle::{Outcome, read_bundle, read_outcomes, write_bundle_line, write_outcome};
-pub use event::{Event, EventLine, Kind, MemberBody, RoomBody, RoomKind, UserBody};
+pub use event::{Event, EventHead, EventLine, Kind, MemberBody, RoomBody, RoomKind, UserBody};
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{
     ArchiveWatermark, DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES,
