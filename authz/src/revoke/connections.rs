@@ -1,9 +1,10 @@
-use std::future::ready;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use async_nats::{Client, Message};
+use async_nats::{Client, Message, RequestErrorKind};
 use futures_util::StreamExt;
 use natterjack_nats_config::clock;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
@@ -21,6 +22,8 @@ const WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Connections {
     client: Client,
     servers: usize,
+    /// The servers that have ever answered, to be able to name one that does not.
+    known: Mutex<BTreeSet<String>>,
 }
 
 /// A connection of a person or a device.
@@ -51,7 +54,13 @@ struct Kicked {
 
 #[derive(Deserialize)]
 struct Answer {
+    server: Server,
     data: Option<Data>,
+}
+
+#[derive(Deserialize)]
+struct Server {
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -75,7 +84,11 @@ struct Entry {
 impl Connections {
     /// `servers` is how many must answer.
     pub(crate) fn new(client: Client, servers: usize) -> Self {
-        Self { client, servers }
+        Self {
+            client,
+            servers,
+            known: Mutex::default(),
+        }
     }
 
     /// The connections of one principal, or of all.
@@ -100,7 +113,7 @@ impl Connections {
             query.insert("user".to_owned(), json!(name));
         }
         let inbox = self.client.new_inbox();
-        let answers = self
+        let mut answers = self
             .client
             .subscribe(inbox.clone())
             .await
@@ -110,17 +123,39 @@ impl Connections {
             .publish_with_reply("$SYS.REQ.SERVER.PING.CONNZ", inbox, payload)
             .await
             .map_err(|error| failed(&error))?;
-        let pages = answers
-            .filter_map(|message| ready(data_of(&message)))
-            .take(self.servers)
-            .collect::<Vec<_>>();
-        match timeout(WITHIN, pages).await {
-            Ok(pages) if pages.len() == self.servers => Ok(pages),
-            _ => Err(NotAnswered(format!(
-                "not all of {} servers told their connections in time",
-                self.servers
-            ))),
+        // By name: one server that answers twice does not speak for another one.
+        let mut pages = BTreeMap::new();
+        let all = async {
+            while pages.len() < self.servers {
+                let Some(message) = answers.next().await else { return };
+                if let Some((name, data)) = answer_of(&message) {
+                    pages.insert(name, data);
+                }
+            }
+        };
+        let in_time = timeout(WITHIN, all).await.is_ok();
+        self.known.lock().extend(pages.keys().cloned());
+        if in_time && pages.len() == self.servers {
+            return Ok(pages.into_values().collect());
         }
+        Err(self.missing(&pages))
+    }
+
+    fn missing(&self, answered: &BTreeMap<String, Data>) -> NotAnswered {
+        let known = self.known.lock();
+        let silent: Vec<&str> = known
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !answered.contains_key(*name))
+            .collect();
+        if silent.is_empty() {
+            return NotAnswered(format!(
+                "{} of {} servers told their connections in time",
+                answered.len(),
+                self.servers
+            ));
+        }
+        NotAnswered(format!("no answer from server {}", silent.join(", ")))
     }
 
     /// Closes a connection. `false`: it was gone already.
@@ -129,6 +164,8 @@ impl Connections {
         let payload = json!({"cid": connection.cid}).to_string().into();
         let answer = match timeout(WITHIN, self.client.request(subject, payload)).await {
             Ok(Ok(answer)) => answer,
+            // The server was restarted, under another id. If it only cannot be reached, the next look is not answered by all.
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => return Ok(false),
             Ok(Err(error)) => return Err(NotAnswered(format!("a connection could not be closed: {error}"))),
             Err(_) => return Err(NotAnswered("a server did not close a connection in time".to_owned())),
         };
@@ -140,8 +177,9 @@ impl Connections {
     }
 }
 
-fn data_of(message: &Message) -> Option<Data> {
-    serde_json::from_slice::<Answer>(&message.payload).ok()?.data
+fn answer_of(message: &Message) -> Option<(String, Data)> {
+    let answer: Answer = serde_json::from_slice(&message.payload).ok()?;
+    Some((answer.server.name, answer.data?))
 }
 
 fn listed_of(page: Data) -> impl Iterator<Item = Listed> {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Client;
+use async_nats::{Client, Request};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use natterjack_nats_config::contract::{Id, Seq, Subjects};
@@ -41,7 +41,7 @@ pub struct Settled {
     pub connections_closed: usize,
     /// Whether that is all.
     pub state: SettledState,
-    /// Who has not confirmed.
+    /// Who has not confirmed, and why, where that is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<String>,
 }
@@ -57,6 +57,9 @@ struct Question {
 struct Reply {
     passed: bool,
     connections_closed: usize,
+    /// Why it is not past it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
 }
 
 /// Asks every registered authz worker whether the change of a user's rights at `seq` has reached all connections.
@@ -91,15 +94,17 @@ pub async fn settle(
         waiting_for: Vec::new(),
     };
     for (worker, reply) in workers.iter().zip(answers) {
-        if let Some(Reply {
-            passed: true,
-            connections_closed,
-        }) = reply
-        {
-            settled.connections_closed = settled.connections_closed.max(connections_closed);
-        } else {
-            settled.state = SettledState::Pending;
-            settled.waiting_for.push(worker.clone());
+        match reply {
+            Some(reply) if reply.passed => {
+                settled.connections_closed = settled.connections_closed.max(reply.connections_closed);
+            }
+            reply => {
+                settled.state = SettledState::Pending;
+                let trouble = reply.and_then(|reply| reply.trouble);
+                settled
+                    .waiting_for
+                    .push(trouble.map_or_else(|| worker.clone(), |trouble| format!("{worker}: {trouble}")));
+            }
         }
     }
     settled
@@ -107,10 +112,8 @@ pub async fn settle(
 
 async fn ask(client: &Client, subjects: &Subjects, worker: &str, payload: bytes::Bytes) -> Option<Reply> {
     let subject = subjects.authz_service(&worker.parse().ok()?, VERB);
-    let answer = timeout(ANSWER_WITHIN, client.request(subject, payload))
-        .await
-        .ok()?
-        .ok()?;
+    let request = Request::new().payload(payload).timeout(Some(ANSWER_WITHIN));
+    let answer = client.send_request(subject, request).await.ok()?;
     serde_json::from_slice(&answer.payload).ok()
 }
 
@@ -152,6 +155,7 @@ async fn answer(client: &Client, swept: &Swept, message: async_nats::Message) {
     let answer = serde_json::to_vec(&Reply {
         passed,
         connections_closed,
+        trouble: swept.trouble().filter(|_| !passed),
     })
     .unwrap_or_default();
     if let Err(error) = client.publish(reply, answer.into()).await {

@@ -35,6 +35,8 @@ const MAX_COUNTS: usize = 10_000;
 pub(crate) struct Swept {
     seq: watch::Sender<Seq>,
     closed: Mutex<HashMap<String, (Seq, usize)>>,
+    /// What the last sweep failed for, while it is being tried again.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Closes the connections of whoever's rights have changed, in the order of the log.
@@ -56,7 +58,13 @@ impl Swept {
         Self {
             seq: watch::Sender::new(Seq::ZERO),
             closed: Mutex::default(),
+            trouble: Mutex::default(),
         }
+    }
+
+    /// Why the sweeps do not get on, if they do not.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
     }
 
     /// Waits until every change up to `seq` has been swept.
@@ -108,6 +116,7 @@ impl Sweeper {
                 () = sweeps => {}
                 () = shutdown.cancelled() => return,
             }
+            *self.swept.trouble.lock() = None;
             self.swept.seq.send_replace(reached);
         }
     }
@@ -123,10 +132,14 @@ impl Sweeper {
                             "closed connections whose rights changed while no authz worker watched"
                         );
                     }
+                    *self.swept.trouble.lock() = None;
                     self.swept.seq.send_replace(reached);
                     return;
                 }
-                Err(error) => tracing::warn!(%error, "the connections from before cannot be judged yet"),
+                Err(error) => {
+                    tracing::warn!(%error, "the connections from before cannot be judged yet");
+                    *self.swept.trouble.lock() = Some(error.to_string());
+                }
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -157,7 +170,10 @@ impl Sweeper {
                     self.swept.note(name, seq, closed);
                     return;
                 }
-                Err(error) => tracing::warn!(principal = name, %seq, %error, "a sweep failed, trying again"),
+                Err(error) => {
+                    tracing::warn!(principal = name, %seq, %error, "a sweep failed, trying again");
+                    *self.swept.trouble.lock() = Some(error.to_string());
+                }
             }
             tokio::time::sleep(RETRY).await;
         }
