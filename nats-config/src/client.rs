@@ -86,17 +86,30 @@ impl std::fmt::Debug for Seed {
     }
 }
 
+/// How often a silent server is asked whether it is there; after three questions without an answer the client goes to another
+/// one. A server that hangs says nothing by itself.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// How long a server may take to let a worker in before the next one is tried.
+const SIGN_IN_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a question waits for its answer, unless it says otherwise. JetStream never answers what it was asked while it had no
+/// leader (an election takes 4 to 8 seconds), so that must be asked again soon.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
 /// Connects a worker. It keeps reconnecting by itself for ever; what the server refuses is logged.
 pub async fn connect(login: &Login) -> Result<Client, LoginError> {
     let role = login.role;
+    let urls: Vec<&str> = login.url.split(',').map(str::trim).collect();
     ConnectOptions::with_nkey(login.seed.expose().to_owned())
         .name(format!("natterjack {role}"))
         .custom_inbox_prefix(Subjects::worker_inbox(role))
-        .request_timeout(Some(Duration::from_secs(10)))
+        .request_timeout(Some(ANSWER_WITHIN))
+        .connection_timeout(SIGN_IN_WITHIN)
+        .ping_interval(PING_EVERY)
         .reconnect_delay_callback(|attempt| Duration::from_millis((10 << attempt.min(7)).min(1000)))
         .subscription_capacity(64 * 1024)
         .event_callback(move |event| async move { log_event(role, &event) })
-        .connect(&login.url)
+        .connect(urls)
         .await
         .map_err(|source| LoginError::Connect { role, source })
 }

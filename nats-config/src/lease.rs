@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, kv, stream::StorageType};
 use futures_util::TryStreamExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::contract::Subjects;
 
@@ -102,7 +102,13 @@ impl Leases {
     pub async fn try_take(&self, key: &str, holder: &str) -> Result<Option<Lease>, LeaseError> {
         let asked = Instant::now();
         let value = bytes::Bytes::copy_from_slice(holder.as_bytes());
-        match self.bucket.create(key, value.clone()).await {
+        let fail = |reason: String| LeaseError {
+            key: key.to_owned(),
+            reason,
+        };
+        // A request that nobody is there to answer must not hold up the next.
+        let created = timeout(RENEW_EVERY, self.bucket.create(key, value.clone()));
+        match created.await.map_err(|late| fail(late.to_string()))? {
             Ok(revision) => Ok(Some(Lease {
                 bucket: self.bucket.clone(),
                 key: key.to_owned(),
@@ -111,10 +117,7 @@ impl Leases {
                 valid_until: asked + TTL - MARGIN,
             })),
             Err(error) if error.kind() == kv::CreateErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(LeaseError {
-                key: key.to_owned(),
-                reason: error.to_string(),
-            }),
+            Err(error) => Err(fail(error.to_string())),
         }
     }
 

@@ -9,7 +9,7 @@ use async_nats::jetstream::{
 };
 use async_nats::{Client, HeaderMap};
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::contract::{EventLine, FrameError, Subjects, events_of};
 
@@ -19,6 +19,10 @@ const RETRY: Duration = Duration::from_millis(250);
 pub const POLICY: &str = "Chat-Policy";
 /// How often a silent tail looks whether its connection is still the one it was opened on.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a tail is silent before it asks whether the log has gone on without it: the server that served it may have died or
+/// hang, and says nothing of it while the connection is to another one.
+const SILENT_FOR: Duration = Duration::from_secs(1);
 
 /// Which log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +58,7 @@ pub struct Tail {
 struct Reading {
     connects: u64,
     messages: pull::Ordered,
+    silent: Instant,
 }
 
 /// Why a tail cannot go on.
@@ -183,7 +188,13 @@ impl Tail {
             let Some(reading) = self.reading.as_mut().filter(|reading| reading.connects == connects) else {
                 self.reading = None;
                 match open(&self.client, &self.stream, self.passed + 1).await {
-                    Ok(messages) => self.reading = Some(Reading { connects, messages }),
+                    Ok(messages) => {
+                        self.reading = Some(Reading {
+                            connects,
+                            messages,
+                            silent: Instant::now(),
+                        });
+                    }
                     Err(error) => {
                         tracing::debug!(stream = self.stream, error, "the log cannot be read yet");
                         tokio::time::sleep(RETRY).await;
@@ -192,13 +203,26 @@ impl Tail {
                 continue;
             };
             match timeout(LOOK_EVERY, reading.messages.next()).await {
-                Ok(Some(Ok(message))) => return message,
+                Ok(Some(Ok(message))) => {
+                    reading.silent = Instant::now();
+                    return message;
+                }
                 Ok(Some(Err(error))) => {
                     tracing::debug!(stream = self.stream, %error, "the tail broke, opening it again");
                     self.reading = None;
                     tokio::time::sleep(RETRY).await;
                 }
                 Ok(None) => self.reading = None,
+                Err(_) if reading.silent.elapsed() >= SILENT_FOR => {
+                    reading.silent = Instant::now();
+                    if has_more(&self.client, &self.stream, self.passed).await {
+                        tracing::info!(
+                            stream = self.stream,
+                            "the tail hears nothing of what came, opening it again"
+                        );
+                        self.reading = None;
+                    }
+                }
                 Err(_) => {}
             }
         }
@@ -222,6 +246,15 @@ pub fn is_frame(headers: Option<&HeaderMap>, stream_seq: u64) -> bool {
         .get("Nats-Expected-Last-Sequence")
         .map(|before| before.as_str().to_owned());
     headers.get("Nats-Msg-Id").is_some() && before == Some((stream_seq - 1).to_string())
+}
+
+/// Whether the stream surely holds something behind `passed`.
+async fn has_more(client: &Client, stream: &str, passed: u64) -> bool {
+    let context = jetstream::new(client.clone());
+    match timeout(SILENT_FOR, context.get_stream(stream)).await {
+        Ok(Ok(stream)) => stream.cached_info().state.last_sequence > passed,
+        _ => false,
+    }
 }
 
 async fn open(client: &Client, stream: &str, start_sequence: u64) -> Result<pull::Ordered, String> {

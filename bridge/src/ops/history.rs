@@ -1,11 +1,12 @@
 use std::time::Duration;
 
 use async_nats::service::NATS_SERVICE_ERROR;
+use async_nats::{Request, RequestErrorKind};
 use natterjack_authz::policy::{Permission, may, readable};
 use natterjack_nats_config::contract::{
     DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, Id, Principal, Problem, ProblemCode, Seq,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::Bridge;
 
@@ -66,17 +67,20 @@ fn visible_from(bridge: &Bridge, who: &Principal, room: &Id) -> Result<Seq, Prob
 async fn ask_store(bridge: &Bridge, query: &HistoryQuery) -> Result<HistoryPage, Problem> {
     let subject = bridge.log.subjects.store_service(HISTORY_VERB);
     let payload = serde_json::to_vec(query).map_err(|error| Problem::invalid(error.to_string()))?;
-    let answer = match timeout(STORE_ANSWERS_WITHIN, bridge.client.request(subject, payload.into())).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => {
+    let request = Request::new()
+        .payload(payload.into())
+        .timeout(Some(STORE_ANSWERS_WITHIN));
+    let answer = match bridge.client.send_request(subject, request).await {
+        Ok(answer) => answer,
+        Err(error) if error.kind() == RequestErrorKind::TimedOut => {
+            return Err(lagging(
+                "the archive does not answer in time; live events go on, try history again",
+            ));
+        }
+        Err(error) => {
             tracing::warn!(%error, "the archive cannot be asked");
             return Err(lagging(
                 "the archive cannot be reached; live events go on, try history again",
-            ));
-        }
-        Err(_) => {
-            return Err(lagging(
-                "the archive does not answer in time; live events go on, try history again",
             ));
         }
     };

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use natterjack_nats_config::tail::{Log, POLICY};
 use serde::Deserialize;
 
-/// How long one attempt waits for its ack.
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long one attempt waits for its ack. What was sent while there was no leader gets none, and the same bytes may always be
+/// sent again; an ack takes milliseconds.
+const ATTEMPT: Duration = Duration::from_secs(1);
 /// Waiting between attempts of unknown outcome.
 const RETRY: Duration = Duration::from_millis(100);
 
