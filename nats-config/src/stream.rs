@@ -11,6 +11,10 @@ use crate::tail::Log;
 /// How many of a room's last events the ROOMS stream keeps for consumers and late subscribers.
 pub const ROOM_EVENTS_KEPT: i64 = 1000;
 
+/// The most that the rooms' last events may take in each server's memory, in bytes, where they are replicated: half of what
+/// the server's configuration gives. Beyond it the oldest of all go.
+const ROOMS_IN_MEMORY: i64 = 512 << 20;
+
 /// A stream that cannot be brought to what it must be.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -81,6 +85,7 @@ pub fn rooms_config(subjects: &Subjects, shard: u16, replicas: usize, term: &str
         discard: DiscardPolicy::Old,
         num_replicas: replicas,
         max_messages_per_subject: ROOM_EVENTS_KEPT,
+        max_bytes: if replicated { ROOMS_IN_MEMORY } else { -1 },
         allow_direct: true,
         republish: Some(Republish {
             source: subjects.held_all(),

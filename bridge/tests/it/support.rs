@@ -89,6 +89,7 @@ impl Nats {
             mqtt: any,
             dir: dir.path().join("nats"),
             max_store: 8 << 30,
+            cluster: None,
         };
         std::fs::create_dir_all(config.dir.join("ports")).unwrap();
         let file = dir.path().join("nats.conf");

@@ -11,8 +11,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::config::{ServerConfig, render};
 use super::journal::Mark;
-use super::ready::Endpoints;
+use super::ready::{Endpoints, Ports};
 use super::tools::list_tools;
+use super::watch::{End, State, Wanted, Watcher};
 use super::{Keys, LocalServerError, PublicKeys, ServerBinary, command, files, orphan};
 
 /// How long a server may take until it serves. An empty one takes 0.1 s; one with a million subjects 2 s.
@@ -23,12 +24,7 @@ const CHECK_LIMIT: Duration = Duration::from_secs(10);
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often ports are chosen anew when others took them in between.
-const PORT_TRIES: usize = 5;
-/// The pause before a dead server is started again; it doubles with each failure up to the greatest.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const GREATEST_PAUSE: Duration = Duration::from_secs(5);
-/// A server that lived this long has no failures behind it.
-const STABLE: Duration = Duration::from_secs(30);
+pub(crate) const PORT_TRIES: usize = 5;
 
 /// A running `nats-server`, watched: when it dies, it is started again on the same ports.
 ///
@@ -40,14 +36,15 @@ pub struct LocalServer {
     keys: PublicKeys,
     /// The configuration that the server has.
     text: Mutex<String>,
-    pid: watch::Receiver<Option<u32>>,
+    wanted: watch::Sender<Wanted>,
+    state: watch::Receiver<State>,
     stop: DropGuard,
     watcher: JoinHandle<()>,
 }
 
 /// All that is needed to start the server once more.
 #[derive(Debug, Clone)]
-struct Launch {
+pub(crate) struct Launch {
     binary: PathBuf,
     /// With the chosen ports.
     config: ServerConfig,
@@ -71,18 +68,38 @@ impl LocalServer {
         orphan::stop(binary.path(), &config).await?;
         let keys = keys.public();
         let (launch, text, child) = first_launch(binary.path(), &config, &keys).await?;
-        tracing::info!(pid = child.id(), endpoints = ?launch.endpoints, "nats-server is ready");
-        let (pid_sender, pid) = watch::channel(child.id());
+        tracing::info!(server = %config.server_name, pid = child.id(), endpoints = ?launch.endpoints, "nats-server is ready");
+        let (state_sender, state) = watch::channel(State::Up(child.id()));
+        let (wanted, is_wanted) = watch::channel(Wanted::Up);
         let stop = CancellationToken::new();
-        let watcher = tokio::spawn(watch_over(launch.clone(), child, pid_sender, stop.clone(), lock));
+        let watcher = Watcher {
+            launch: launch.clone(),
+            wanted: is_wanted,
+            state: state_sender,
+            stop: stop.clone(),
+            lock,
+        };
         Ok(Self {
             launch,
             keys,
             text: Mutex::new(text),
-            pid,
+            wanted,
+            state,
             stop: stop.drop_guard(),
-            watcher,
+            watcher: tokio::spawn(watcher.run(child)),
         })
+    }
+
+    /// Its name, as it tells it to others.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.launch.config.server_name.as_str()
+    }
+
+    /// Its folder: configuration, log, JetStream's files.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.launch.config.dir
     }
 
     /// Where it listens, the same for as long as this value lives.
@@ -94,7 +111,29 @@ impl LocalServer {
     /// The server's process id; `None` between its death and the moment when its successor is ready.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        *self.pid.borrow()
+        match *self.state.borrow() {
+            State::Up(pid) => pid,
+            State::Starting | State::Down => None,
+        }
+    }
+
+    /// Ends the server and keeps it down until [`LocalServer::bring_up`]; waits until it has ended.
+    pub async fn take_down(&self, end: End) {
+        self.wanted.send_replace(Wanted::Down(end));
+        self.reach(|state| *state == State::Down).await;
+    }
+
+    /// Starts a server that was taken down, on the same ports and folder, and waits until it is ready, for as long as that
+    /// takes. It does nothing but wait if the server is wanted anyway.
+    pub async fn bring_up(&self) {
+        self.wanted.send_replace(Wanted::Up);
+        self.reach(|state| matches!(state, State::Up(_))).await;
+    }
+
+    async fn reach(&self, is_there: impl FnMut(&State) -> bool) {
+        if self.state.clone().wait_for(is_there).await.is_err() {
+            tracing::error!("nobody watches over nats-server any more");
+        }
     }
 
     /// Gives the running server the tools that its folder holds now. Does nothing if they are the same.
@@ -131,8 +170,11 @@ impl LocalServer {
 impl Launch {
     /// Writes the configuration file, with the tools of this moment, once the server has found no fault in it.
     async fn write_config(&self, keys: &PublicKeys) -> Result<String, LocalServerError> {
-        let tools = list_tools(&self.config.dir)?;
+        let tools = list_tools(self.config.tools_home())?;
         self.config.check(&tools)?;
+        if let Some(member) = &self.config.cluster {
+            files::replace(&self.config.routes_file(), member.routes_file().as_bytes())?;
+        }
         let text = render(&self.config, keys, &tools);
         let file = self.config.file();
         let draft = file.with_extension("conf.draft");
@@ -150,7 +192,7 @@ impl Launch {
     }
 
     /// Starts the server and waits until it serves. It is killed if that takes too long or is no longer wanted.
-    async fn spawn(&self) -> Result<Child, LocalServerError> {
+    pub(crate) async fn spawn(&self) -> Result<Child, LocalServerError> {
         let log = self.config.log();
         let mark = Mark::now(&log);
         clear(&self.config.ports_dir());
@@ -240,8 +282,12 @@ impl Launch {
         }
     }
 
-    async fn terminate(&self, child: &mut Child) {
+    /// Ends a child and waits until it has ended.
+    pub(crate) async fn end(&self, child: &mut Child, end: End) {
         let Some(pid) = child.id() else { return };
+        if end == End::Kill {
+            return kill(child, pid).await;
+        }
         if let Err(error) = orphan::signal(&self.binary, "term", pid).await {
             tracing::warn!(pid, %error, "nats-server was not asked to end");
         }
@@ -250,11 +296,15 @@ impl Launch {
             Ok(Err(error)) => tracing::error!(pid, %error, "nats-server's end was not seen"),
             Err(_) => {
                 tracing::warn!(pid, "nats-server did not end in time, killing it");
-                if let Err(error) = child.kill().await {
-                    tracing::error!(pid, %error, "nats-server could not be killed");
-                }
+                kill(child, pid).await;
             }
         }
+    }
+}
+
+async fn kill(child: &mut Child, pid: u32) {
+    if let Err(error) = child.kill().await {
+        tracing::error!(pid, %error, "nats-server could not be killed");
     }
 }
 
@@ -264,75 +314,20 @@ async fn first_launch(
     config: &ServerConfig,
     keys: &PublicKeys,
 ) -> Result<(Launch, String, Child), LocalServerError> {
-    let chosen = [config.nats, config.websocket, config.mqtt]
-        .iter()
-        .any(|address| address.port() == 0);
-    let mut tries = if chosen { PORT_TRIES } else { 1 };
+    let mut tries = if config.leaves_ports_open() { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        let endpoints = Endpoints::choose(config)?;
+        let config = Ports::default().fill(config)?;
         let launch = Launch {
             binary: binary.to_owned(),
-            config: ServerConfig {
-                nats: endpoints.nats,
-                websocket: endpoints.websocket,
-                mqtt: endpoints.mqtt,
-                ..config.clone()
-            },
-            endpoints,
+            endpoints: Endpoints::of(&config),
+            config,
         };
         let text = launch.write_config(keys).await?;
         match launch.spawn().await {
             Ok(child) => return Ok((launch, text, child)),
             Err(LocalServerError::PortInUse { line }) if tries > 0 => tracing::debug!(line, "choosing other ports"),
             Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Restarts the server whenever it dies, until told to stop it. Keeps the folder's lock for as long as a child may live.
-async fn watch_over(
-    launch: Launch,
-    mut child: Child,
-    pid: watch::Sender<Option<u32>>,
-    stop: CancellationToken,
-    lock: File,
-) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let since = Instant::now();
-        tokio::select! {
-            status = child.wait() => match status {
-                Ok(status) => tracing::error!(%status, "nats-server died, starting it again"),
-                Err(error) => tracing::error!(%error, "nats-server is lost, starting it again"),
-            },
-            () = stop.cancelled() => {
-                launch.terminate(&mut child).await;
-                break;
-            }
-        }
-        pid.send_replace(None);
-        if since.elapsed() >= STABLE {
-            pause = FIRST_PAUSE;
-        }
-        tokio::select! {
-            started = start_again(&launch, &mut pause) => child = started,
-            () = stop.cancelled() => break,
-        }
-        tracing::info!(pid = child.id(), "nats-server is ready again");
-        pid.send_replace(child.id());
-    }
-    pid.send_replace(None);
-    drop(lock);
-}
-
-async fn start_again(launch: &Launch, pause: &mut Duration) -> Child {
-    loop {
-        sleep(*pause).await;
-        *pause = (*pause * 2).min(GREATEST_PAUSE);
-        match launch.spawn().await {
-            Ok(child) => return child,
-            Err(error) => tracing::error!(%error, next_try = ?*pause, "nats-server did not start again"),
         }
     }
 }

@@ -2,7 +2,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::{LocalServerError, PublicKeys, Tool};
+use super::{LocalServerError, Member, PublicKeys, Tool};
 use crate::contract::Id;
 
 const TEMPLATE: &str = include_str!("../../server/single.conf");
@@ -17,7 +17,7 @@ pub const TOOL_STORE: u64 = 1 << 30;
 /// Natterjack's own streams.
 pub const MIN_STORE: u64 = 512 << 20;
 
-/// What differs between one server and another. All else is in `server/single.conf`.
+/// What differs between one server and another. All else is in `server/single.conf` and `server/cluster.conf`.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Names the server in its own answers; plain, so that it can be a token of a subject.
@@ -35,9 +35,24 @@ pub struct ServerConfig {
     /// The most that JetStream may keep on disk, all accounts together, in bytes: at least [`MIN_STORE`], and
     /// [`TOOL_STORE`] more for each tool. Keep it well below the disk's size: a full disk wedges streams.
     pub max_store: u64,
+    /// Its place among others; `None` for a server by itself.
+    pub cluster: Option<Member>,
 }
 
 impl ServerConfig {
+    /// What the servers of a cluster are called, counted from 0: `{name}-n1`, ….
+    pub(crate) fn name_of_member(&self, index: usize) -> Id {
+        let name = format!("{}-n{}", self.server_name, index + 1);
+        name.parse().unwrap_or_else(|_| self.server_name.clone())
+    }
+
+    /// Whether a port is left to be chosen.
+    pub(crate) fn leaves_ports_open(&self) -> bool {
+        let member = self.cluster.as_ref().map(|member| member.listen);
+        let addresses = [self.nats, self.websocket, self.mqtt];
+        addresses.into_iter().chain(member).any(|address| address.port() == 0)
+    }
+
     /// Whether the accounts' reservations fit; nats-server itself says so only when it starts.
     pub(crate) fn check(&self, tools: &[Tool]) -> Result<(), LocalServerError> {
         if tools.len() > MAX_TOOLS {
@@ -63,6 +78,16 @@ impl ServerConfig {
         self.dir.join("nats-server.conf")
     }
 
+    /// Where the folder of its tools is.
+    pub(crate) fn tools_home(&self) -> &Path {
+        self.cluster.as_ref().map_or(&self.dir, |member| &member.shared)
+    }
+
+    /// What the servers of a cluster share, beside the configuration file, which names it.
+    pub(crate) fn routes_file(&self) -> PathBuf {
+        self.dir.join("routes.conf")
+    }
+
     /// The server's log.
     pub(crate) fn log(&self) -> PathBuf {
         self.dir.join("nats-server.log")
@@ -82,7 +107,8 @@ impl ServerConfig {
 /// The configuration file of a server: the template with its places filled. Pure; ports are written as they are given.
 #[must_use]
 pub fn render(config: &ServerConfig, keys: &PublicKeys, tools: &[Tool]) -> String {
-    let values = [
+    let member = config.cluster.as_ref();
+    let mut values = vec![
         ("SERVER_NAME", config.server_name.to_string()),
         ("PREFIX", config.prefix.to_string()),
         ("STREAMS", config.prefix.as_str().to_uppercase()),
@@ -99,8 +125,48 @@ pub fn render(config: &ServerConfig, keys: &PublicKeys, tools: &[Tool]) -> Strin
         ("ISSUER", keys.issuer.clone()),
         ("XKEY", keys.xkey.clone()),
         ("TOOLS", tool_accounts(config, tools)),
+        ("UNIQUE_TAG", member.map_or_else(String::new, unique_tag)),
+        ("MQTT_COPIES", member.map_or_else(String::new, mqtt_copies)),
     ];
+    values.push((
+        "CLUSTER",
+        member.map_or_else(String::new, |member| cluster(config, member)),
+    ));
     fill(TEMPLATE, &values)
+}
+
+/// The part that a server by itself does not have.
+fn cluster(config: &ServerConfig, member: &Member) -> String {
+    let mut block = fill(
+        Member::template(),
+        &[
+            ("CLUSTER", member.cluster.to_string()),
+            ("CLUSTER_LISTEN", member.listen.to_string()),
+            ("ADVERTISE", member.advertise()),
+        ],
+    );
+    // Writing to a String cannot fail.
+    if let Some(host) = &member.host {
+        let _ = writeln!(
+            block,
+            "# What clients are told.\nclient_advertise: \"{host}:{}\"",
+            config.nats.port()
+        );
+    }
+    if let Some(zone) = &member.zone {
+        let _ = writeln!(block, "server_tags: [ \"zone:{zone}\" ]");
+    }
+    format!("\n{block}")
+}
+
+fn unique_tag(member: &Member) -> String {
+    let Some(_) = member.zone else { return String::new() };
+    "\n  # No two copies of a stream in one zone (server_tags).\n  unique_tag: \"zone:\"".to_owned()
+}
+
+fn mqtt_copies(member: &Member) -> String {
+    let copies = member.routes.len().min(3);
+    format!("\n  # Copies of MQTT's sessions and of the messages that wait for them.\n  stream_replicas: {copies}")
 }
 
 /// Replaces each `@NAME@`, in one pass: what a value holds is left alone. The template has no other `@`.
@@ -153,6 +219,24 @@ mod tests {
             mqtt: "0.0.0.0:1883".parse().unwrap(),
             dir: "/var/lib/nj/nats".into(),
             max_store: 8 << 30,
+            cluster: None,
+        }
+    }
+
+    fn member() -> ServerConfig {
+        let dir = tempfile::tempdir().unwrap();
+        let member = Member {
+            cluster: "nj".parse().unwrap(),
+            listen: "127.0.0.1:6222".parse().unwrap(),
+            routes: ["a:6222", "b:6222", "c:6222"].map(str::to_owned).to_vec(),
+            secret: super::super::RouteSecret::load_or_create(dir.path()).unwrap(),
+            host: Some("a.example.org".to_owned()),
+            zone: Some("east".parse().unwrap()),
+            shared: "/var/lib/nj".into(),
+        };
+        ServerConfig {
+            cluster: Some(member),
+            ..config()
         }
     }
 
@@ -213,6 +297,43 @@ mod tests {
                 "{what}"
             );
         }
+    }
+
+    #[test]
+    fn a_member_differs_only_by_what_a_cluster_needs() {
+        let (single, text) = (render(&config(), &keys(), &[]), render(&member(), &keys(), &[]));
+        assert!(!text.contains('@'), "{text}");
+        let new: Vec<&str> = text
+            .lines()
+            .filter(|line| !single.contains(line) && !line.trim_start().starts_with('#'))
+            .map(str::trim)
+            .collect();
+        let expected = [
+            "unique_tag: \"zone:\"",
+            "stream_replicas: 3",
+            "cluster {",
+            "name: \"nj\"",
+            "listen: \"127.0.0.1:6222\"",
+            "cluster_advertise: \"a.example.org:6222\"",
+            "ping_interval: \"5s\"",
+            "ping_max: 2",
+            "include \"routes.conf\"",
+            "client_advertise: \"a.example.org:4222\"",
+            "server_tags: [ \"zone:east\" ]",
+        ];
+        assert_eq!(new, expected);
+        assert!(single.lines().all(|line| text.contains(line)), "nothing is missing");
+    }
+
+    #[test]
+    fn the_secret_is_in_the_routes_file_only() {
+        let config = member();
+        let routes = config.cluster.as_ref().unwrap().routes_file();
+        let password = routes.split('"').nth(1).unwrap();
+        assert_eq!(password.len(), 43);
+        assert_eq!(routes.matches(password).count(), 4, "{routes}");
+        assert!(routes.contains(&format!("\"nats://natterjack:{password}@b:6222\"")));
+        assert!(!render(&config, &keys(), &[]).contains(password));
     }
 
     #[test]

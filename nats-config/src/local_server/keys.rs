@@ -186,7 +186,8 @@ impl Key {
     }
 }
 
-fn check_mode(path: &Path) -> Result<(), LocalServerError> {
+/// Refuses a secret's file that others may read.
+pub(crate) fn check_mode(path: &Path) -> Result<(), LocalServerError> {
     let meta = fs::metadata(path).map_err(LocalServerError::file("read", path))?;
     let mode = meta.permissions().mode() & 0o777;
     let others = mode & 0o077;

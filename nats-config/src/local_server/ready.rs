@@ -25,6 +25,10 @@ pub struct Endpoints {
     pub mqtt: SocketAddr,
 }
 
+/// Free ports, held until this is dropped, so that they differ.
+#[derive(Default)]
+pub(crate) struct Ports(Vec<TcpListener>);
+
 #[derive(Deserialize)]
 struct Greeting {
     server_name: String,
@@ -49,30 +53,13 @@ impl Endpoints {
         format!("mqtt://{}", reachable(self.mqtt))
     }
 
-    /// The addresses of a configuration, each port 0 replaced by a free one.
-    ///
-    /// The ports are held together, so that they differ, and released for the server. They are in its configuration file
-    /// from then on, so that it has them again after a restart (nats-server's own choice would change, and its ports file
-    /// does not name the MQTT port).
-    pub(crate) fn choose(config: &ServerConfig) -> Result<Self, LocalServerError> {
-        let mut held = Vec::new();
-        let mut free = |address: SocketAddr| {
-            if address.port() != 0 {
-                return Ok(address);
-            }
-            let in_use = |error: std::io::Error| LocalServerError::PortInUse {
-                line: format!("{address}: {error}"),
-            };
-            let listener = TcpListener::bind(address).map_err(in_use)?;
-            let chosen = listener.local_addr().map_err(in_use)?;
-            held.push(listener);
-            Ok(chosen)
-        };
-        Ok(Self {
-            nats: free(config.nats)?,
-            websocket: free(config.websocket)?,
-            mqtt: free(config.mqtt)?,
-        })
+    /// Those of a configuration.
+    pub(crate) fn of(config: &ServerConfig) -> Self {
+        Self {
+            nats: config.nats,
+            websocket: config.websocket,
+            mqtt: config.mqtt,
+        }
     }
 
     /// What is still to come before clients can be served; `None` when all is there.
@@ -90,8 +77,37 @@ impl Endpoints {
     }
 }
 
+impl Ports {
+    /// The configuration with each port 0 replaced by a free one.
+    ///
+    /// The ports are in the server's configuration file from then on, so that it has them again after a restart
+    /// (nats-server's own choice would change, and its ports file does not name the MQTT port).
+    pub(crate) fn fill(&mut self, config: &ServerConfig) -> Result<ServerConfig, LocalServerError> {
+        let mut filled = config.clone();
+        let member = filled.cluster.as_mut().map(|member| &mut member.listen);
+        let addresses = [&mut filled.nats, &mut filled.websocket, &mut filled.mqtt];
+        for address in addresses.into_iter().chain(member) {
+            *address = self.free(*address)?;
+        }
+        Ok(filled)
+    }
+
+    fn free(&mut self, address: SocketAddr) -> Result<SocketAddr, LocalServerError> {
+        if address.port() != 0 {
+            return Ok(address);
+        }
+        let in_use = |error: std::io::Error| LocalServerError::PortInUse {
+            line: format!("{address}: {error}"),
+        };
+        let listener = TcpListener::bind(address).map_err(in_use)?;
+        let chosen = listener.local_addr().map_err(in_use)?;
+        self.0.push(listener);
+        Ok(chosen)
+    }
+}
+
 /// An address to connect to: `0.0.0.0` is one to listen on only.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -70,6 +70,7 @@ impl House {
             mqtt: any,
             dir: folder.path().join("nats"),
             max_store: 8 << 30,
+            cluster: None,
         };
         let server = LocalServer::start(&binary, config, &keys).await.unwrap();
         let house = Self {

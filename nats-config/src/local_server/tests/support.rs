@@ -50,6 +50,7 @@ impl Home {
             mqtt: any,
             dir: self.server_dir(),
             max_store: 8 << 30,
+            cluster: None,
         }
     }
 

@@ -65,6 +65,7 @@ impl Bus {
             mqtt: any,
             dir: folder.path().join("nats"),
             max_store: 1 << 30,
+            cluster: None,
         };
         let keys = Keys::load_or_create(&folder.path().join("keys")).unwrap();
         let server = LocalServer::start(&binary, config, &keys).await.unwrap();
