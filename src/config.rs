@@ -53,11 +53,13 @@ pub(crate) struct Listen {
     pub(crate) nats: SocketAddr,
     pub(crate) ws: SocketAddr,
     pub(crate) mqtt: SocketAddr,
+    pub(crate) cluster: SocketAddr,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nats {
+    pub(crate) cluster: usize,
     pub(crate) url: String,
     pub(crate) prefix: Id,
     pub(crate) replicas: usize,
@@ -133,6 +135,7 @@ impl Config {
             ("nats", self.listen.nats),
             ("ws", self.listen.ws),
             ("mqtt", self.listen.mqtt),
+            ("cluster", self.listen.cluster),
         ] {
             if !address.ip().is_loopback() && !self.insecure {
                 bail!(
@@ -141,8 +144,10 @@ impl Config {
                 );
             }
         }
-        if ![1, 3].contains(&self.nats.replicas) {
-            bail!("`nats.replicas` = {} must be 1 or 3", self.nats.replicas);
+        for (name, number) in [("replicas", self.nats.replicas), ("cluster", self.nats.cluster)] {
+            if ![1, 3].contains(&number) {
+                bail!("`nats.{name}` = {number} must be 1 or 3");
+            }
         }
         if self.store.log_max_bytes < 16 << 20 {
             bail!(
@@ -185,12 +190,24 @@ pub(crate) fn endpoints_file(data: &Path) -> PathBuf {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
     pub(crate) http: String,
+    /// The first server's.
     pub(crate) nats: String,
+    /// All servers'.
+    #[serde(default)]
+    pub(crate) nats_urls: Vec<String>,
     pub(crate) ws: String,
     pub(crate) mqtt: String,
 }
 
 impl Endpoints {
+    /// What a worker connects to: the URLs of all servers, separated by commas.
+    pub(crate) fn nats_url(&self) -> String {
+        match self.nats_urls.as_slice() {
+            [] => self.nats.clone(),
+            all => all.join(","),
+        }
+    }
+
     /// Those of the `up` that runs on this data folder.
     pub(crate) fn read(data: &Path) -> anyhow::Result<Self> {
         let file = endpoints_file(data);

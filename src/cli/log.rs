@@ -32,7 +32,7 @@ pub(crate) fn run(global: &Global, command: &LogCommand) -> anyhow::Result<()> {
     let config = Config::load(global)?;
     let url = match &global.nats_url {
         Some(url) => url.clone(),
-        None => Endpoints::read(&config.data)?.nats,
+        None => Endpoints::read(&config.data)?.nats_url(),
     };
     let seed = Seed::read(&config.keys_dir().join("bridge.nk")).context("the log is read with the bridge's key")?;
     block_on(async |shutdown| {

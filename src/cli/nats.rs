@@ -1,15 +1,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use natterjack_nats_config::contract::Id;
-use natterjack_nats_config::local_server::{Tool, add_tool, list_tools, render};
+use natterjack_nats_config::local_server::{Host, RouteSecret, Tool, add_tool, list_tools, members_on, render};
 use nkeys::KeyPair;
 
 use crate::config::{Config, Endpoints, Global};
 use crate::process::{block_on, say};
-use crate::role::up::{make_keys, server_config};
+use crate::role::data::write_secret;
+use crate::role::servers::server_config;
+use crate::role::up::make_keys;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct NatsCommand {
@@ -33,12 +35,40 @@ enum What {
     ///
     /// For running `authz`, `store` and `bridge` beside a nats-server that you start yourself: redirect this to its
     /// configuration file. Set `listen.*`, `nats.prefix` and `store.log_max_bytes` as for `up`.
-    Config {
-        /// The server's own folder, for JetStream's files, its log and its pid file [default: DATA/nats]
-        #[arg(long)]
-        dir: Option<PathBuf>,
-    },
+    ///
+    /// With --cluster: of three servers on machines of their own, `n1.conf`, `n2.conf` and `n3.conf`. Then set
+    /// `nats.replicas = 3` and `nats.servers = 3` for the roles, and name all three in `nats.url`.
+    Config(ConfigFlags),
 }
+
+#[derive(Debug, clap::Args)]
+struct ConfigFlags {
+    /// The server's own folder, for JetStream's files, its log and its pid file
+    /// [default: DATA/nats; of a cluster: /var/lib/natterjack]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The files of three servers that form a cluster
+    #[arg(long)]
+    cluster: bool,
+    /// The three machines, by the names under which they reach each other and clients reach them; with =ZONE, no two copies
+    /// are kept in one zone [default: placeholders]
+    #[arg(
+        long = "host",
+        value_name = "NAME[=ZONE]",
+        value_delimiter = ',',
+        requires = "cluster"
+    )]
+    hosts: Vec<Host>,
+    /// Write the files into this folder instead, with `routes.conf`, which every server needs beside its own file: it holds
+    /// the secret by which the servers know each other
+    #[arg(long, value_name = "DIR", requires = "cluster")]
+    out: Option<PathBuf>,
+}
+
+/// Who serves when nobody is named.
+const PLACEHOLDERS: [&str; 3] = ["nats-1.example.org", "nats-2.example.org", "nats-3.example.org"];
+/// Where a server's files are on a machine of its own.
+const CLUSTER_DIR: &str = "/var/lib/natterjack";
 
 /// How long a running `up` may take to let a new tool in.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -47,8 +77,52 @@ pub(crate) fn run(global: &Global, command: &NatsCommand) -> anyhow::Result<()> 
     let config = Config::load(global)?;
     match &command.what {
         What::Tool { name, tenant } => add(&config, name, tenant.as_ref()),
-        What::Config { dir } => print(&config, dir.clone().unwrap_or_else(|| config.data.join("nats"))),
+        What::Config(flags) if flags.cluster => cluster(&config, flags),
+        What::Config(flags) => print(&config, flags.dir.clone().unwrap_or_else(|| config.data.join("nats"))),
     }
+}
+
+fn cluster(config: &Config, flags: &ConfigFlags) -> anyhow::Result<()> {
+    let hosts = match flags.hosts.as_slice() {
+        [] => PLACEHOLDERS.iter().flat_map(|name| name.parse()).collect(),
+        hosts => hosts.to_vec(),
+    };
+    if hosts.len() != PLACEHOLDERS.len() {
+        bail!("a cluster has three servers: give --host three times");
+    }
+    let (keys, _) = make_keys(config)?;
+    let secret = RouteSecret::load_or_create(&config.keys_dir())?;
+    let dir = flags.dir.clone().unwrap_or_else(|| CLUSTER_DIR.into());
+    let common = server_config(config, dir)?;
+    let tools = list_tools(&config.data.join("nats"))?;
+    let members = members_on(&common, &secret, config.listen.cluster.port(), &hosts);
+    let files = members.iter().zip(&hosts).enumerate().map(|(index, (member, host))| {
+        let text = render(member, &keys.public(), &tools);
+        (format!("n{}.conf", index + 1), &host.name, text)
+    });
+    let Some(out) = &flags.out else {
+        for (file, host, text) in files {
+            say(format_args!("# ===== {file}, for {host} =====\n{}\n", text.trim_end()))?;
+        }
+        return say("# ===== routes.conf, beside each of them: secret; --out DIR writes it =====");
+    };
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+    let write = |file: &str, text: &str| {
+        let path = out.join(file);
+        write_secret(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    };
+    for (file, host, text) in files {
+        write(&file, &text)?;
+        say(format_args!("{}  for {host}", out.join(&file).display()))?;
+    }
+    let routes = members
+        .iter()
+        .find_map(|member| Some(member.cluster.as_ref()?.routes_file()));
+    write("routes.conf", &routes.unwrap_or_default())?;
+    say(format_args!(
+        "{}  for all of them, beside their own file; secret",
+        out.join("routes.conf").display()
+    ))
 }
 
 fn print(config: &Config, dir: PathBuf) -> anyhow::Result<()> {

@@ -19,7 +19,11 @@ pub(crate) fn print(config: &Config, issuer: &Issuer, endpoints: &Endpoints) -> 
         user: config.admin.clone(),
     };
     let token = issuer.issue(&admin, TOKEN_TTL, clock::now_ms())?;
-    let Endpoints { http, nats, ws, mqtt } = endpoints;
+    let Endpoints { http, ws, mqtt, .. } = endpoints;
+    let nats = match endpoints.nats_urls.as_slice() {
+        [] | [_] => endpoints.nats.clone(),
+        all => format!("{}   (a cluster of {})", all.join(","), all.len()),
+    };
     let (tenant, user, data) = (&config.tenant, &config.admin, config.data.display());
     say(format_args!(
         r#"Natterjack is ready.

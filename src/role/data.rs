@@ -60,7 +60,7 @@ pub(crate) fn cursor_key(keys: &Path, make: bool) -> anyhow::Result<[u8; 32]> {
 }
 
 /// Writes a file that only its owner reads, whole or not at all.
-fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let part = path.with_extension("part");
     let mut file = File::options()
         .create(true)

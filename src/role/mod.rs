@@ -4,6 +4,7 @@ pub(crate) mod authz;
 pub(crate) mod banner;
 pub(crate) mod bridge;
 pub(crate) mod data;
+pub(crate) mod servers;
 pub(crate) mod store;
 pub(crate) mod up;
 

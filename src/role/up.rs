@@ -1,24 +1,19 @@
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use natterjack_authz::token::Issuer;
-use natterjack_nats_config::local_server::{Find, Keys, LocalServer, ServerConfig, TOOL_STORE, Tool, find, list_tools};
+use natterjack_nats_config::local_server::{Keys, LocalCluster, list_tools};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{authz, banner, bridge, data, store};
+use super::{authz, banner, bridge, data, servers, store};
 use crate::config::{Config, Endpoints, Global, endpoints_file};
-use crate::process::{block_on, say, start_logging};
+use crate::process::{block_on, start_logging};
 
-/// JetStream's files may take this much beside the log: rooms, leases, MQTT sessions.
-const STORE_BESIDE_THE_LOG: u64 = 4 << 30;
-/// Tools that can be let in without a restart.
-const TOOLS_FORESEEN: u64 = 8;
 /// How often the folder of tools is looked at.
 const TOOLS_EVERY: Duration = Duration::from_secs(1);
 /// How long a role may take to drain.
@@ -30,6 +25,9 @@ pub(crate) struct UpFlags {
     #[command(flatten)]
     #[serde(skip_serializing_if = "ListenFlags::is_empty")]
     listen: ListenFlags,
+    #[command(flatten)]
+    #[serde(skip_serializing_if = "NatsFlags::is_empty")]
+    nats: NatsFlags,
     /// Listen on addresses that other machines reach although nothing is encrypted
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -58,6 +56,19 @@ struct ListenFlags {
     #[arg(long, value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     mqtt: Option<SocketAddr>,
+    /// The nats-servers of a cluster, for each other [default: 127.0.0.1:6222]
+    #[arg(long, value_name = "ADDR", requires = "servers")]
+    #[serde(rename = "cluster", skip_serializing_if = "Option::is_none")]
+    cluster_listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Default, clap::Args, Serialize)]
+struct NatsFlags {
+    /// How many nats-servers: 3 keep three copies of everything, and one of them may fail. The second and the third listen
+    /// on the ports after those of the first. Chosen once for a data folder [default: 1]
+    #[arg(long = "cluster", value_name = "N")]
+    #[serde(rename = "cluster", skip_serializing_if = "Option::is_none")]
+    servers: Option<usize>,
 }
 
 /// The roles of this process, each with its own way to be stopped.
@@ -70,7 +81,14 @@ struct Roles {
 
 impl ListenFlags {
     fn is_empty(&self) -> bool {
-        self.http.is_none() && self.nats.is_none() && self.ws.is_none() && self.mqtt.is_none()
+        let all = [self.http, self.nats, self.ws, self.mqtt, self.cluster_listen];
+        all.iter().all(Option::is_none)
+    }
+}
+
+impl NatsFlags {
+    fn is_empty(&self) -> bool {
+        self.servers.is_none()
     }
 }
 
@@ -86,17 +104,20 @@ pub(crate) fn run(global: &Global, flags: &UpFlags) -> anyhow::Result<()> {
     block_on(|shutdown| up(config, shutdown))
 }
 
-async fn up(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn up(mut config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // Our own servers: there are as many copies as servers, and all of them are asked.
+    (config.nats.replicas, config.nats.servers) = (config.nats.cluster, config.nats.cluster);
     let _lock = data::lock(&config.data)?;
+    servers::check_folder(&config)?;
     let _ = std::fs::remove_file(endpoints_file(&config.data));
     let http = bridge::listen(&config).await?;
     let (keys, issuer) = make_keys(&config)?;
-    let server = tokio::select! {
-        server = start_server(&config, &keys) => server?,
+    let nats = tokio::select! {
+        nats = servers::start(&config, &keys) => nats?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let outcome = serve(&config, &issuer, &server, http, &shutdown).await;
-    server.shutdown().await;
+    let outcome = serve(&config, &issuer, &nats, http, &shutdown).await;
+    nats.shutdown().await;
     outcome
 }
 
@@ -108,57 +129,20 @@ pub(crate) fn make_keys(config: &Config) -> anyhow::Result<(Keys, Issuer)> {
     Ok((keys, Issuer::load_or_create(&dir)?))
 }
 
-async fn start_server(config: &Config, keys: &Keys) -> anyhow::Result<LocalServer> {
-    let say_now = |text: &str| {
-        let _ = say(text);
-    };
-    let binary = find(&Find {
-        server_bin: std::env::var_os("NATS_SERVER_BIN").map(Into::into),
-        path: std::env::var_os("PATH"),
-        data: &config.data,
-        offline: config.offline,
-        say: &say_now,
-    })
-    .await?;
-    let server = server_config(config, config.data.join("nats"))?;
-    LocalServer::start(&binary, server, keys)
-        .await
-        .context("the nats-server could not be started")
-}
-
-/// The nats-server of this configuration, with its files in `dir`.
-pub(crate) fn server_config(config: &Config, dir: PathBuf) -> anyhow::Result<ServerConfig> {
-    let tools = list_tools(&dir)?.len() as u64;
-    Ok(ServerConfig {
-        server_name: "natterjack".parse()?,
-        prefix: config.nats.prefix.clone(),
-        nats: config.listen.nats,
-        websocket: config.listen.ws,
-        mqtt: config.listen.mqtt,
-        max_store: config.store.log_max_bytes + STORE_BESIDE_THE_LOG + TOOL_STORE * tools.max(TOOLS_FORESEEN),
-        dir,
-    })
-}
-
 async fn serve(
     config: &Config,
     issuer: &Issuer,
-    server: &LocalServer,
+    nats: &LocalCluster,
     http: TcpListener,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let http_address = http.local_addr()?;
-    let mut roles = Roles::start(config, &server.endpoints().nats_url(), http);
-    let endpoints = Endpoints {
-        http: format!("http://{http_address}"),
-        nats: server.endpoints().nats_url(),
-        ws: server.endpoints().websocket_url(),
-        mqtt: server.endpoints().mqtt_url(),
-    };
+    let mut roles = Roles::start(config, &nats.nats_url(), http);
+    let endpoints = servers::endpoints(nats, &format!("http://{http_address}")).context("no server runs")?;
     let outcome = tokio::select! {
         ready = roles.all_ready() => match ready {
             Ok(()) => match announce(config, issuer, &endpoints) {
-                Ok(()) => roles.run_until(server, config, shutdown).await,
+                Ok(()) => roles.run_until(nats, config, shutdown).await,
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
@@ -227,7 +211,7 @@ impl Roles {
     /// Runs until a role gives up or the process is asked to stop; lets new tools in meanwhile.
     async fn run_until(
         &mut self,
-        server: &LocalServer,
+        nats: &LocalCluster,
         config: &Config,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -238,7 +222,7 @@ impl Roles {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 ended = self.running.join_next() => return Err(why(ended)),
-                _ = every.tick() => known = let_tools_in(server, &dir, known).await,
+                _ = every.tick() => known = servers::let_tools_in(nats, &dir, known).await,
             }
         }
     }
@@ -253,24 +237,6 @@ impl Roles {
             tracing::warn!("a role did not stop in time");
         }
     }
-}
-
-async fn let_tools_in(server: &LocalServer, dir: &Path, known: Vec<Tool>) -> Vec<Tool> {
-    let tools = match list_tools(dir) {
-        Ok(tools) => tools,
-        Err(error) => {
-            tracing::warn!(%error, "the tools cannot be read");
-            return known;
-        }
-    };
-    if tools == known {
-        return known;
-    }
-    match server.reload().await {
-        Ok(()) => tracing::info!(tools = tools.len(), "nats-server knows the tools"),
-        Err(error) => tracing::warn!(%error, "the tools were not let in"),
-    }
-    tools
 }
 
 fn why(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> anyhow::Error {

@@ -181,7 +181,9 @@ async fn what_up_prints_can_be_copied_and_works() {
         Some(house.printed()).filter(|printed| printed.contains("Ctrl-C"))
     })
     .await;
-    let Endpoints { http, nats, ws, mqtt } = &house.endpoints;
+    let Endpoints {
+        http, nats, ws, mqtt, ..
+    } = &house.endpoints;
     for address in [http, nats, ws, mqtt] {
         assert!(printed.contains(address), "{address} is not in: {printed}");
     }

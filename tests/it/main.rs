@@ -11,6 +11,7 @@
 
 mod abuse;
 mod bad_input;
+mod cluster;
 mod commands;
 mod journey;
 mod keys;

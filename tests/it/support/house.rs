@@ -24,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) struct House {
     dir: TempDir,
     child: Option<Child>,
+    /// How many nats-servers it has.
+    servers: usize,
     pub(crate) endpoints: Endpoints,
 }
 
@@ -32,6 +34,7 @@ pub(crate) struct House {
 pub(crate) struct Endpoints {
     pub(crate) http: String,
     pub(crate) nats: String,
+    pub(crate) nats_urls: Vec<String>,
     pub(crate) ws: String,
     pub(crate) mqtt: String,
 }
@@ -39,10 +42,20 @@ pub(crate) struct Endpoints {
 impl House {
     /// Starts a house on an empty folder and waits until it is ready.
     pub(crate) async fn start() -> Self {
+        Self::with(1).await
+    }
+
+    /// The same with a cluster of three nats-servers.
+    pub(crate) async fn cluster() -> Self {
+        Self::with(3).await
+    }
+
+    async fn with(servers: usize) -> Self {
         let dir = tempfile::Builder::new().prefix("natterjack-it-").tempdir().unwrap();
         let mut house = Self {
             dir,
             child: None,
+            servers,
             endpoints: Endpoints::default(),
         };
         house.restart().await;
@@ -60,6 +73,14 @@ impl House {
             .unwrap();
         let out = fs::File::create(self.dir.path().join("up.out")).unwrap();
         let mut up = up(&self.data());
+        if self.servers > 1 {
+            up.args([
+                "--cluster",
+                &self.servers.to_string(),
+                "--cluster-listen",
+                "127.0.0.1:0",
+            ]);
+        }
         let child = up.stdin(Stdio::null()).stdout(out).stderr(log).spawn().unwrap();
         let child = self.child.insert(child);
         let file = self.dir.path().join("data/endpoints.json");
@@ -87,34 +108,53 @@ impl House {
         })
     }
 
-    /// `kill -9` of everything: the process itself, then its nats-server.
+    /// `kill -9` of everything: the process itself, then its nats-servers.
     pub(crate) fn kill_everything(&mut self) {
         let mut child = self.child.take().expect("it runs");
-        let server = self.server_pid().expect("its nats-server runs");
+        let running: Vec<u32> = (0..self.servers)
+            .map(|index| self.server_pid_of(index).expect("its nats-server runs"))
+            .collect();
         child.kill().unwrap();
-        signal(server, Signal::KILL);
+        for pid in running {
+            signal(pid, Signal::KILL);
+        }
         child.wait().unwrap();
         let until = Instant::now() + STOP;
-        while self.server_pid().is_some() {
+        while self.running_server().is_some() {
             assert!(Instant::now() < until, "nats-server survived a kill");
             std::thread::sleep(LOOK_EVERY);
         }
     }
 
-    /// The process id of its nats-server, while that runs.
+    /// The process id of its (first) nats-server, while that runs.
     pub(crate) fn server_pid(&self) -> Option<u32> {
-        let pid = fs::read_to_string(self.data().join("nats/nats-server.pid"))
+        self.server_pid_of(0)
+    }
+
+    /// The process id of one of its nats-servers, counted from 0, while that runs.
+    pub(crate) fn server_pid_of(&self, index: usize) -> Option<u32> {
+        let dir = self.server_dir(index);
+        let pid = fs::read_to_string(dir.join("nats-server.pid"))
             .ok()?
             .trim()
             .parse()
             .ok()?;
-        self.is_own_server(pid).then_some(pid)
+        let config = dir.join("nats-server.conf");
+        command_line(pid).contains(&*config.to_string_lossy()).then_some(pid)
     }
 
-    /// Whether a live process of this number is the nats-server of this folder.
-    fn is_own_server(&self, pid: u32) -> bool {
-        let config = self.data().join("nats/nats-server.conf");
-        command_line(pid).contains(&*config.to_string_lossy())
+    /// The folder of one of its nats-servers, counted from 0.
+    pub(crate) fn server_dir(&self, index: usize) -> PathBuf {
+        let nats = self.data().join("nats");
+        if self.servers > 1 {
+            nats.join(format!("n{}", index + 1))
+        } else {
+            nats
+        }
+    }
+
+    fn running_server(&self) -> Option<u32> {
+        (0..self.servers).find_map(|index| self.server_pid_of(index))
     }
 
     /// The data folder.
@@ -137,8 +177,12 @@ impl House {
 
     fn logs(&self) -> String {
         let own = last_lines(&self.log_file());
-        let server = last_lines(&self.data().join("nats/nats-server.log"));
-        format!("--- natterjack\n{own}\n--- nats-server\n{server}")
+        let mut all = format!("--- natterjack\n{own}");
+        for index in 0..self.servers {
+            let log = self.server_dir(index).join("nats-server.log");
+            all.extend(["\n--- ", &*log.to_string_lossy(), "\n", &last_lines(&log)]);
+        }
+        all
     }
 
     /// Runs a command on this folder, as a person would in a shell.
@@ -267,7 +311,7 @@ impl Drop for House {
             let _ = child.kill();
             let _ = child.wait();
         }
-        if let Some(left) = self.server_pid() {
+        if let Some(left) = self.running_server() {
             signal(left, Signal::KILL);
             assert!(std::thread::panicking(), "a nats-server was left behind");
         }

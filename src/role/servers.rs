@@ -1,0 +1,105 @@
+//! The nats-servers of `up`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use natterjack_nats_config::local_server::{
+    ClusterConfig, Find, Keys, LocalCluster, LocalServer, RouteSecret, ServerConfig, TOOL_STORE, Tool, find, list_tools,
+};
+
+use crate::config::{Config, Endpoints};
+use crate::process::say;
+
+/// JetStream's files may take this much beside the log: rooms, leases, MQTT sessions.
+const STORE_BESIDE_THE_LOG: u64 = 4 << 30;
+/// Tools that can be let in without a restart.
+const TOOLS_FORESEEN: u64 = 8;
+
+/// Refuses the folder of another number of servers: the log would seem to be gone.
+pub(crate) fn check_folder(config: &Config) -> anyhow::Result<()> {
+    let nats = config.data.join("nats");
+    let (single, cluster) = (nats.join("jetstream").exists(), nats.join("n1/jetstream").exists());
+    match config.nats.cluster {
+        1 if cluster => bail!(
+            "{} holds the log of a cluster: start it with --cluster 3 (`nats.cluster = 3`), or choose another folder with --data",
+            nats.display()
+        ),
+        2.. if single => bail!(
+            "{} holds the log of a single server: start it without --cluster (`nats.cluster = 1`), or choose another folder \
+             with --data",
+            nats.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Finds the program and starts as many servers as are configured.
+pub(crate) async fn start(config: &Config, keys: &Keys) -> anyhow::Result<LocalCluster> {
+    let say_now = |text: &str| {
+        let _ = say(text);
+    };
+    let binary = find(&Find {
+        server_bin: std::env::var_os("NATS_SERVER_BIN").map(Into::into),
+        path: std::env::var_os("PATH"),
+        data: &config.data,
+        offline: config.offline,
+        say: &say_now,
+    })
+    .await?;
+    let cluster = ClusterConfig {
+        common: server_config(config, config.data.join("nats"))?,
+        listen: config.listen.cluster,
+        secret: RouteSecret::load_or_create(&config.keys_dir())?,
+        servers: config.nats.cluster,
+    };
+    LocalCluster::start(&binary, &cluster, keys)
+        .await
+        .context("the nats-server could not be started")
+}
+
+/// The nats-server of this configuration, with its files in `dir`; what all of a cluster have in common.
+pub(crate) fn server_config(config: &Config, dir: PathBuf) -> anyhow::Result<ServerConfig> {
+    let tools = list_tools(&dir)?.len() as u64;
+    Ok(ServerConfig {
+        server_name: "natterjack".parse()?,
+        prefix: config.nats.prefix.clone(),
+        nats: config.listen.nats,
+        websocket: config.listen.ws,
+        mqtt: config.listen.mqtt,
+        max_store: config.store.log_max_bytes + STORE_BESIDE_THE_LOG + TOOL_STORE * tools.max(TOOLS_FORESEEN),
+        dir,
+        cluster: None,
+    })
+}
+
+/// What is told of running servers; `None` if there is none.
+pub(crate) fn endpoints(servers: &LocalCluster, http: &str) -> Option<Endpoints> {
+    let urls = |server: &LocalServer| server.endpoints().nats_url();
+    let first = servers.servers().first()?.endpoints();
+    Some(Endpoints {
+        http: http.to_owned(),
+        nats: first.nats_url(),
+        nats_urls: servers.servers().iter().map(urls).collect(),
+        ws: first.websocket_url(),
+        mqtt: first.mqtt_url(),
+    })
+}
+
+/// Lets the servers know the tools of the folder `dir`, if they are other than `known`.
+pub(crate) async fn let_tools_in(servers: &LocalCluster, dir: &Path, known: Vec<Tool>) -> Vec<Tool> {
+    let tools = match list_tools(dir) {
+        Ok(tools) => tools,
+        Err(error) => {
+            tracing::warn!(%error, "the tools cannot be read");
+            return known;
+        }
+    };
+    if tools == known {
+        return known;
+    }
+    match servers.reload().await {
+        Ok(()) => tracing::info!(tools = tools.len(), "nats-server knows the tools"),
+        Err(error) => tracing::warn!(%error, "the tools were not let in"),
+    }
+    tools
+}
