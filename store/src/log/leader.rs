@@ -4,19 +4,21 @@ use std::time::Duration;
 
 use async_nats::Client;
 use natterjack_nats_config::contract::{MAX_FRAME_EVENTS, Problem, ProblemCode, Receipt};
-use natterjack_nats_config::lease::{Lease, RENEW_EVERY};
+use natterjack_nats_config::lease::Lease;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Draft, Now, admit, found_tenant, log_full};
+use super::admit::{Draft, Now, admit, log_full};
 use super::append::{Append, Appended, Appender};
 use super::fan_out;
 use super::intake::{AnswerTo, Intake, Pending, Requests};
 use super::keeper::{LeaseState, keep};
 use super::log_time::LogClock;
 use super::state::State;
-use super::writer::{Worker, WriterConfig, WriterError, fold};
+use super::writer::{Worker, WriterConfig, WriterError};
+
+mod take_over;
 
 /// How long a sender waits for a frame of unknown outcome before it is told so.
 const ANSWER_BY: Duration = Duration::from_secs(8);
@@ -112,86 +114,6 @@ impl Leader<'_> {
             tracing::error!(%error, "the fan-out failed");
         }
         Ok(())
-    }
-
-    async fn take_over(&mut self) -> Result<Round, WriterError> {
-        if self.pass_barrier().await? == Round::StepDown {
-            return Ok(Round::StepDown);
-        }
-        Ok(self.found().await)
-    }
-
-    /// Appends an empty `leader` frame behind everything: a predecessor's frame can land until then, and not after.
-    async fn pass_barrier(&mut self) -> Result<Round, WriterError> {
-        loop {
-            self.fold_to_the_end().await?;
-            if self.must_step_down() {
-                return Ok(Round::StepDown);
-            }
-            let frame = self.frame(Draft::after(self.state.end()));
-            match self.appender.append(&frame).await {
-                Appended::Committed => {
-                    self.state.pass_frame(frame.stream_seq);
-                    self.clock = self.log_time(frame.stream_seq).await;
-                    return Ok(Round::Go);
-                }
-                Appended::Lost => {}
-                Appended::Full => {
-                    tracing::error!("the log is full, not even policy can be written: raise `store.log_max_bytes`");
-                    tokio::time::sleep(RENEW_EVERY).await;
-                }
-            }
-        }
-    }
-
-    /// Log time as it was when a frame was stored.
-    async fn log_time(&self, stream_seq: u64) -> LogClock {
-        loop {
-            let asked = Instant::now();
-            match self.appender.stored_at_ms(stream_seq).await {
-                Ok(stored_ms) => return LogClock::start(asked, stored_ms.max(self.state.at_ms())),
-                Err(error) => tracing::debug!(%error, "waiting for the barrier's time"),
-            }
-            tokio::time::sleep(RENEW_EVERY / 4).await;
-        }
-    }
-
-    async fn fold_to_the_end(&mut self) -> Result<(), WriterError> {
-        let end = loop {
-            match self.config.log.end(self.client).await {
-                Ok(end) => break end,
-                Err(error) => tracing::debug!(%error, "waiting for the log"),
-            }
-            tokio::time::sleep(RENEW_EVERY / 4).await;
-        };
-        let mut tail = self.config.log.tail(self.client, self.state.end());
-        while self.state.end() < end {
-            fold(&mut self.state, &tail.next().await?);
-        }
-        Ok(())
-    }
-
-    async fn found(&mut self) -> Round {
-        let Some(bootstrap) = &self.config.bootstrap else {
-            return Round::Go;
-        };
-        if self.state.view.has_tenant(&bootstrap.admin.tenant) {
-            return Round::Go;
-        }
-        let mut draft = Draft::after(self.state.end());
-        let now = self.now();
-        if let Err(error) = found_tenant(&mut self.state, &mut draft, &bootstrap.admin, &now) {
-            tracing::error!(%error, "the first tenant cannot be made");
-            return Round::Go;
-        }
-        let frame = self.frame(draft);
-        match self.appender.append(&frame).await {
-            Appended::Committed => {
-                self.state.pass_frame(frame.stream_seq);
-                Round::Go
-            }
-            Appended::Lost | Appended::Full => Round::StepDown,
-        }
     }
 
     /// Decides and appends what is asked. Told to stop, it still answers what is on its way here: who asks later finds

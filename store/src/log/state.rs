@@ -18,7 +18,6 @@ pub(crate) struct State {
     /// neither an outage nor the difference of two clocks ages a key.
     written_ms: i64,
     in_term: bool,
-    in_frame: bool,
     end: u64,
 }
 
@@ -44,7 +43,7 @@ impl State {
         if self.in_term {
             self.written_ms += at_ms - self.at_ms;
         }
-        (self.at_ms, self.in_term, self.in_frame) = (at_ms, true, true);
+        (self.at_ms, self.in_term) = (at_ms, true);
         if let Some(key) = key {
             self.keys.remember(key, event, at_ms, self.written_ms);
         }
@@ -52,10 +51,13 @@ impl State {
         self.view.apply(event);
     }
 
-    /// Notes that a frame is wholly taken in. One without events begins a writer's term.
+    /// Notes that another writer has begun: its frame without events was taken in.
+    pub(crate) fn begin_term(&mut self) {
+        self.in_term = false;
+    }
+
+    /// Notes that a frame is wholly taken in.
     pub(crate) fn pass_frame(&mut self, stream_seq: u64) {
-        self.in_term &= self.in_frame;
-        self.in_frame = false;
         self.end = stream_seq;
         self.view.pass(Seq::end_of_frame(stream_seq));
     }

@@ -130,5 +130,8 @@ pub(crate) fn fold(state: &mut State, frame: &natterjack_nats_config::tail::Fram
     for line in &frame.events {
         state.apply(&line.event);
     }
+    if frame.events.is_empty() {
+        state.begin_term();
+    }
     state.pass_frame(frame.stream_seq);
 }

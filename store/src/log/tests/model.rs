@@ -80,7 +80,7 @@ impl Model {
         self.expected.clear();
         match step {
             Step::Change(take_over) => self.take_over(take_over),
-            Step::Frame {
+            Step::Frames {
                 asks,
                 fate,
                 pass_ms,
@@ -88,29 +88,34 @@ impl Model {
             } => {
                 self.clock_ms += pass_ms;
                 self.log_full = *log_full;
-                let before = self.facts.len();
-                for ask in asks {
-                    let expected = self.ask(ask, before);
-                    self.expected.push(expected);
-                    self.asked.push(ask.clone());
-                }
-                self.end_frame(before, fate);
+                let places = [0, 1].map(|frame| self.frame(&asks[frame]));
+                self.end_frames(places, fate);
             }
         }
     }
 
-    fn end_frame(&mut self, before: usize, fate: &Fate) {
-        if self.facts.len() > before && fate.lands() {
-            self.end += 1;
+    /// One frame, as if it landed. Gives back where the log stood before it.
+    fn frame(&mut self, asks: &[Ask]) -> (usize, u64) {
+        let before = (self.facts.len(), self.end);
+        for ask in asks {
+            let expected = self.ask(ask, before.0);
+            self.expected.push(expected);
+            self.asked.push(ask.clone());
         }
-        match fate {
-            Fate::Committed => {}
-            Fate::LandedAndCrashed(take_over) => self.take_over(take_over),
-            Fate::Dropped(take_over) => {
-                self.facts.truncate(before);
-                self.take_over(take_over);
-            }
-        }
+        self.end += u64::from(self.facts.len() > before.0);
+        before
+    }
+
+    fn end_frames(&mut self, [first, second]: [(usize, u64); 2], fate: &Fate) {
+        let (kept, take_over) = match fate {
+            Fate::Committed => return,
+            Fate::LandedAndCrashed(take_over) => ((self.facts.len(), self.end), take_over),
+            Fate::OnlyTheFirst(take_over) => (second, take_over),
+            Fate::Dropped(take_over) => (first, take_over),
+        };
+        self.facts.truncate(kept.0);
+        self.end = kept.1;
+        self.take_over(take_over);
     }
 
     fn take_over(&mut self, take_over: &TakeOver) {

@@ -69,7 +69,7 @@ impl StateMachineTest for Writers {
             receipts: HashMap::new(),
             compared: (0, 0),
         };
-        writers.append(Bytes::new());
+        writers.begin_term();
         for tenant in TENANTS {
             let admin = Principal {
                 tenant: id(tenant),
@@ -86,9 +86,9 @@ impl StateMachineTest for Writers {
     fn apply(mut self_: Self, model: &Model, step: Step) -> Self {
         match step {
             Step::Change(take_over) => self_.take_over(&take_over),
-            Step::Frame {
+            Step::Frames {
                 asks, fate, log_full, ..
-            } => self_.frame(&asks, &fate, &now(model_clock(model, &fate), log_full), model),
+            } => self_.frames(&asks, &fate, &now(clock_before(model, &fate), log_full), model),
         }
         self_.compare_log(model);
         self_
@@ -106,27 +106,33 @@ impl StateMachineTest for Writers {
 }
 
 impl Writers {
-    fn frame(&mut self, asks: &[Ask], fate: &Fate, now: &Now, model: &Model) {
-        let mut draft = Draft::after(self.leader.end());
-        for (ask, (if_last, expected)) in asks.iter().zip(&model.expected) {
-            let outcome = admit(&mut self.leader, &mut draft, &request(ask, *if_last), now);
-            self.compare(ask, &outcome, expected);
+    /// The second frame is decided before anybody knows what becomes of the first.
+    fn frames(&mut self, asks: &[Vec<Ask>; 2], fate: &Fate, now: &Now, model: &Model) {
+        let mut expected = model.expected.iter();
+        let mut end = self.leader.end();
+        let mut landing = Vec::new();
+        for asks in asks {
+            let mut draft = Draft::after(end);
+            for (ask, (if_last, expected)) in asks.iter().zip(expected.by_ref()) {
+                let outcome = admit(&mut self.leader, &mut draft, &request(ask, *if_last), now);
+                self.compare(ask, &outcome, expected);
+            }
+            end += u64::from(draft.events > 0);
+            landing.push(Bytes::from(draft.bytes));
         }
-        let bytes = Bytes::from(draft.bytes);
-        match fate {
-            Fate::Committed if bytes.is_empty() => {}
-            Fate::Committed => self.append(bytes),
-            Fate::LandedAndCrashed(take_over) => {
-                if !bytes.is_empty() {
-                    self.append(bytes);
-                }
-                self.take_over(take_over);
-            }
-            Fate::Dropped(take_over) => {
-                let end = self.log.len() as u64;
-                self.receipts.retain(|seq, _| seq.frame() <= end);
-                self.take_over(take_over);
-            }
+        let (landed, take_over) = match fate {
+            Fate::Committed => (2, None),
+            Fate::LandedAndCrashed(take_over) => (2, Some(take_over)),
+            Fate::OnlyTheFirst(take_over) => (1, Some(take_over)),
+            Fate::Dropped(take_over) => (0, Some(take_over)),
+        };
+        for bytes in landing.into_iter().take(landed).filter(|bytes| !bytes.is_empty()) {
+            self.append(bytes);
+        }
+        let end = self.log.len() as u64;
+        self.receipts.retain(|seq, _| seq.frame() <= end);
+        if let Some(take_over) = take_over {
+            self.take_over(take_over);
         }
     }
 
@@ -167,7 +173,12 @@ impl Writers {
         } else {
             std::mem::replace(&mut self.standby, cold)
         };
+        self.begin_term();
+    }
+
+    fn begin_term(&mut self) {
         self.append(Bytes::new());
+        self.leader.begin_term();
     }
 
     fn folded(&self) -> State {
@@ -201,11 +212,13 @@ impl Writers {
     }
 }
 
-/// The clock as it was when the frame was decided: the model has passed the frame, and may have changed the writer since.
-fn model_clock(model: &Model, fate: &Fate) -> i64 {
+/// The clock as it was when the frames were decided: the model has passed them, and may have changed the writer since.
+fn clock_before(model: &Model, fate: &Fate) -> i64 {
     match fate {
         Fate::Committed => model.clock_ms,
-        Fate::LandedAndCrashed(take_over) | Fate::Dropped(take_over) => model.clock_ms - take_over.gap_ms,
+        Fate::LandedAndCrashed(take_over) | Fate::OnlyTheFirst(take_over) | Fate::Dropped(take_over) => {
+            model.clock_ms - take_over.gap_ms
+        }
     }
 }
 

@@ -67,14 +67,16 @@ pub(super) enum Body {
     Wrong,
 }
 
-/// What becomes of a frame.
+/// What becomes of the last frame.
 #[derive(Debug, Clone)]
 pub(super) enum Fate {
     /// It landed, and its writer knows (also after a doubt).
     Committed,
     /// It landed, and its writer died before it knew.
     LandedAndCrashed(TakeOver),
-    /// It did not land: a rival stood at its place, the log was full, its writer died or gave up.
+    /// The one before it landed; it did not.
+    OnlyTheFirst(TakeOver),
+    /// It did not land, and nor did the one before it: a rival stood at its place, the log was full, its writer died or gave up.
     Dropped(TakeOver),
 }
 
@@ -89,10 +91,11 @@ pub(super) struct TakeOver {
 
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    Frame {
-        asks: Vec<Ask>,
+    /// What is asked, and what is asked while that is on its way to the log.
+    Frames {
+        asks: [Vec<Ask>; 2],
         fate: Fate,
-        /// Time before it.
+        /// Time before them.
         pass_ms: i64,
         /// Whether the log is above its soft limit.
         log_full: bool,
@@ -151,29 +154,27 @@ impl Body {
     }
 }
 
-impl Fate {
-    pub(super) fn lands(&self) -> bool {
-        !matches!(self, Self::Dropped(_))
-    }
-}
-
 /// Any step that makes sense after what has happened.
 pub(super) fn any_step(model: &Model) -> BoxedStrategy<Step> {
     let recent: Vec<Ask> = model.asked.iter().rev().take(RECENT).cloned().collect();
-    let asks = prop::collection::vec(any_ask(recent), 1..5);
+    let asks = [
+        prop::collection::vec(any_ask(recent.clone()), 1..5),
+        prop::collection::vec(any_ask(recent), 0..3),
+    ];
     let fate = prop_oneof![
         6 => Just(Fate::Committed),
         1 => any_take_over().prop_map(Fate::LandedAndCrashed),
+        1 => any_take_over().prop_map(Fate::OnlyTheFirst),
         1 => any_take_over().prop_map(Fate::Dropped),
     ];
-    let frame = (asks, fate, select(&PASSING_MS[..]), prop::bool::weighted(0.1));
-    let frame = frame.prop_map(|(asks, fate, pass_ms, log_full)| Step::Frame {
+    let frames = (asks, fate, select(&PASSING_MS[..]), prop::bool::weighted(0.1));
+    let frames = frames.prop_map(|(asks, fate, pass_ms, log_full)| Step::Frames {
         asks,
         fate,
         pass_ms,
         log_full,
     });
-    prop_oneof![9 => frame, 1 => any_take_over().prop_map(Step::Change)].boxed()
+    prop_oneof![9 => frames, 1 => any_take_over().prop_map(Step::Change)].boxed()
 }
 
 fn any_take_over() -> impl Strategy<Value = TakeOver> {
