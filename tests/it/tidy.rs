@@ -10,7 +10,7 @@ use serde_json::Value;
 const MAX_LINES: usize = 600;
 
 /// The members of the workspace that a crate of it may use.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
     ("natterjack-nats-config", &[]),
     ("natterjack-authz", &["natterjack-nats-config"]),
     ("natterjack-store", &["natterjack-authz", "natterjack-nats-config"]),
@@ -24,18 +24,20 @@ const ARROWS: [(&str, &[&str]); 5] = [
             "natterjack-store",
         ],
     ),
+    ("natterjack-faults", &["natterjack-authz", "natterjack-nats-config"]),
 ];
 
-/// Libraries that only these crates may use. `hyper` in `natterjack` is the client of `bench` and of the tests.
+/// Libraries that only these crates may use. `hyper` in `natterjack` is the client of `bench` and of the tests, in
+/// `natterjack-faults` that of its clients.
 const FENCES: [(&str, &[&str]); 8] = [
     ("axum", &["natterjack-bridge"]),
-    ("hyper", &["natterjack-bridge", "natterjack"]),
-    ("hyper-util", &["natterjack-bridge", "natterjack"]),
+    ("hyper", &["natterjack-bridge", "natterjack", "natterjack-faults"]),
+    ("hyper-util", &["natterjack-bridge", "natterjack", "natterjack-faults"]),
     ("jwt-simple", &["natterjack-authz"]),
     ("nkeys", &["natterjack-authz", "natterjack-nats-config", "natterjack"]),
     ("sea-orm", &["natterjack-store"]),
     ("sea-orm-migration", &["natterjack-store"]),
-    ("clap", &["natterjack"]),
+    ("clap", &["natterjack", "natterjack-faults"]),
 ];
 
 /// What code that does no I/O never names.
@@ -52,9 +54,10 @@ const IO: [&str; 9] = [
 ];
 
 /// Files, by the start of their paths, that must not name something, and why.
-const PURE: [(&str, &[&str], &str); 6] = [
+const PURE: [(&str, &[&str], &str); 7] = [
     ("nats-config/src/contract/", &IO, "the contract does no I/O"),
     ("authz/src/policy/", &IO, "policy does no I/O"),
+    ("faults/src/check/", &IO, "the checker does no I/O"),
     ("store/src/log/state", &IO, "the writer's state does no I/O"),
     ("store/src/log/admit", &IO, "admission does no I/O"),
     ("store/src/log/keys", &IO, "the window of keys does no I/O"),
@@ -253,7 +256,7 @@ fn root() -> &'static Path {
 /// Every Rust file of the workspace.
 fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
-    for room in ["src", "nats-config", "authz", "store", "bridge", "tests/it"] {
+    for room in ["src", "nats-config", "authz", "store", "bridge", "faults", "tests/it"] {
         collect(&root().join(room), &mut sources);
     }
     assert!(sources.len() > 50, "the sources are found");
