@@ -125,6 +125,7 @@ impl Machine {
     pub(crate) fn cannot(&self, needs: Needs) -> Option<&'static str> {
         match needs {
             Needs::Mount if !self.root => Some("only root on Linux can mount a file system"),
+            Needs::Cables if !self.root => Some("only root on Linux can make a network namespace"),
             Needs::Faketime if self.faketime.is_none() => {
                 Some("libfaketime is missing (Debian: apt install libfaketime, or LIBFAKETIME=…/libfaketimeMT.so.1)")
             }

@@ -121,6 +121,7 @@ async fn build(
         server_dir: mount.as_ref().map_or_else(|| dir.join("nats"), Mount::folder),
         max_store: mount.as_ref().map_or(MAX_STORE, |_| MAX_STORE_MOUNTED),
         lazy: arguments.switch == Some(Switch::SyncAlways),
+        cables: needs(Needs::Cables),
         faketime: needs(Needs::Faketime).then(|| machine.faketime.clone()).flatten(),
         settings,
     };

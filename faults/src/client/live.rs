@@ -46,7 +46,7 @@ pub(crate) async fn connect_user(house: &House, user: &str) -> anyhow::Result<(C
     let client = ConnectOptions::with_token(token)
         .custom_inbox_prefix(Subjects::user_inbox(&TENANT.parse()?, &user.parse()?))
         .connection_timeout(Duration::from_secs(10))
-        .reconnect_delay_callback(|_| Duration::from_millis(100))
+        .reconnect_delay_callback(|attempt| Duration::from_millis((100 << attempt.min(5)).min(2000)))
         .event_callback(move |event| {
             if matches!(event, Event::Connected) {
                 count.send_modify(|count| *count += 1);

@@ -4,7 +4,8 @@ use std::time::Duration;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
-use tokio::sync::OwnedRwLockReadGuard;
+use tokio::sync::{OwnedRwLockReadGuard, mpsc};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::door::{Message, inbound, payload};
 use super::setting::{Setting, Tally};
@@ -17,7 +18,7 @@ use natterjack_nats_config::contract::{Kind, Subjects};
 const AGAIN_AFTER: Ms = 2000;
 /// How long it tries for one message.
 const GIVE_UP: Ms = 60_000;
-const RECONNECT_AFTER: Duration = Duration::from_millis(100);
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Packets of ours that may wait.
 const QUEUE: usize = 64;
@@ -52,7 +53,9 @@ struct Waiting {
 impl Mqtt {
     /// Sends and reads until it is told to stop.
     pub(crate) async fn run(mut self, setting: Setting) -> anyhow::Result<(Vec<Send>, Reader)> {
-        let (client, mut events) = self.connect(&setting.house)?;
+        let (client, events) = self.connect(&setting.house)?;
+        let (tell, mut packets) = mpsc::channel(QUEUE);
+        let _events = AbortOnDropHandle::new(tokio::spawn(hear(events, tell)));
         let mut device = Device {
             name: self.name.clone(),
             user: self.user.clone(),
@@ -63,11 +66,11 @@ impl Mqtt {
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
-                event = events.poll() => match event {
-                    Ok(Event::Incoming(Packet::ConnAck(_))) => self.subscribe(&client)?,
-                    Ok(Event::Incoming(Packet::Publish(message))) => device.take(&setting, &message.payload),
-                    Ok(_) => {}
-                    Err(_) => tokio::time::sleep(RECONNECT_AFTER).await,
+                packet = packets.recv() => match packet {
+                    Some(Packet::ConnAck(_)) => self.subscribe(&client)?,
+                    Some(Packet::Publish(message)) => device.take(&setting, &message.payload),
+                    Some(_) => {}
+                    None => break,
                 },
                 _ = look.tick() => self.go_on(&setting, &client, &mut device),
                 () = setting.stop_reading.cancelled() => break,
@@ -143,6 +146,21 @@ impl Mqtt {
         if let Some(topic) = inbound(&self.user, room, Kind::Msg) {
             // A full queue means that there is no connection: the next look tries again.
             let _ = client.try_publish(topic.replace('.', "/"), QoS::AtLeastOnce, false, message);
+        }
+    }
+}
+
+/// Hands on what comes in. A loop of its own: dropping a poll would drop the connection that it is opening.
+async fn hear(mut events: EventLoop, tell: mpsc::Sender<Packet>) {
+    loop {
+        match events.poll().await {
+            Ok(Event::Incoming(packet)) => {
+                if tell.send(packet).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Event::Outgoing(_)) => {}
+            Err(_) => tokio::time::sleep(RECONNECT_AFTER).await,
         }
     }
 }

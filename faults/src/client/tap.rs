@@ -59,6 +59,7 @@ impl Tap {
         if stream.info().await?.state.last_sequence < self.last {
             // The stream was lost and is filled anew.
             self.last = 0;
+            self.pieces.push(Vec::new());
         }
         let config = pull::OrderedConfig {
             deliver_policy: DeliverPolicy::ByStartSequence {

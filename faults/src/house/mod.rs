@@ -1,11 +1,12 @@
 //! A whole Natterjack, as it runs in production: a nats-server, and two processes each of store, bridge and authz, each with a
 //! line to the server of its own that can be cut.
 
+mod cable;
 mod proxy;
 mod server;
 mod worker;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use natterjack_nats_config::local_server::{KeyName, Keys, ServerConfig};
 use natterjack_nats_config::tail::Log;
 use tokio::process::Command;
 
+pub(crate) use cable::Cable;
 pub(crate) use proxy::{Mode, Proxy};
 pub(crate) use server::{Server, find_server, lazy};
 pub(crate) use worker::{Launch, Role, Worker, send_signal};
@@ -51,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) max_store: u64,
     /// Run the server without `sync_interval: always`.
     pub(crate) lazy: bool,
+    /// Give each store and authz a network of its own.
+    pub(crate) cables: bool,
     /// The library that tells the workers the time, where faults change it.
     pub(crate) faketime: Option<PathBuf>,
     /// More settings of the workers, as variables of their environment.
@@ -107,7 +111,15 @@ impl House {
     async fn start_workers(&mut self, plan: &Plan) -> anyhow::Result<()> {
         for role in [Role::Store, Role::Authz, Role::Bridge] {
             for number in 1..=OF_EACH {
-                let proxy = Proxy::start(self.server.endpoints.nats).await?;
+                let cable = if plan.cables && role != Role::Bridge {
+                    Some(Cable::lay(self.workers.len()).await?)
+                } else {
+                    None
+                };
+                let here = cable
+                    .as_ref()
+                    .map_or(IpAddr::from(Ipv4Addr::LOCALHOST), Cable::address_here);
+                let proxy = Proxy::start(here, self.server.endpoints.nats).await?;
                 let name = format!("{}-{number}", role.as_str());
                 let mut settings = vec![
                     ("NATTERJACK_NATS__URL".to_owned(), proxy.url()),
@@ -123,16 +135,22 @@ impl House {
                 if let Some(library) = &plan.faketime {
                     settings.extend(clock_settings(library, &plan.dir.join(format!("{name}.log")))?);
                 }
-                let launch = Launch {
-                    program: plan.program.clone(),
-                    arguments: vec![
-                        role.as_str().to_owned(),
-                        "--data".to_owned(),
-                        text(&plan.dir.join(&name)),
-                    ],
-                    settings,
-                };
-                self.workers.push(Worker::start(name, role, proxy, &plan.dir, launch));
+                let words = [
+                    text(&plan.program),
+                    role.as_str().to_owned(),
+                    "--data".to_owned(),
+                    text(&plan.dir.join(&name)),
+                ];
+                let prefix = cable
+                    .as_ref()
+                    .map(Cable::prefix)
+                    .into_iter()
+                    .flatten()
+                    .map(str::to_owned);
+                let command = prefix.chain(words).collect();
+                let launch = Launch { command, settings };
+                self.workers
+                    .push(Worker::start(name, role, (proxy, cable), &plan.dir, launch));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -45,9 +45,9 @@ enum Direction {
 }
 
 impl Proxy {
-    /// Listens on a free local port.
-    pub(crate) async fn start(upstream: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    /// Listens on a free port of an address of this machine.
+    pub(crate) async fn start(here: IpAddr, upstream: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((here, 0)).await?;
         let address = listener.local_addr()?;
         let (mode, told) = watch::channel(Mode::Pass);
         Ok(Self {
@@ -142,11 +142,15 @@ async fn pump(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     async fn line() -> (Proxy, TcpStream, TcpStream) {
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let proxy = Proxy::start(server.local_addr().unwrap()).await.unwrap();
+        let proxy = Proxy::start(Ipv4Addr::LOCALHOST.into(), server.local_addr().unwrap())
+            .await
+            .unwrap();
         let client = TcpStream::connect(proxy.address).await.unwrap();
         let (accepted, _) = server.accept().await.unwrap();
         (proxy, client, accepted)

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::cable::Cable;
 use super::proxy::Proxy;
 
 /// What whoever supervises workers waits before a new start.
@@ -32,6 +33,8 @@ pub(crate) struct Worker {
     pub(crate) role: Role,
     /// Its line to the server.
     pub(crate) proxy: Proxy,
+    /// Its cable to this machine, if it has a network of its own.
+    pub(crate) cable: Option<Cable>,
     /// What it logged.
     pub(crate) log: PathBuf,
     pid: watch::Receiver<Option<u32>>,
@@ -44,8 +47,9 @@ pub(crate) struct Worker {
 /// How the process is started.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
-    pub(crate) program: PathBuf,
-    pub(crate) arguments: Vec<String>,
+    /// The program and its arguments.
+    pub(crate) command: Vec<String>,
+    /// Variables of its environment.
     pub(crate) settings: Vec<(String, String)>,
 }
 
@@ -60,7 +64,13 @@ impl Role {
 }
 
 impl Worker {
-    pub(crate) fn start(name: String, role: Role, proxy: Proxy, dir: &Path, launch: Launch) -> Self {
+    pub(crate) fn start(
+        name: String,
+        role: Role,
+        (proxy, cable): (Proxy, Option<Cable>),
+        dir: &Path,
+        launch: Launch,
+    ) -> Self {
         let log = dir.join(format!("{name}.log"));
         let launch = Arc::new(Mutex::new(launch));
         let ends = Arc::new(Mutex::new(Vec::new()));
@@ -78,6 +88,7 @@ impl Worker {
             name,
             role,
             proxy,
+            cable,
             log,
             pid,
             held,
@@ -192,21 +203,20 @@ impl Supervisor {
             .open(&self.log)
             .with_context(|| format!("cannot write {}", self.log.display()))?;
         let launch = self.launch.lock().clone();
-        let mut command = Command::new(&launch.program);
+        let (program, arguments) = launch.command.split_first().context("there is no program to start")?;
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NATTERJACK_")) {
             command.env_remove(name);
         }
         command
-            .args(launch.arguments)
+            .args(arguments)
             .envs(launch.settings)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .process_group(0)
             .kill_on_drop(true);
-        command
-            .spawn()
-            .with_context(|| format!("cannot run {}", launch.program.display()))
+        command.spawn().with_context(|| format!("cannot run {program}"))
     }
 }
 

@@ -9,6 +9,7 @@ mod line;
 mod log_full;
 mod schedule;
 mod stall;
+mod unplug;
 
 use std::time::Duration;
 
@@ -72,6 +73,10 @@ pub(crate) enum Kind {
     LoseAcks,
     /// The writer's line dribbles
     DribbleWriter,
+    /// The writer's network cable is pulled (needs root: a network namespace)
+    UnplugWriter,
+    /// Both authz workers' network cables are pulled (needs root: a network namespace)
+    UnplugAuthz,
     /// What the writer sends is held back until a successor writes, then arrives
     LateFrame,
     /// A bridge's line is cut
@@ -98,6 +103,8 @@ pub(crate) enum Needs {
     Nothing,
     /// A file system of its own under the server, which only root can mount.
     Mount,
+    /// Networks of their own for the workers, which only root can make.
+    Cables,
     /// The library that tells processes a wrong time.
     Faketime,
     /// A small log, which fills up within the run.
@@ -142,6 +149,7 @@ impl Kind {
     pub(crate) fn needs(self) -> Needs {
         match self {
             Self::DiskFull | Self::PowerCut => Needs::Mount,
+            Self::UnplugWriter | Self::UnplugAuthz => Needs::Cables,
             Self::ClockJump => Needs::Faketime,
             Self::LogFull => Needs::SmallLog,
             _ => Needs::Nothing,
@@ -153,7 +161,12 @@ impl Kind {
     fn bound(self, hold: Ms) -> Option<Ms> {
         match self {
             Self::KillServer | Self::StopServer | Self::KillAll | Self::PowerCut => Some(hold + SERVER_BACK),
-            Self::KillWriter | Self::StopWriter | Self::CutWriter | Self::HoleWriter | Self::Roll => Some(FAIL_OVER),
+            Self::KillWriter
+            | Self::StopWriter
+            | Self::CutWriter
+            | Self::HoleWriter
+            | Self::UnplugWriter
+            | Self::Roll => Some(FAIL_OVER),
             Self::LoseAcks => Some(SERVER_BACK),
             Self::TermWriter
             | Self::KillStandby
@@ -163,6 +176,7 @@ impl Kind {
             | Self::StopAuthz
             | Self::CutBridge
             | Self::HoleAuthz
+            | Self::UnplugAuthz
             | Self::StallReaders
             | Self::Garbage
             | Self::ClockJump => Some(OTHERS),
@@ -193,6 +207,8 @@ impl Kind {
             Self::HoleWriter => line(Victim::Writer, Mode::Hole),
             Self::LoseAcks => line(Victim::Writer, Mode::HoldDown),
             Self::DribbleWriter => line(Victim::Writer, Mode::Dribble),
+            Self::UnplugWriter => Box::new(unplug::Unplug::new(Victim::Writer, rng)),
+            Self::UnplugAuthz => Box::new(unplug::Unplug::new(Victim::Both(Role::Authz), rng)),
             Self::LateFrame => Box::new(late_frame::LateFrame::new(rng)),
             Self::CutBridge => line(Victim::One(Role::Bridge), Mode::Cut),
             Self::HoleAuthz => line(Victim::One(Role::Authz), Mode::Hole),
