@@ -115,8 +115,12 @@ impl Config {
             }
             figment = figment.merge(Toml::file_exact(file));
         }
-        let not_settings = ["config", "url", "token", "user"];
-        figment = figment.merge(Env::prefixed("NATTERJACK_").ignore(&not_settings).split("__"));
+        let not_settings: &[&str] = if cfg!(feature = "faults") {
+            &["config", "url", "token", "user", "fault"]
+        } else {
+            &["config", "url", "token", "user"]
+        };
+        figment = figment.merge(Env::prefixed("NATTERJACK_").ignore(not_settings).split("__"));
         figment = figment.merge(Serialized::defaults(flags));
         if let Some(data) = &global.data {
             figment = figment.merge(("data", data));

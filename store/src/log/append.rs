@@ -6,6 +6,8 @@ use bytes::Bytes;
 use natterjack_nats_config::tail::{Log, POLICY};
 use serde::Deserialize;
 
+use super::broken::broken;
+
 /// How long one attempt waits for its ack. What was sent while there was no leader gets none, and the same bytes may always be
 /// sent again; an ack takes milliseconds.
 const ATTEMPT: Duration = Duration::from_secs(1);
@@ -105,11 +107,16 @@ impl Appender {
         let mut doubt = false;
         loop {
             match self.attempt(frame).await {
+                Attempt::Refused if broken("expected-sequence") => continue,
+                Attempt::Refused if broken("refused-means-lost") => return Appended::Lost,
                 Attempt::Stored => return Appended::Committed,
                 Attempt::Refused if !doubt => return Appended::Lost,
                 Attempt::Full if !doubt => return Appended::Full,
                 Attempt::Refused | Attempt::Full => {}
                 Attempt::Unknown(reason) => note_doubt(frame, &reason, std::mem::replace(&mut doubt, true)),
+            }
+            if broken("refused-means-lost") {
+                continue;
             }
             match self.occupant(frame).await {
                 Ok(Occupant::Ours) => return Appended::Committed,
@@ -122,12 +129,14 @@ impl Appender {
     }
 
     async fn attempt(&self, frame: &Append) -> Attempt {
+        let before = if broken("expected-sequence") {
+            self.end().await
+        } else {
+            frame.stream_seq - 1
+        };
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Stream", self.stream.as_str());
-        headers.insert(
-            "Nats-Expected-Last-Sequence",
-            (frame.stream_seq - 1).to_string().as_str(),
-        );
+        headers.insert("Nats-Expected-Last-Sequence", before.to_string().as_str());
         headers.insert("Nats-Msg-Id", frame.id.as_str());
         if frame.has_policy {
             headers.insert(POLICY, "1");
@@ -137,9 +146,15 @@ impl Appender {
             .payload(frame.bytes.clone())
             .timeout(Some(ATTEMPT));
         match self.client.send_request(self.subject.clone(), request).await {
-            Ok(answer) => verdict(&answer.payload, frame.stream_seq),
+            Ok(answer) => verdict(&answer.payload, before + 1),
             Err(error) => Attempt::Unknown(error.to_string()),
         }
+    }
+
+    /// Where the log ends: for the control that appends there, whatever came before.
+    async fn end(&self) -> u64 {
+        let stream = jetstream::new(self.client.clone()).get_stream(&self.stream).await;
+        stream.map_or(0, |stream| stream.cached_info().state.last_sequence)
     }
 
     /// Who stands at the frame's place, as the stream's leader reads it (never by direct get, which may be stale).

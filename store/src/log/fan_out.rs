@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::broken::broken;
 use super::keeper::LeaseState;
 use super::writer::WriterConfig;
 
@@ -82,7 +83,10 @@ async fn follow(client: &Client, config: &WriterConfig) -> Result<std::convert::
             .map_err(interrupted)?;
     }
     // Read only now that no fan-out of another term can add to it.
-    let place = place(client, &wanted.name).await?;
+    let mut place = place(client, &wanted.name).await?;
+    if broken("fan-out-resume") {
+        place.chat_seq = Seq::end_of_frame(log.end(client).await.map_err(interrupted)?);
+    }
     let mut tail = log.tail(client, place.chat_seq.frame().saturating_sub(1));
     let in_flight = VecDeque::new();
     let mut fan_out = FanOut {

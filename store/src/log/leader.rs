@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admit::{Draft, Now, admit, log_full};
 use super::append::{Append, Appended, Appender};
+use super::broken::broken;
 use super::fan_out;
 use super::intake::{AnswerTo, Intake, Pending, Requests};
 use super::keeper::{LeaseState, keep};
@@ -234,6 +235,12 @@ impl Leader<'_> {
                 Round::StepDown
             }
             Appended::Lost => {
+                if broken("refused-means-lost") {
+                    for (to, _) in decided {
+                        let told = Problem::new(ProblemCode::Conflict, "it was not written");
+                        self.answer(to, Err(told)).await;
+                    }
+                }
                 tracing::warn!(
                     stream_seq = frame.stream_seq,
                     "another writer's frame is in the log, stepping down"

@@ -5,6 +5,7 @@
 
 mod admit;
 mod append;
+mod broken;
 mod fan_out;
 mod intake;
 mod keeper;

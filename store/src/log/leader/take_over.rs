@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::{Leader, Round};
 use crate::log::admit::{Draft, found_tenant};
 use crate::log::append::Appended;
+use crate::log::broken::broken;
 use crate::log::log_time::LogClock;
 use crate::log::writer::{WriterError, fold};
 
@@ -24,6 +25,9 @@ impl Leader<'_> {
             self.fold_to_the_end().await?;
             if self.must_step_down() {
                 return Ok(Round::StepDown);
+            }
+            if broken("barrier") {
+                return Ok(Round::Go);
             }
             let frame = self.frame(Draft::after(self.state.end()));
             match self.appender.append(&frame).await {
