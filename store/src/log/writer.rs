@@ -90,7 +90,8 @@ pub async fn run(
             () = shutdown.cancelled() => return Ok(()),
         };
         tracing::info!(worker = config.worker, "holding the writer's lease");
-        let led = leader::lead(&worker, state, lease, &shutdown).await;
+        // On the heap: it is large, and whoever stands by has no use for it.
+        let led = Box::pin(leader::lead(&worker, state, lease, &shutdown)).await;
         leading.send_replace(false);
         led?;
     }
