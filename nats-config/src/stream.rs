@@ -57,22 +57,26 @@ pub fn log_config(log: &Log, replicas: usize, max_bytes: i64) -> Config {
 }
 
 /// The settings of ROOMS that change with each term and while it is filled.
-pub const CHANGING_IN_ROOMS: &[&str] = &["subjects", "subject_transform", "republish"];
+pub const CHANGING_IN_ROOMS: &[&str] = &["subjects", "republish"];
 
 /// What the rooms' stream must be: a view, quick to write, that republishes what it stores.
 ///
 /// It takes in the subjects of one `term` only and holds them under names without it. That fences a fan-out of an earlier
 /// term, where `Nats-Expected-Last-Sequence` would not do: the server republishes that header, and the stream that a tool
-/// makes of a room's events would judge it and refuse them.
+/// makes of a room's events would judge it and refuse them. Within the term `allow_batched` does: the server takes a
+/// message only behind the one before it, and what it goes by is not in the message.
+///
+/// The names under which it holds them must come out the same in every term: a server that reads its Raft log again
+/// maps what came in an earlier term as it maps now (seen: the replicas of one stream differed).
 #[must_use]
 pub fn rooms_config(subjects: &Subjects, shard: u16, replicas: usize, term: &str) -> Config {
     let replicated = replicas > 1;
     Config {
         name: subjects.rooms_stream(shard),
         description: Some("Natterjack's rooms: a view of the log, one subject a room".to_owned()),
-        subjects: vec![subjects.fan_of_term(term)],
+        subjects: vec![subjects.fan_of_term(term), subjects.fan_begin()],
         subject_transform: Some(SubjectTransform {
-            source: subjects.fan_of_term(term),
+            source: subjects.fan_all(),
             destination: subjects.held_mapping(),
         }),
         retention: RetentionPolicy::Limits,
@@ -87,6 +91,7 @@ pub fn rooms_config(subjects: &Subjects, shard: u16, replicas: usize, term: &str
         max_messages_per_subject: ROOM_EVENTS_KEPT,
         max_bytes: if replicated { ROOMS_IN_MEMORY } else { -1 },
         allow_direct: true,
+        allow_batch_publish: true,
         republish: Some(Republish {
             source: subjects.held_all(),
             destination: subjects.room_log_mapping(),
@@ -184,6 +189,11 @@ fn drifts(found: &Config, wanted: &Config) -> Vec<Drift> {
             found.allow_direct.to_string(),
             wanted.allow_direct.to_string(),
         ),
+        (
+            "allow_batched",
+            found.allow_batch_publish.to_string(),
+            wanted.allow_batch_publish.to_string(),
+        ),
         ("republish", republish(found), republish(wanted)),
         ("subject_transform", transform(found), transform(wanted)),
     ];
@@ -235,6 +245,7 @@ fn mended(found: Config, wanted: Config) -> Config {
         max_age: wanted.max_age,
         max_messages: wanted.max_messages,
         allow_direct: wanted.allow_direct,
+        allow_batch_publish: wanted.allow_batch_publish,
         republish: wanted.republish,
         subject_transform: wanted.subject_transform,
         ..found

@@ -216,10 +216,22 @@ impl Subjects {
         format!("{}.fan.{term}.*.*", self.prefix)
     }
 
-    /// Under which subject ROOMS holds what it takes in, as a mapping: `chat.fan.{tenant}.{room}`.
+    /// Where a fan-out begins: `chat.fan.begin`. ROOMS holds it under that name, and republishes it to nobody.
+    #[must_use]
+    pub fn fan_begin(&self) -> String {
+        format!("{}.fan.begin", self.prefix)
+    }
+
+    /// All that ROOMS takes in, of whatever term: `chat.fan.*.*.*`.
+    #[must_use]
+    pub fn fan_all(&self) -> String {
+        format!("{}.fan.*.*.*", self.prefix)
+    }
+
+    /// Under which subject ROOMS holds what it takes in, as a mapping of [`Subjects::fan_all`]: `chat.fan.{tenant}.{room}`.
     #[must_use]
     pub fn held_mapping(&self) -> String {
-        format!("{}.fan.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.prefix)
+        format!("{}.fan.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}", self.prefix)
     }
 
     /// All that ROOMS holds: `chat.fan.*.*`.

@@ -1,11 +1,12 @@
 //! The writer: the only one who decides what goes into the log, in what order and under which number.
 //!
 //! `state` and `admit` are pure. `append` puts one frame into the log, `leader` runs the loop,
-//! `fan_out` hands the events on to their rooms.
+//! `fan_out` hands the events on to their rooms, through `fan_batch`.
 
 mod admit;
 mod append;
 mod broken;
+mod fan_batch;
 mod fan_out;
 mod intake;
 mod keeper;

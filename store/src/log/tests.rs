@@ -1,5 +1,6 @@
 //! The writer: its pure part against a model, and the whole against a real nats-server.
 
+mod holes;
 mod leases;
 mod model;
 mod outcome;
@@ -9,3 +10,4 @@ mod rooms;
 mod steps;
 mod support;
 mod take_over;
+mod three_servers;
