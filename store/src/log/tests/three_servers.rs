@@ -42,7 +42,7 @@ impl Cluster {
             let store = folder.path().join(&name);
             let text = format!(
                 "server_name: {name}\nlisten: \"127.0.0.1:{client}\"\n\
-                 jetstream {{ store_dir: {store:?}, max_memory_store: 256MB, max_file_store: 1GB }}\n\
+                 jetstream {{ store_dir: {store:?}, max_memory_store: 900MB, max_file_store: 1GB }}\n\
                  cluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: {all_routes:?} }}\n"
             );
             std::fs::write(&file, text).unwrap();
