@@ -14,7 +14,7 @@ use crate::bundle::{self, Bundler};
 use crate::config::BridgeConfig;
 use crate::door::{HttpDoor, NativeDoor};
 use crate::error::BridgeError;
-use crate::feed::{Cursors, Feed, Past, follow};
+use crate::feed::{Cursors, Feed, Past, follow, listen};
 use crate::health::{Health, Watched, watch_health};
 use crate::ops::{Bridge, Settling};
 
@@ -24,6 +24,7 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 /// The tasks behind the doors; they end when this is dropped.
 struct Tasks {
     follow: AbortOnDropHandle<TailError>,
+    listen: AbortOnDropHandle<()>,
     bundler: AbortOnDropHandle<Result<(), async_nats::SubscribeError>>,
     health: AbortOnDropHandle<()>,
 }
@@ -88,6 +89,7 @@ fn start(
     };
     let tasks = Tasks {
         follow: spawn(follow(Arc::clone(&feed), client.clone(), log.clone())),
+        listen: spawn(listen(Arc::clone(&feed), client.clone(), log.subjects.clone())),
         bundler: spawn(Bundler::run(bundler)),
         health: spawn(watch_health(watched, told, ready)),
     };
@@ -116,6 +118,7 @@ impl Tasks {
                 Ok(Err(error)) => BridgeError::Service(error.to_string()),
                 ended => ended_unexpectedly("queue of sends", ended),
             },
+            ended = &mut self.listen => ended_unexpectedly("ear for what is not kept", ended),
             ended = &mut self.health => ended_unexpectedly("look at its health", ended),
         }
     }

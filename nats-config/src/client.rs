@@ -14,7 +14,7 @@ use crate::contract::Subjects;
 pub struct Login {
     /// One or more URLs, separated by commas: `nats://host:port`.
     pub url: String,
-    /// `store`, `bridge` or `authz`: names the connection and its inbox `_INBOX_{role}`.
+    /// `store`, `devices`, `bridge` or `authz`: names the connection and its inbox `_INBOX_{role}`.
     pub role: &'static str,
     /// The seed of the worker's nkey.
     pub seed: Seed,

@@ -4,11 +4,14 @@ use hmac::{Hmac, Mac};
 use natterjack_nats_config::contract::Seq;
 use sha2::{Digest, Sha256};
 
-use super::Reader;
+use super::{Heard, Reader};
 
-const VERSION: u8 = 1;
-/// Version, epoch, sequence, reader, filter.
-const FIELDS: usize = 1 + 4 + 8 + 8 + 8;
+const VERSION: u8 = 2;
+/// Version, epoch, sequence, reader, filter, heard.
+const FIELDS: usize = 1 + 4 + 8 + 8 + 8 + 8;
+/// The version before, which said nothing of what is not kept.
+const FORMER_VERSION: u8 = 1;
+const FORMER_FIELDS: usize = FIELDS - 8;
 /// HMAC-SHA256, truncated as RFC 2104 allows: half of it.
 const MAC: usize = 16;
 
@@ -37,6 +40,14 @@ pub(crate) enum CursorError {
     OtherEpoch,
 }
 
+struct Fields {
+    epoch: u32,
+    seq: Seq,
+    who: [u8; 8],
+    filter: [u8; 8],
+    heard: Heard,
+}
+
 impl Cursors {
     pub(crate) fn new(key: &[u8; 32], epoch: u32) -> Self {
         // HMAC fills a key up with zeros to the hash's block (RFC 2104), so this is the key itself.
@@ -48,23 +59,29 @@ impl Cursors {
         }
     }
 
-    /// The cursor of a reader who has everything up to `seq`.
-    pub(crate) fn make(&self, reader: &Reader, seq: Seq) -> String {
+    /// The cursor of a reader who has everything up to `seq`, and has `heard` so much of what is not kept.
+    pub(crate) fn make(&self, reader: &Reader, seq: Seq, heard: Heard) -> String {
         let mut bytes = Vec::with_capacity(FIELDS + MAC);
         bytes.push(VERSION);
         bytes.extend(self.epoch.to_be_bytes());
         bytes.extend(seq.0.to_be_bytes());
         bytes.extend(hash_of_reader(reader));
         bytes.extend(hash_of_filter(reader));
+        bytes.extend(heard.bridge.to_be_bytes());
+        bytes.extend(heard.number.to_be_bytes());
         let mac = self.mac.clone().chain_update(&bytes).finalize().into_bytes();
         bytes.extend(mac.iter().take(MAC));
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Up to where this reader has everything.
-    pub(crate) fn parse(&self, cursor: &str, reader: &Reader) -> Result<Seq, CursorError> {
+    /// Up to where this reader has everything, and has heard what is not kept.
+    pub(crate) fn parse(&self, cursor: &str, reader: &Reader) -> Result<(Seq, Heard), CursorError> {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| CursorError::NotOurs)?;
-        let (fields, mac) = bytes.split_at_checked(FIELDS).ok_or(CursorError::NotOurs)?;
+        let len = match bytes.first() {
+            Some(&FORMER_VERSION) => FORMER_FIELDS,
+            _ => FIELDS,
+        };
+        let (fields, mac) = bytes.split_at_checked(len).ok_or(CursorError::NotOurs)?;
         if mac.len() != MAC
             || self
                 .mac
@@ -75,27 +92,44 @@ impl Cursors {
         {
             return Err(CursorError::NotOurs);
         }
-        let (epoch, seq, who, filter) = read(fields).ok_or(CursorError::NotOurs)?;
-        if who != hash_of_reader(reader) {
+        let fields = read(fields).ok_or(CursorError::NotOurs)?;
+        if fields.who != hash_of_reader(reader) {
             return Err(CursorError::OtherReader);
         }
-        if filter != hash_of_filter(reader) {
+        if fields.filter != hash_of_filter(reader) {
             return Err(CursorError::OtherFilter);
         }
-        if epoch != self.epoch {
+        if fields.epoch != self.epoch {
             return Err(CursorError::OtherEpoch);
         }
-        Ok(seq)
+        Ok((fields.seq, fields.heard))
     }
 }
 
-fn read(fields: &[u8]) -> Option<(u32, Seq, [u8; 8], [u8; 8])> {
+fn read(fields: &[u8]) -> Option<Fields> {
     let (version, rest) = fields.split_first()?;
     let (epoch, rest) = rest.split_first_chunk::<4>()?;
     let (seq, rest) = rest.split_first_chunk::<8>()?;
     let (who, rest) = rest.split_first_chunk::<8>()?;
-    let filter = rest.first_chunk::<8>()?;
-    (*version == VERSION).then_some((u32::from_be_bytes(*epoch), Seq(u64::from_be_bytes(*seq)), *who, *filter))
+    let (filter, rest) = rest.split_first_chunk::<8>()?;
+    let heard = match *version {
+        VERSION => {
+            let (bridge, rest) = rest.split_first_chunk::<4>()?;
+            Heard {
+                bridge: u32::from_be_bytes(*bridge),
+                number: u32::from_be_bytes(*rest.first_chunk::<4>()?),
+            }
+        }
+        FORMER_VERSION => Heard::default(),
+        _ => return None,
+    };
+    Some(Fields {
+        epoch: u32::from_be_bytes(*epoch),
+        seq: Seq(u64::from_be_bytes(*seq)),
+        who: *who,
+        filter: *filter,
+        heard,
+    })
 }
 
 fn hash_of_reader(reader: &Reader) -> [u8; 8] {
@@ -139,14 +173,15 @@ mod tests {
             let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
             let reader = reader("main", &user, &rooms);
             let cursors = Cursors::new(&[7; 32], epoch);
-            prop_assert_eq!(cursors.parse(&cursors.make(&reader, Seq(seq)), &reader), Ok(Seq(seq)));
+            let heard = Heard { bridge: epoch.rotate_left(7), number: epoch ^ 5 };
+            prop_assert_eq!(cursors.parse(&cursors.make(&reader, Seq(seq), heard), &reader), Ok((Seq(seq), heard)));
         }
 
         #[test]
         fn a_change_anywhere_is_refused(seq in any::<u64>(), at in 0usize..FIELDS + MAC, flip in 1u8..) {
             let reader = reader("main", "alice", &[]);
             let cursors = Cursors::new(&[7; 32], 1);
-            let mut bytes = URL_SAFE_NO_PAD.decode(cursors.make(&reader, Seq(seq))).unwrap();
+            let mut bytes = URL_SAFE_NO_PAD.decode(cursors.make(&reader, Seq(seq), Heard::default())).unwrap();
             bytes[at] ^= flip;
             prop_assert_eq!(cursors.parse(&URL_SAFE_NO_PAD.encode(bytes), &reader), Err(CursorError::NotOurs));
         }
@@ -162,9 +197,13 @@ mod tests {
     fn each_way_of_not_fitting_has_its_name() {
         let alice = reader("main", "alice", &["a", "b"]);
         let cursors = Cursors::new(&[7; 32], 1);
-        let cursor = cursors.make(&alice, Seq(9));
+        let cursor = cursors.make(&alice, Seq(9), Heard::default());
         let table = [
-            (&cursors, reader("main", "alice", &["b", "a"]), Ok(Seq(9))),
+            (
+                &cursors,
+                reader("main", "alice", &["b", "a"]),
+                Ok((Seq(9), Heard::default())),
+            ),
             (
                 &cursors,
                 reader("main", "bob", &["a", "b"]),

@@ -66,6 +66,15 @@ impl<W: Clone> Index<W> {
         (theirs.len() > cap).then(|| theirs.values().next().cloned()).flatten()
     }
 
+    /// Shows everyone who waits for this room's events.
+    pub(crate) fn listening(&self, place: &(Id, Id), mut wake: impl FnMut(&W)) {
+        self.rooms
+            .get(place)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .for_each(&mut wake);
+    }
+
     /// Shows everyone whom these events concern, each room's readers once.
     pub(crate) fn concerned<'a>(&self, events: impl Iterator<Item = &'a EventHead>, mut wake: impl FnMut(&W)) {
         let mut seen = HashSet::new();
@@ -83,11 +92,7 @@ impl<W: Clone> Index<W> {
                     .for_each(&mut wake);
             }
             if self.rooms.contains_key(&place) && !seen.contains(&place) {
-                self.rooms
-                    .get(&place)
-                    .into_iter()
-                    .flat_map(BTreeMap::values)
-                    .for_each(&mut wake);
+                self.listening(&place, &mut wake);
                 seen.insert(place);
             }
         }

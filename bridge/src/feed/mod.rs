@@ -1,20 +1,24 @@
 //! What the log says: one tail folds every event into the policy view and a ring of recent events, and wakes whom an
-//! event concerns. [`ring`], [`index`], [`page`], [`filter`] and [`cursor`] are pure.
+//! event concerns. What is told and not kept is heard beside it. [`ring`], [`index`], [`page`], [`filter`], [`told`] and
+//! [`cursor`] are pure.
 
 mod cursor;
 mod filter;
 mod follow;
 mod index;
+mod listen;
 mod page;
 mod past;
 mod ring;
 #[cfg(test)]
 mod testing;
+mod told;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use natterjack_authz::policy::View;
+use bytes::Bytes;
+use natterjack_authz::policy::{View, readable};
 use natterjack_nats_config::contract::{EventLine, Id, Seq};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -24,9 +28,12 @@ pub(crate) use cursor::{CursorError, Cursors};
 pub(crate) use filter::{Filter, Reader};
 pub(crate) use follow::follow;
 use index::Index;
+pub(crate) use listen::listen;
 pub(crate) use page::Page;
 pub(crate) use past::{Past, PastError};
 use ring::{Entry, Ring};
+pub(crate) use told::Heard;
+use told::ToldLately;
 
 use crate::config::Caps;
 
@@ -38,6 +45,7 @@ pub(crate) struct Feed {
     // Where both are held, the index is taken first.
     index: Mutex<Index<Arc<Waiter>>>,
     state: RwLock<State>,
+    told: Mutex<ToldLately>,
     passed: watch::Sender<Seq>,
     caught_up: watch::Sender<bool>,
     polls_per_principal: usize,
@@ -87,6 +95,7 @@ impl Feed {
                 view: View::default(),
                 ring: Ring::new(caps.ring_bytes, caps.ring_events),
             }),
+            told: Mutex::new(ToldLately::new(random())),
             passed: watch::Sender::new(Seq::ZERO),
             caught_up: watch::Sender::new(false),
             polls_per_principal: caps.polls_per_principal.max(1),
@@ -136,6 +145,33 @@ impl Feed {
     /// Looks at the policy as it is now.
     pub(crate) fn with_view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
         look(&self.state.read().view)
+    }
+
+    /// Takes in what was told to a room and is not kept, and wakes who listens there.
+    fn tell(&self, tenant: Id, room: Id, bytes: Bytes) {
+        // As with frames: a poll that parks meanwhile hears it, or is in the index when it is looked up.
+        let index = self.index.lock();
+        let place = (tenant.clone(), room.clone());
+        self.told.lock().push(tenant, room, bytes, Instant::now());
+        index.listening(&place, |waiter| waiter.notify.notify_one());
+    }
+
+    /// Where a reader stands who has heard all that is not kept.
+    pub(crate) fn heard(&self) -> Heard {
+        self.told.lock().end()
+    }
+
+    /// Adds to a page what its reader has not heard yet and may hear by the rights of now.
+    pub(crate) fn hear(&self, reader: &Reader, page: &mut Page) {
+        let state = self.state.read();
+        let may_hear = |tenant: &Id, room: &Id| {
+            *tenant == reader.who.tenant
+                && reader.filter.admits(room)
+                && readable(&state.view, &reader.who, room).is_some()
+        };
+        let (told, heard) = self.told.lock().after(page.heard, Instant::now(), may_hear);
+        page.told.extend(told);
+        page.heard = heard;
     }
 
     /// Every event after this place is in memory.
@@ -193,6 +229,12 @@ impl Feed {
             waiter,
         }
     }
+}
+
+/// A number by which bridges differ.
+fn random() -> u32 {
+    let [.., a, b, c, d] = *uuid::Uuid::now_v7().as_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 impl Parked {

@@ -4,14 +4,18 @@ use bytes::Bytes;
 use natterjack_authz::policy::{View, visible};
 use natterjack_nats_config::contract::Seq;
 
-use super::Reader;
 use super::ring::Entry;
+use super::{Heard, Reader};
 
 /// The events that one answer carries, gathered in log order from the ring or from the log.
 #[derive(Debug)]
 pub(crate) struct Page {
     /// The events' own bytes.
     pub(crate) events: Vec<Bytes>,
+    /// What is not kept and was told meanwhile.
+    pub(crate) told: Vec<Bytes>,
+    /// Up to where the reader has heard that.
+    pub(crate) heard: Heard,
     /// Everything up to here was looked at.
     pub(crate) seq: Seq,
     /// Whether a limit was reached before the end.
@@ -25,6 +29,8 @@ impl Page {
     pub(crate) fn new(seq: Seq, max_events: usize, max_bytes: usize) -> Self {
         Self {
             events: Vec::new(),
+            told: Vec::new(),
+            heard: Heard::default(),
             seq,
             more: false,
             bytes: 0,
@@ -35,7 +41,7 @@ impl Page {
 
     /// Whether there is something to tell.
     pub(crate) fn is_worth_an_answer(&self) -> bool {
-        self.more || !self.events.is_empty()
+        self.more || !self.events.is_empty() || !self.told.is_empty()
     }
 
     /// Looks at the log's next event. `Break`: it did not fit, the page is full.

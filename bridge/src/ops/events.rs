@@ -6,7 +6,7 @@ use natterjack_nats_config::contract::{Principal, Problem, ProblemCode, Seq};
 use tokio::time::Instant;
 
 use super::Bridge;
-use crate::feed::{CursorError, Filter, Page, PastError, Read, Reader, Woken};
+use crate::feed::{CursorError, Filter, Heard, Page, PastError, Read, Reader, Woken};
 
 /// The longest a poll is parked: below the minute after which proxies cut silent connections.
 pub(crate) const MAX_WAIT_SECONDS: u64 = 50;
@@ -41,6 +41,8 @@ pub(crate) struct EventsQuery {
 pub(crate) struct EventsPage {
     /// The events' own bytes, in log order.
     pub(crate) events: Vec<Bytes>,
+    /// What is not kept and was told meanwhile.
+    pub(crate) told: Vec<Bytes>,
     /// Where the reader stands after them.
     pub(crate) cursor: String,
     /// Whether there is more already.
@@ -75,16 +77,13 @@ impl EventsQuery {
 impl EventsPage {
     /// As JSON: the events' bytes stand in it as they are.
     pub(crate) fn to_json(&self) -> Bytes {
-        let bytes: usize = self.events.iter().map(|event| event.len() + 1).sum();
+        let bytes: usize = self.events.iter().chain(&self.told).map(|event| event.len() + 1).sum();
         let mut json = BytesMut::with_capacity(bytes + self.cursor.len() + 128);
         json.put_slice(b"{\"events\":[");
-        for (index, event) in self.events.iter().enumerate() {
-            if index > 0 {
-                json.put_u8(b',');
-            }
-            json.put_slice(event);
-        }
-        json.put_slice(b"],\"ephemeral\":[],\"gaps\":[],\"cursor\":\"");
+        put_list(&mut json, &self.events);
+        json.put_slice(b"],\"ephemeral\":[");
+        put_list(&mut json, &self.told);
+        json.put_slice(b"],\"gaps\":[],\"cursor\":\"");
         json.put_slice(self.cursor.as_bytes());
         json.put_slice(if self.more {
             b"\",\"more\":true"
@@ -114,8 +113,9 @@ pub(crate) async fn events(
         who: who.clone(),
         filter: query.rooms,
     };
-    let start = start(bridge, &reader, &query.cursor)?;
+    let (start, heard) = start(bridge, &reader, &query.cursor)?;
     let mut page = Page::new(start, query.limit, query.max_bytes);
+    page.heard = heard;
     let superseded = fill(bridge, &reader, &mut page, deadline).await?;
     if page.events.is_empty() && until.is_some_and(|until| until <= Instant::now()) {
         return Err(Problem::new(
@@ -124,15 +124,16 @@ pub(crate) async fn events(
         ));
     }
     Ok(EventsPage {
-        cursor: bridge.cursors.make(&reader, page.seq),
+        cursor: bridge.cursors.make(&reader, page.seq, page.heard),
         events: page.events,
+        told: page.told,
         more: page.more,
         superseded,
     })
 }
 
 /// Where to begin. Who begins anew must be able to read every room that was named.
-fn start(bridge: &Bridge, reader: &Reader, cursor: &str) -> Result<Seq, Problem> {
+fn start(bridge: &Bridge, reader: &Reader, cursor: &str) -> Result<(Seq, Heard), Problem> {
     let seq = match cursor {
         "" => bridge.feed.passed(),
         "earliest" if reader.filter.is_everything() => {
@@ -149,7 +150,7 @@ fn start(bridge: &Bridge, reader: &Reader, cursor: &str) -> Result<Seq, Problem>
             .rooms()
             .all(|room| readable(view, &reader.who, room).is_some())
         {
-            Ok(seq)
+            Ok((seq, bridge.feed.heard()))
         } else {
             Err(Problem::no_such_room())
         }
@@ -201,6 +202,7 @@ async fn read(bridge: &Bridge, reader: &Reader, page: &mut Page) -> Result<(), P
             break;
         }
     }
+    bridge.feed.hear(reader, page);
     Ok(())
 }
 
@@ -216,6 +218,15 @@ fn refuse_if_nothing_is_readable(bridge: &Bridge, reader: &Reader) -> Result<(),
         return Ok(());
     }
     Err(Problem::no_such_room())
+}
+
+fn put_list(json: &mut BytesMut, items: &[Bytes]) {
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            json.put_u8(b',');
+        }
+        json.put_slice(item);
+    }
 }
 
 fn within(name: &str, number: Option<u64>, default: usize, max: usize) -> Result<usize, Problem> {
@@ -289,11 +300,13 @@ mod tests {
     fn an_answer_is_json_with_the_events_as_they_are() {
         let mut page = EventsPage {
             events: vec![Bytes::from_static(b"{\"seq\":1}"), Bytes::from_static(b"{\"seq\": 2}")],
+            told: vec![Bytes::from_static(b"{\"kind\":\"typing\"}")],
             cursor: "abc".to_owned(),
             more: true,
             superseded: false,
         };
-        let expected = r#"{"events":[{"seq":1},{"seq": 2}],"ephemeral":[],"gaps":[],"cursor":"abc","more":true}"#;
+        let expected =
+            r#"{"events":[{"seq":1},{"seq": 2}],"ephemeral":[{"kind":"typing"}],"gaps":[],"cursor":"abc","more":true}"#;
         assert_eq!(page.to_json(), expected.as_bytes());
         (page.events, page.more, page.superseded) = (Vec::new(), false, true);
         let json: serde_json::Value = serde_json::from_slice(&page.to_json()).unwrap();

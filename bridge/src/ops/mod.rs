@@ -21,7 +21,7 @@ pub(crate) use history::{HistoryAsk, history};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{members, put_member, remove_member, show_member};
 pub(crate) use rooms::{put_room, rooms, show_room};
-pub(crate) use send::send;
+pub(crate) use send::{send, tell};
 pub(crate) use settling::Settling;
 
 use crate::bundle::Sending;

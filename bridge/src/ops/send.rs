@@ -3,6 +3,23 @@ use uuid::Uuid;
 
 use super::Bridge;
 
+/// Tells a room what is not kept (typing, presence, signals); the writer decides. The receipt has no place in the log.
+pub(crate) async fn tell(
+    bridge: &Bridge,
+    who: &Principal,
+    room: Id,
+    kind: Kind,
+    payload: SendPayload,
+) -> Result<Receipt, Problem> {
+    let request = Request {
+        principal: who.clone(),
+        room,
+        kind,
+        payload,
+    };
+    bridge.sending.append(request).await
+}
+
 /// Sends to a room; the writer decides. The receipt comes after the append, never before.
 ///
 /// A request without a key gets one of ours, so that it can be tried again when an answer is lost.

@@ -21,6 +21,12 @@ pub enum Kind {
     Member,
     /// A user's role in the tenant: body [`UserBody`].
     User,
+    /// Somebody is typing. Not kept: an [`Ephemeral`].
+    Typing,
+    /// Somebody is there, or goes. Not kept: an [`Ephemeral`].
+    Presence,
+    /// Call signalling. Not kept: an [`Ephemeral`].
+    Signal,
 }
 
 /// What a room is for.
@@ -116,6 +122,49 @@ pub struct EventHead {
     pub concerns: Option<Id>,
 }
 
+/// What is told and not kept: it has no place in the log, so no `seq`, `n` or `prev`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ephemeral {
+    /// Version of this format: 1.
+    pub v: u8,
+    /// UUIDv7, given by the writer.
+    pub id: String,
+    /// The tenant.
+    pub tenant: Id,
+    /// The room.
+    pub room: Id,
+    /// The authenticated sender.
+    pub from: Id,
+    /// `typing`, `presence` or `signal`.
+    pub kind: Kind,
+    /// RFC 3339, UTC, milliseconds: the writer's log time.
+    pub at: String,
+    /// The body, passed through unparsed.
+    pub body: Box<RawValue>,
+}
+
+/// Where a room stands, told some seconds after it changed to those who hear it at most once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomHead {
+    /// Version of this format: 1.
+    pub v: u8,
+    /// The tenant.
+    pub tenant: Id,
+    /// The room.
+    pub room: Id,
+    /// Its last event.
+    pub head: Head,
+}
+
+/// A room's last event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Head {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// Its number in the room.
+    pub n: u64,
+}
+
 /// An event together with the exact bytes that stand in the log, which every transport hands on.
 #[derive(Debug, Clone)]
 pub struct EventLine {
@@ -136,6 +185,9 @@ impl Kind {
             Self::Room => "room",
             Self::Member => "member",
             Self::User => "user",
+            Self::Typing => "typing",
+            Self::Presence => "presence",
+            Self::Signal => "signal",
         }
     }
 
@@ -149,6 +201,9 @@ impl Kind {
             Self::Room,
             Self::Member,
             Self::User,
+            Self::Typing,
+            Self::Presence,
+            Self::Signal,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == text)
@@ -158,6 +213,12 @@ impl Kind {
     #[must_use]
     pub fn is_policy(self) -> bool {
         matches!(self, Self::Room | Self::Member | Self::User)
+    }
+
+    /// Whether it is told and not kept: such a thing never stands in the log.
+    #[must_use]
+    pub fn is_ephemeral(self) -> bool {
+        matches!(self, Self::Typing | Self::Presence | Self::Signal)
     }
 }
 

@@ -13,7 +13,9 @@ mod subject;
 
 pub use body::{MAX_DEPTH, TooDeep, body_from_bytes, check_depth, compact};
 pub use bundle::{Outcome, read_bundle, read_outcomes, write_bundle_line, write_outcome};
-pub use event::{Event, EventHead, EventLine, Kind, MemberBody, RoomBody, RoomKind, UserBody};
+pub use event::{
+    Ephemeral, Event, EventHead, EventLine, Head, Kind, MemberBody, RoomBody, RoomHead, RoomKind, UserBody,
+};
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{
     ArchiveWatermark, DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES,
@@ -23,4 +25,4 @@ pub use id::{Id, InvalidId, MAX_ID_BYTES};
 pub use problem::{Problem, ProblemCode};
 pub use receipt::{Durability, Receipt};
 pub use request::{MAX_KEY_BYTES, Principal, Request, RequestError, SendPayload};
-pub use subject::{ApiCall, InboundSubject, Seq, Subjects, TENANT_ROOM};
+pub use subject::{ApiCall, InboundSubject, MQTT_MESSAGES, MQTT_SESSIONS, Seq, Subjects, TENANT_ROOM};

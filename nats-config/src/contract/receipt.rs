@@ -10,6 +10,8 @@ pub enum Durability {
     Log,
     /// In the archive too.
     Db,
+    /// Nowhere: it was told to who listened (`typing`, `presence`, `signal`), and has no place in the log.
+    None,
 }
 
 /// What the sender gets, after the append and never before.
@@ -17,9 +19,9 @@ pub enum Durability {
 pub struct Receipt {
     /// The event's id.
     pub id: String,
-    /// The event's place in the log.
+    /// The event's place in the log; 0 for what is not kept.
     pub seq: Seq,
-    /// The event's number in its room.
+    /// The event's number in its room; 0 for what is not kept.
     pub n: u64,
     /// When, in log time.
     pub at: String,

@@ -106,6 +106,14 @@ impl SendPayload {
         }
     }
 
+    /// The same for a kind: what is told and not kept needs no body.
+    pub fn from_native_of(kind: Kind, bytes: &[u8]) -> Result<Self, RequestError> {
+        if bytes.is_empty() && kind.is_ephemeral() {
+            return Self::from_json(br#"{"body":{}}"#);
+        }
+        Self::from_native(bytes)
+    }
+
     fn check(self) -> Result<Self, RequestError> {
         if self.key.as_deref().is_some_and(|key| !is_plain(key)) {
             return Err(RequestError::Key);
@@ -143,6 +151,12 @@ mod tests {
             r#"{"content_type":"application/octet-stream","base64":"/wA="}"#
         );
         assert!(matches!(SendPayload::from_native(b""), Err(RequestError::Empty)));
+        assert!(matches!(
+            SendPayload::from_native_of(Kind::Msg, b""),
+            Err(RequestError::Empty)
+        ));
+        let typing = SendPayload::from_native_of(Kind::Typing, b"").unwrap();
+        assert_eq!(typing.body.get(), "{}");
     }
 
     #[test]

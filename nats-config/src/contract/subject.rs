@@ -7,6 +7,15 @@ use super::{Id, Kind};
 /// The room name that stands for the whole tenant in subjects and events. No room may have it.
 pub const TENANT_ROOM: &str = "_";
 
+/// What nats-server puts before the subject of a message that MQTT keeps.
+const MQTT_KEPT: &str = "$MQTT.msgs.";
+
+/// The stream in which nats-server keeps messages of `QoS` 1 and 2, in an account with MQTT clients. Its name is the server's.
+pub const MQTT_MESSAGES: &str = "$MQTT_msgs";
+
+/// The stream in which nats-server keeps MQTT sessions, one message each under `$MQTT.sess.{hash of the client id}`.
+pub const MQTT_SESSIONS: &str = "$MQTT_sess";
+
 /// An event's place in the log: stream sequence of its frame `<< 10 |` index in the frame. 0 is before everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -252,6 +261,18 @@ impl Subjects {
         format!("{}.room.{tenant}.{room}.log", self.prefix)
     }
 
+    /// What a room does not keep (typing, presence, signals), and its head: `chat.room.{tenant}.{room}.now`.
+    #[must_use]
+    pub fn room_now(&self, tenant: &Id, room: &Id) -> String {
+        format!("{}.room.{tenant}.{room}.now", self.prefix)
+    }
+
+    /// The same of every room: `chat.room.*.*.now`.
+    #[must_use]
+    pub fn room_now_all(&self) -> String {
+        format!("{}.room.*.*.now", self.prefix)
+    }
+
     /// All that a reader of a room may subscribe to: `chat.room.{tenant}.{room}.*`.
     #[must_use]
     pub fn room_all(&self, tenant: &Id, room: &Id) -> String {
@@ -262,6 +283,58 @@ impl Subjects {
     #[must_use]
     pub fn user(&self, tenant: &Id, user: &Id) -> String {
         format!("{}.user.{tenant}.{user}", self.prefix)
+    }
+
+    /// Under which subject MQTT keeps what was published with `QoS` 1 or 2: `$MQTT.msgs.{subject}`.
+    #[must_use]
+    pub fn mqtt_kept(subject: &str) -> String {
+        format!("{MQTT_KEPT}{subject}")
+    }
+
+    /// Where nats-server keeps all MQTT sessions: `$MQTT.sess.>`.
+    #[must_use]
+    pub fn mqtt_sessions_all() -> String {
+        "$MQTT.sess.>".to_owned()
+    }
+
+    /// Where nats-server tells of consumers that are made for MQTT sessions, and that go.
+    #[must_use]
+    pub fn mqtt_consumer_advice() -> String {
+        format!("$JS.EVENT.ADVISORY.CONSUMER.*.{MQTT_MESSAGES}.>")
+    }
+
+    /// Takes a kept request of a device apart: `$MQTT.msgs.chat.in.{tenant}.{user}.{room}.{kind}`.
+    #[must_use]
+    pub fn parse_mqtt_request(&self, subject: &str) -> Option<InboundSubject> {
+        self.parse_inbound(subject.strip_prefix(MQTT_KEPT)?)
+    }
+
+    /// The room whose kept events an MQTT session asks for: tenant and room of `$MQTT.msgs.chat.room.{tenant}.{room}.log`,
+    /// or with `*` for `log`. No other wildcard is granted to anybody.
+    #[must_use]
+    pub fn parse_mqtt_room(&self, filter: &str) -> Option<(Id, Id)> {
+        let mut tokens = self.tokens(filter.strip_prefix(MQTT_KEPT)?, "room")?;
+        let room = (tokens.next()?.parse().ok()?, tokens.next()?.parse().ok()?);
+        let wanted = matches!(tokens.next()?, "log" | "*");
+        (wanted && tokens.next().is_none()).then_some(room)
+    }
+
+    /// All copies of events that are kept for MQTT sessions: `$MQTT.msgs.chat.room.>`.
+    #[must_use]
+    pub fn mqtt_rooms_all(&self) -> String {
+        Self::mqtt_kept(&format!("{}.room.>", self.prefix))
+    }
+
+    /// The durable consumer by which store reads what devices published: `CHAT_IN`.
+    #[must_use]
+    pub fn devices_consumer(&self) -> String {
+        self.stream("IN")
+    }
+
+    /// The KV bucket that says how far the rooms' events were kept for MQTT sessions: `CHAT_DEVICES`.
+    #[must_use]
+    pub fn devices_bucket(&self) -> String {
+        self.stream("DEVICES")
     }
 
     /// The store's internal service for bridges: `chat.store.{verb}`.
@@ -290,6 +363,13 @@ impl Subjects {
     #[must_use]
     pub fn mqtt_client_id(tenant: &Id, user: &Id) -> String {
         format!("{tenant}:{user}")
+    }
+
+    /// Whose MQTT session a client id names.
+    #[must_use]
+    pub fn parse_mqtt_client_id(client_id: &str) -> Option<(Id, Id)> {
+        let mut parts = client_id.splitn(3, ':');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     }
 
     /// All inboxes a user may hear: `_INBOX.{tenant}.{user}.>`.
@@ -357,6 +437,35 @@ mod tests {
                 prop_assert_eq!(subjects.inbound(&parsed), subject);
             }
         }
+    }
+
+    #[test]
+    fn what_mqtt_keeps_is_taken_apart() {
+        let subjects = Subjects::default();
+        let room = |filter: &str| subjects.parse_mqtt_room(filter).map(|(t, r)| format!("{t}/{r}"));
+        assert_eq!(
+            room("$MQTT.msgs.chat.room.main.lobby.log").as_deref(),
+            Some("main/lobby")
+        );
+        assert_eq!(room("$MQTT.msgs.chat.room.main.lobby.*").as_deref(), Some("main/lobby"));
+        for other in [
+            "$MQTT.msgs.chat.room.main.lobby.now",
+            "$MQTT.msgs.chat.room.main.*.log",
+            "$MQTT.msgs.chat.room.main.lobby.log.x",
+            "$MQTT.msgs.chat.user.main.alice",
+            "chat.room.main.lobby.log",
+        ] {
+            assert_eq!(room(other), None, "{other}");
+        }
+        let request = subjects
+            .parse_mqtt_request("$MQTT.msgs.chat.in.main.dev1.lobby.msg")
+            .unwrap();
+        assert_eq!((request.user, request.kind), (id("dev1"), Kind::Msg));
+        assert_eq!(subjects.parse_mqtt_request("chat.in.main.dev1.lobby.msg"), None);
+        let owner = |client_id: &str| Subjects::parse_mqtt_client_id(client_id);
+        assert_eq!(owner("main:dev1"), Some((id("main"), id("dev1"))));
+        assert_eq!(owner("main:dev1:phone:2"), Some((id("main"), id("dev1"))));
+        assert_eq!(owner("main"), None);
     }
 
     #[test]

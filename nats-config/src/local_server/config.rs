@@ -118,6 +118,7 @@ pub fn render(config: &ServerConfig, keys: &PublicKeys, tools: &[Tool]) -> Strin
         ("DIR", quoted(&config.dir)),
         ("MAX_STORE", config.max_store.to_string()),
         ("STORE_NKEY", keys.store.clone()),
+        ("DEVICES_NKEY", keys.devices.clone()),
         ("BRIDGE_NKEY", keys.bridge.clone()),
         ("AUTHZ_NKEY", keys.authz.clone()),
         ("AUTH_NKEY", keys.auth.clone()),
@@ -244,6 +245,7 @@ mod tests {
         let key = |name: &str| format!("KEY_OF_{name}");
         PublicKeys {
             store: key("store"),
+            devices: key("devices"),
             bridge: key("bridge"),
             authz: key("authz"),
             auth: key("auth"),
@@ -276,7 +278,9 @@ mod tests {
             ("sync_interval: always", 1),
             ("nkey: KEY_OF_store\n", 1),
             ("nkey: KEY_OF_auth\n", 1),
-            ("auth_users: [ KEY_OF_auth ]", 1),
+            ("nkey: KEY_OF_devices\n", 1),
+            ("CONSUMER.MSG.NEXT.$MQTT_msgs.CHAT_IN\"", 1),
+            ("auth_users: [ KEY_OF_auth, KEY_OF_devices ]", 1),
             ("issuer: KEY_OF_issuer", 1),
             ("xkey: KEY_OF_xkey", 1),
             ("KV_CHAT_LEASE", 1),

@@ -13,6 +13,7 @@ use crate::client::Seed;
 #[derive(Debug, Clone)]
 pub struct Keys {
     store: Key,
+    devices: Key,
     bridge: Key,
     authz: Key,
     auth: Key,
@@ -26,6 +27,8 @@ pub struct Keys {
 pub enum KeyName {
     /// The user `store` of account CORE.
     Store,
+    /// The user of account DEVICES by whom store reads what devices publish, and keeps events for them.
+    Devices,
     /// The user `bridge` of account CORE.
     Bridge,
     /// The user `authz` of account CORE.
@@ -45,6 +48,8 @@ pub enum KeyName {
 pub struct PublicKeys {
     /// `U…`, the user `store`.
     pub store: String,
+    /// `U…`, the user of account DEVICES.
+    pub devices: String,
     /// `U…`, the user `bridge`.
     pub bridge: String,
     /// `U…`, the user `authz`.
@@ -75,6 +80,7 @@ impl Keys {
         let key = |name| Key::load_or_create(dir, name);
         Ok(Self {
             store: key(KeyName::Store)?,
+            devices: key(KeyName::Devices)?,
             bridge: key(KeyName::Bridge)?,
             authz: key(KeyName::Authz)?,
             auth: key(KeyName::Auth)?,
@@ -102,6 +108,7 @@ impl Keys {
         let public = |name| self.public_key(name).to_owned();
         PublicKeys {
             store: public(KeyName::Store),
+            devices: public(KeyName::Devices),
             bridge: public(KeyName::Bridge),
             authz: public(KeyName::Authz),
             auth: public(KeyName::Auth),
@@ -114,6 +121,7 @@ impl Keys {
     fn key(&self, name: KeyName) -> &Key {
         match name {
             KeyName::Store => &self.store,
+            KeyName::Devices => &self.devices,
             KeyName::Bridge => &self.bridge,
             KeyName::Authz => &self.authz,
             KeyName::Auth => &self.auth,
@@ -128,6 +136,7 @@ impl KeyName {
     fn file(self) -> &'static str {
         match self {
             Self::Store => "store.nk",
+            Self::Devices => "devices.nk",
             Self::Bridge => "bridge.nk",
             Self::Authz => "authz.nk",
             Self::Auth => "auth.nk",
@@ -222,7 +231,7 @@ mod tests {
             names.push(entry.file_name().into_string().unwrap());
         }
         names.sort();
-        let all = "auth.nk authz.nk bridge.nk issuer.nk store.nk sys.nk xkey.nk";
+        let all = "auth.nk authz.nk bridge.nk devices.nk issuer.nk store.nk sys.nk xkey.nk";
         assert_eq!(names.join(" "), all);
     }
 

@@ -136,6 +136,7 @@ fn decide(view: &View, request: &Request) -> Result<Wanted, Problem> {
         Kind::Room => decide_room(view, request)?,
         Kind::Member => decide_member(view, request)?,
         Kind::User => decide_user(view, request)?,
+        kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => {
             may(view, &request.principal, &request.room, Permission::RoomSend)?;
             (request.payload.body.clone(), None)

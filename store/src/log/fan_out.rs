@@ -4,14 +4,17 @@ use async_nats::jetstream::{self, stream::Config};
 use async_nats::{Client, HeaderMap};
 use natterjack_nats_config::contract::{EventLine, Kind, Seq};
 use natterjack_nats_config::stream::{CHANGING_IN_ROOMS, reconcile, rooms_config};
+use natterjack_nats_config::tail::{Frame, Tail};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::broken::broken;
 use super::fan_batch::Batch;
+use super::heads::Heads;
 use super::keeper::LeaseState;
 use super::writer::WriterConfig;
+use crate::devices;
 
 /// Waiting before it starts again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -38,6 +41,7 @@ struct FanOut {
     put: Seq,
     /// Whether what ROOMS stores is heard by its readers.
     live: bool,
+    heads: Heads,
 }
 
 /// Hands every event of the log to its room, each once and in order, until it is told to stop.
@@ -84,13 +88,10 @@ async fn follow(client: &Client, config: &WriterConfig) -> Result<std::convert::
         term,
         put: place.chat_seq,
         live: refill_to == 0,
+        heads: Heads::new(Instant::now()),
     };
     loop {
-        let frame = tokio::select! {
-            biased;
-            lost = fan_out.batch.watch() => return lost,
-            frame = tail.next() => frame.map_err(interrupted)?,
-        };
+        let frame = fan_out.next(&mut tail).await?;
         for line in &frame.events {
             fan_out.put(line).await?;
         }
@@ -149,6 +150,18 @@ async fn place(client: &Client, config: &WriterConfig) -> Result<Place, Interrup
 }
 
 impl FanOut {
+    /// The log's next frame; what comes due before it is done meanwhile.
+    async fn next(&mut self, tail: &mut Tail) -> Result<Frame, Interrupted> {
+        loop {
+            tokio::select! {
+                biased;
+                lost = self.batch.watch() => match lost? {},
+                () = at(self.heads.due()) => self.tell_heads().await?,
+                frame = tail.next() => return frame.map_err(interrupted),
+            }
+        }
+    }
+
     async fn put(&mut self, line: &EventLine) -> Result<(), Interrupted> {
         let event = &line.event;
         if event.seq <= self.put {
@@ -158,6 +171,13 @@ impl FanOut {
         let mut headers = HeaderMap::new();
         headers.insert("Chat-Seq", event.seq.to_string());
         headers.insert("Chat-Prev", event.prev.to_string());
+        if self.live {
+            self.heads.note(event, Instant::now());
+            // Sessions of QoS 1 get the copy that is kept for them, and pass over one that says so.
+            if self.config.devices.want(&event.tenant, &event.room) {
+                headers.insert(devices::KEPT, "1");
+            }
+        }
         let subject = subjects.fan(&self.term, &event.tenant, &event.room);
         self.batch.put(subject, headers, line.bytes.clone()).await?;
         self.put = event.seq;
@@ -174,6 +194,16 @@ impl FanOut {
         Ok(())
     }
 
+    /// Says where the rooms stand that changed: who hears events at most once sees by it that the last one is missing.
+    async fn tell_heads(&mut self) -> Result<(), Interrupted> {
+        for head in self.heads.take(Instant::now()) {
+            let subject = self.config.log.subjects.room_now(&head.tenant, &head.room);
+            let bytes = serde_json::to_vec(&head).map_err(interrupted)?;
+            self.client.publish(subject, bytes.into()).await.map_err(interrupted)?;
+        }
+        Ok(())
+    }
+
     /// Waits until all is stored, and has ROOMS republish what is put from now on.
     async fn go_live(self, wanted: &Config) -> Result<Self, Interrupted> {
         let rooms_seq = self.batch.end().await?;
@@ -186,6 +216,14 @@ impl FanOut {
             live: true,
             ..self
         })
+    }
+}
+
+/// Waits until then, or for ever.
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Pending {
 pub(crate) enum AnswerTo {
     /// To the service import's reply subject.
     Reply(Subject),
-    /// Nobody waits (MQTT, a bare publish): only a refusal is told, on the user's own subject.
+    /// Nobody waits (a bare publish): only a refusal is told, on the user's own subject.
     Notice(Principal),
     /// Into its place among the answers of a bundle.
     Bundle { id: u64, index: usize },
@@ -155,7 +155,7 @@ impl Intake {
             Some(reply) if Subjects::is_import_reply(reply) => AnswerTo::Reply(reply.clone()),
             Some(_) => return self.drop_one("a reply subject that no import made"),
         };
-        let request = SendPayload::from_native(&message.payload)
+        let request = SendPayload::from_native_of(to.kind, &message.payload)
             .map(|payload| Request {
                 principal,
                 room: to.room,
@@ -171,7 +171,7 @@ impl Intake {
             Some(reply) if Subjects::is_import_reply(reply) => queue.push_back(Pending {
                 request: Err(Problem::invalid(format!(
                     "the subject must be {}.in.{{tenant}}.{{user}}.{{room}}.{{kind}}, with kind one of msg, command, \
-                     reply, room, member, user",
+                     reply, room, member, user, typing, presence, signal",
                     self.subjects.prefix()
                 ))),
                 to: AnswerTo::Reply(reply.clone()),
@@ -227,7 +227,8 @@ impl Intake {
     }
 }
 
-fn answer_single(subject: Subject, outcome: Result<Receipt, Problem>) -> Answer {
+/// The answer to one request: the receipt, or the problem with the headers of a service error.
+pub(crate) fn answer_single(subject: Subject, outcome: Result<Receipt, Problem>) -> Answer {
     match outcome {
         Ok(receipt) => {
             let payload = serde_json::to_vec(&receipt).unwrap_or_default().into();

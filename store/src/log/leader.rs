@@ -2,8 +2,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Client;
-use natterjack_nats_config::contract::{MAX_FRAME_EVENTS, Problem, ProblemCode, Receipt};
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use natterjack_nats_config::contract::{MAX_FRAME_EVENTS, Problem, ProblemCode, Receipt, Request, Seq};
 use natterjack_nats_config::lease::Lease;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::admit::{Draft, Now, admit, log_full};
 use super::append::{Append, Appended, Appender};
 use super::broken::broken;
+use super::ephemera::Ephemera;
 use super::fan_out;
 use super::intake::{AnswerTo, Intake, Pending, Requests};
 use super::keeper::{LeaseState, keep};
@@ -31,6 +33,8 @@ struct Leader<'a> {
     config: &'a WriterConfig,
     state: State,
     appender: Arc<Appender>,
+    ephemera: Ephemera,
+    telling: Vec<Told>,
     intake: Intake,
     clock: LogClock,
     lease: watch::Receiver<LeaseState>,
@@ -39,6 +43,12 @@ struct Leader<'a> {
 
 /// Outcomes, and where they go.
 type Decided = Vec<(AnswerTo, Result<Receipt, Problem>)>;
+
+/// What is told to a room and not kept.
+struct Told {
+    subject: String,
+    bytes: Bytes,
+}
 
 /// What is decided for one frame.
 struct Batch {
@@ -76,6 +86,8 @@ pub(crate) async fn lead(
         clock: LogClock::start(Instant::now(), state.at_ms()),
         state,
         appender: Arc::new(Appender::new(client.clone(), &config.log)),
+        ephemera: Ephemera::default(),
+        telling: Vec::new(),
         intake: Intake::new(config.log.subjects.clone(), config.log.shard),
         lease: lease_state,
         shutdown,
@@ -169,6 +181,7 @@ impl Leader<'_> {
         let now = self.now();
         while let Some(Pending { request, to }) = queue.pop_front() {
             let outcome = match request {
+                Ok(request) if request.kind.is_ephemeral() => self.tell(request, &now),
                 Ok(request) if !batch.draft.fits(&request) => {
                     let request = Ok(request);
                     queue.push_front(Pending { request, to });
@@ -180,6 +193,31 @@ impl Leader<'_> {
             batch.decided.push((to, outcome));
             if batch.draft.events == 0 {
                 batch.settled = batch.decided.len();
+            }
+        }
+    }
+
+    /// Lets what is not kept be told with the next answers.
+    fn tell(&mut self, request: Request, now: &Now) -> Result<Receipt, Problem> {
+        let (bytes, receipt) = self.ephemera.admit(&self.state.view, &request, now)?;
+        let tenant = &request.principal.tenant;
+        let subject = self.config.log.subjects.room_now(tenant, &request.room);
+        self.telling.push(Told { subject, bytes });
+        Ok(receipt)
+    }
+
+    /// Tells rooms what is not kept. Only within the lease's own time: later the rights may be others.
+    async fn tell_all(&mut self) {
+        // By what is in the log up to here it was let through: a bridge that is not as far yet does not hand it on.
+        let after = Seq::end_of_frame(self.state.end());
+        for Told { subject, bytes } in self.telling.drain(..) {
+            if Instant::now() >= self.lease.borrow().valid_until {
+                continue;
+            }
+            let mut headers = HeaderMap::new();
+            headers.insert("Chat-Seq", after.to_string().as_str());
+            if let Err(error) = self.client.publish_with_headers(subject, headers, bytes).await {
+                tracing::debug!(%error, "what is not kept was not told");
             }
         }
     }
@@ -265,6 +303,7 @@ impl Leader<'_> {
     /// Answers only within the lease's own time: what is older is dropped, and whoever asked asks again with the key. A new
     /// event's receipt is true at any time: the log has it.
     async fn answer_all(&mut self, decided: Decided) {
+        self.tell_all().await;
         for (to, outcome) in decided {
             let fresh = outcome.as_ref().is_ok_and(|receipt| !receipt.duplicate);
             if fresh || Instant::now() < self.lease.borrow().valid_until {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::leader;
 use super::state::State;
+use crate::devices::Wanted;
 
 /// Waiting between attempts to make the streams.
 const RETRY: Duration = Duration::from_secs(1);
@@ -25,6 +26,8 @@ pub struct WriterConfig {
     pub replicas: usize,
     /// The log's `max_bytes` when it is made. Keep it well below the disk.
     pub log_max_bytes: i64,
+    /// The rooms whose events are kept for MQTT sessions.
+    pub devices: Wanted,
     /// The tenant to found when the log does not have it, and who administers it.
     pub bootstrap: Option<Bootstrap>,
 }

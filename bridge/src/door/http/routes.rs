@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use natterjack_nats_config::contract::{
-    Id, Kind, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomKind, Seq,
+    Id, Kind, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomKind, SendPayload, Seq,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -66,6 +66,7 @@ pub(crate) fn router(state: Arc<DoorState>) -> Router {
     Router::new()
         .route("/v1/rooms/{room}/messages", post(send).get(history))
         .route("/v1/rooms/{room}/messages/by-key/{key}", put(send_by_key))
+        .route("/v1/rooms/{room}/typing", post(typing))
         .route("/v1/events", get(events))
         .route("/v1/rooms", get(rooms).post(new_room))
         .route("/v1/rooms/{room}", get(room).put(put_room))
@@ -106,6 +107,19 @@ async fn send_with(door: &DoorState, caller: &Caller, path: &Path, key: Option<S
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
+}
+
+async fn typing(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
+    let room = path.id("room")?;
+    Fields::parse(request.uri().query().unwrap_or_default(), &[])?;
+    let (headers, body) = read_body(&door, request).await?;
+    let payload = if body.is_empty() {
+        SendPayload::from_native_of(Kind::Typing, &body).map_err(|error| Problem::invalid(error.to_string()))?
+    } else {
+        read_message(&headers, None, &body)?
+    };
+    let receipt = ops::tell(&door.bridge, &caller.who, room, Kind::Typing, payload).await?;
+    json(StatusCode::ACCEPTED, &receipt)
 }
 
 async fn events(State(door): Door, caller: Caller, request: Request) -> Answer {

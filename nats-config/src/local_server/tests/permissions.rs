@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::support::{Home, LIMIT, refusals, subjects, watched};
+use crate::contract::{MQTT_MESSAGES, Subjects};
 use crate::lease::Leases;
 use crate::local_server::KeyName;
 
@@ -263,5 +264,86 @@ async fn sys_finds_and_closes_connections_and_does_nothing_else() {
         sys.publish(subject, "x".into()).await.unwrap();
     }
     assert_eq!(refusals(&sys, &mut heard).await.len(), forbidden.len());
+    server.shutdown().await;
+}
+
+/// What store does for the devices, by its own ways.
+#[tokio::test]
+async fn store_fetches_what_devices_sent_and_does_nothing_else_in_their_account() {
+    let home = Home::new().await;
+    let server = home.start().await;
+    let (devices, mut heard) = watched(&home, &server, "devices", KeyName::Devices).await;
+    let jetstream = jetstream::new(devices.clone());
+    let stream = jetstream
+        .create_stream(stream::Config {
+            name: MQTT_MESSAGES.to_owned(),
+            subjects: vec![Subjects::mqtt_kept(">")],
+            retention: stream::RetentionPolicy::Interest,
+            ..stream::Config::default()
+        })
+        .await
+        .unwrap();
+    let name = subjects().devices_consumer();
+    let wanted = pull::Config {
+        name: Some(name.clone()),
+        durable_name: Some(name.clone()),
+        filter_subject: Subjects::mqtt_kept(&subjects().inbound_all()),
+        ..pull::Config::default()
+    };
+    let consumer = stream.get_or_create_consumer(&name, wanted).await.unwrap();
+    consumer.fetch().max_messages(1).messages().await.unwrap().count().await;
+    let of_session = serde_json::json!({
+        "stream_name": MQTT_MESSAGES,
+        "config": {
+            "durable_name": "session_1", "deliver_subject": "$MQTT.sub.x", "ack_policy": "explicit",
+            "filter_subject": Subjects::mqtt_kept("chat.room.main.lobby.log")
+        }
+    });
+    for (subject, ask) in [
+        (format!("CONSUMER.RESET.{MQTT_MESSAGES}.{name}"), serde_json::json!({})),
+        (format!("CONSUMER.DURABLE.CREATE.{MQTT_MESSAGES}.session_1"), of_session),
+        (
+            format!("CONSUMER.DELETE.{MQTT_MESSAGES}.session_1"),
+            serde_json::json!({}),
+        ),
+    ] {
+        let answer: serde_json::Value = jetstream.request(subject.clone(), &ask).await.unwrap();
+        assert!(answer.get("error").is_none(), "{subject}: {answer}");
+    }
+    let copy = Subjects::mqtt_kept("chat.room.main.lobby.log");
+    jetstream.publish(copy, "event".into()).await.unwrap().await.unwrap();
+    stream
+        .purge()
+        .filter(subjects().mqtt_rooms_all())
+        .keep(1)
+        .await
+        .unwrap();
+    let _requests = devices.subscribe(subjects().inbound_all()).await.unwrap();
+    let _advice = devices.subscribe(Subjects::mqtt_consumer_advice()).await.unwrap();
+    assert_eq!(refusals(&devices, &mut heard).await, Vec::<String>::new());
+
+    let forbidden = [
+        "chat.in.main.alice.lobby.msg",
+        "chat.room.main.lobby.log",
+        "chat.user.main.alice",
+        "$MQTT.msgs.chat.in.main.alice.lobby.msg",
+        "$MQTT.msgs.chat.room.main.lobby.now",
+        "$MQTT.sess.x",
+        "$JS.API.STREAM.DELETE.$MQTT_msgs",
+        "$JS.API.STREAM.UPDATE.$MQTT_msgs",
+        "$JS.API.STREAM.MSG.GET.$MQTT_msgs",
+        "$JS.API.STREAM.CREATE.EVIL",
+        "$JS.API.STREAM.DELETE.$MQTT_sess",
+        "$JS.API.CONSUMER.MSG.NEXT.$MQTT_msgs.session_1",
+        "$JS.ACK.$MQTT_msgs.session_1.1.1.1.1.0",
+    ];
+    for subject in forbidden {
+        devices.publish(subject, "x".into()).await.unwrap();
+    }
+    assert_eq!(refusals(&devices, &mut heard).await.len(), forbidden.len());
+    for subject in ["chat.room.>", "chat.user.>", "$MQTT.>", "$JS.>", "_INBOX.>", ">"] {
+        let _subscription = devices.subscribe(subject).await.unwrap();
+        assert_eq!(refusals(&devices, &mut heard).await.len(), 1, "{subject}");
+    }
     server.shutdown().await;
 }

@@ -153,6 +153,7 @@ pub(super) fn config(worker: &str) -> WriterConfig {
         worker: worker.to_owned(),
         replicas: 1,
         log_max_bytes: 256 << 20,
+        devices: crate::devices::Wanted::default(),
         bootstrap: Some(Bootstrap { admin: admin() }),
     }
 }

@@ -1,0 +1,175 @@
+use async_nats::HeaderMap;
+use bytes::BytesMut;
+use natterjack_nats_config::contract::{
+    InboundSubject, MAX_EVENT_BYTES, MAX_FRAME_BYTES, Outcome, Principal, Problem, ProblemCode, Request, SendPayload,
+    write_bundle_line,
+};
+
+use super::KEPT;
+
+/// The most requests in a bundle: what the writer takes in at a time.
+pub(super) const MAX_BUNDLE: usize = 256;
+/// What is not kept is not told any more when it is this old.
+const STALE_MS: i64 = 10_000;
+
+/// What a device asked for.
+pub(super) struct Asked {
+    /// Who asked: the subject on which the server let it publish says so, nothing else.
+    pub(super) who: Principal,
+    /// The request's line in a bundle, or why it is none.
+    pub(super) line: Result<BytesMut, Problem>,
+}
+
+/// What is to be done with a request that was answered.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// It stands in the log.
+    Done,
+    /// It never will; the device is told why.
+    Refused(Problem),
+    /// Not now: it is asked again, before those that came after it.
+    Later,
+}
+
+impl Asked {
+    /// Reads what a device published. `None` if there is nothing to do: it is not kept, and too old to be told.
+    ///
+    /// `own_key` is taken where the device gives none, so that the same message handed out twice is one event.
+    pub(super) fn read(to: InboundSubject, payload: &[u8], own_key: Option<String>, age_ms: i64) -> Option<Self> {
+        let who = Principal {
+            tenant: to.tenant,
+            user: to.user,
+        };
+        if to.kind.is_ephemeral() && age_ms > STALE_MS {
+            return None;
+        }
+        let invalid = |error: &dyn std::fmt::Display| Problem::invalid(error.to_string());
+        let line = SendPayload::from_native_of(to.kind, payload)
+            .and_then(|payload| match own_key.filter(|_| payload.key.is_none()) {
+                Some(key) => payload.with_key(key),
+                None => Ok(payload),
+            })
+            .map_err(|error| invalid(&error))
+            .and_then(|payload| {
+                let mut line = BytesMut::new();
+                let request = Request {
+                    principal: who.clone(),
+                    room: to.room,
+                    kind: to.kind,
+                    payload,
+                };
+                write_bundle_line(&mut line, &request).map_err(|error| invalid(&error))?;
+                if line.len() > MAX_EVENT_BYTES {
+                    let detail =
+                        format!("the event would be larger than {MAX_EVENT_BYTES} bytes; send a reference instead");
+                    return Err(Problem::new(ProblemCode::TooLarge, detail));
+                }
+                Ok(line)
+            });
+        Some(Self { who, line })
+    }
+}
+
+/// Whether nats-server keeps this message besides handing it out: `QoS` 1 and 2. It says so in a header of its own, and no
+/// MQTT client can set headers.
+pub(super) fn is_kept(headers: Option<&HeaderMap>) -> bool {
+    let qos = headers.and_then(|headers| headers.get(KEPT));
+    qos.is_some_and(|qos| !qos.as_str().starts_with('0'))
+}
+
+/// How many of the first lines fit one bundle: at least one.
+pub(super) fn bundle<'a>(lines: impl Iterator<Item = &'a BytesMut>) -> (BytesMut, usize) {
+    let mut bundle = BytesMut::new();
+    let mut count = 0;
+    for line in lines.take(MAX_BUNDLE) {
+        if count > 0 && bundle.len() + line.len() > MAX_FRAME_BYTES {
+            break;
+        }
+        bundle.extend_from_slice(line);
+        count += 1;
+    }
+    (bundle, count)
+}
+
+/// Judges an answer of the writer. A limit of one sender must not hold up the others; all else that may pass will pass.
+pub(super) fn verdict(outcome: Outcome) -> Verdict {
+    match outcome {
+        Outcome::Receipt(_) => Verdict::Done,
+        Outcome::Problem(problem) if problem.retryable && problem.code != ProblemCode::RateLimited => Verdict::Later,
+        Outcome::Problem(problem) => Verdict::Refused(problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_nats_config::contract::{Subjects, read_bundle};
+
+    use super::*;
+
+    fn to(kind: &str) -> InboundSubject {
+        let subject = format!("$MQTT.msgs.chat.in.main.dev1.lobby.{kind}");
+        Subjects::default().parse_mqtt_request(&subject).unwrap()
+    }
+
+    fn request(asked: &Asked) -> Request {
+        let line = asked.line.as_ref().unwrap();
+        read_bundle(line).next().unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_sender_is_the_subjects_and_a_repetition_has_the_same_key() {
+        let read = |payload: &[u8]| Asked::read(to("msg"), payload, Some("mqtt-1-7".to_owned()), 0).unwrap();
+        let asked = read(b"21.5");
+        let (first, again) = (request(&asked), request(&read(b"21.5")));
+        assert_eq!(asked.who.user.as_str(), "dev1");
+        assert_eq!(first.principal, asked.who);
+        assert_eq!(first.payload.body.get(), r#"{"text":"21.5"}"#);
+        assert_eq!(first.payload.key.as_deref(), Some("mqtt-1-7"));
+        assert_eq!(first.payload.key, again.payload.key);
+        let own = request(&read(br#"{"body":1,"key":"own"}"#));
+        assert_eq!(own.payload.key.as_deref(), Some("own"));
+        let claimed = read(br#"{"body":1,"from":"alice"}"#);
+        assert_eq!(claimed.line.unwrap_err().code, ProblemCode::InvalidRequest);
+        let large = Asked::read(to("msg"), &vec![b'x'; MAX_EVENT_BYTES], None, 0).unwrap();
+        assert_eq!(large.line.unwrap_err().code, ProblemCode::TooLarge);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_not_told_late() {
+        assert!(Asked::read(to("typing"), b"", None, 9000).unwrap().line.is_ok());
+        assert!(Asked::read(to("typing"), b"", None, 11_000).is_none());
+        assert!(Asked::read(to("msg"), b"x", None, 1_000_000).is_some());
+    }
+
+    #[test]
+    fn the_server_says_what_it_keeps() {
+        let headers = |value: &str| HeaderMap::from_iter([(KEPT.parse().unwrap(), value.into())]);
+        assert!(!is_kept(None) && !is_kept(Some(&HeaderMap::new())) && !is_kept(Some(&headers("0"))));
+        assert!(is_kept(Some(&headers("1"))) && is_kept(Some(&headers("2"))));
+    }
+
+    #[test]
+    fn bundles_are_bounded_in_number_and_bytes() {
+        let line = BytesMut::from(&vec![b'x'; 100_000][..]);
+        let lines = vec![line; 20];
+        assert_eq!(bundle(lines.iter()).1, 5);
+        let line = BytesMut::from(&b"x\n"[..]);
+        let lines = vec![line; 1000];
+        assert_eq!(bundle(lines.iter()).1, MAX_BUNDLE);
+        assert_eq!(bundle([BytesMut::from(&vec![b'x'; 600_000][..])].iter()).1, 1);
+    }
+
+    #[test]
+    fn a_limit_of_one_sender_holds_up_nobody() {
+        let judge = |code| verdict(Outcome::Problem(Problem::new(code, "x")));
+        assert!(matches!(judge(ProblemCode::RateLimited), Verdict::Refused(_)));
+        assert!(matches!(judge(ProblemCode::Forbidden), Verdict::Refused(_)));
+        for code in [
+            ProblemCode::LogFull,
+            ProblemCode::OutcomeUnknown,
+            ProblemCode::BrokerUnavailable,
+        ] {
+            assert_eq!(judge(code), Verdict::Later);
+        }
+    }
+}
