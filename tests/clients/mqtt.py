@@ -29,7 +29,10 @@ class Device:
         self.connected = threading.Event()
         self.refusal = None
         self.client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id=options["client_id"], protocol=mqtt.MQTTv311, clean_session=True
+            mqtt.CallbackAPIVersion.VERSION2,
+            client_id=options["client_id"],
+            protocol=mqtt.MQTTv311,
+            clean_session=options.get("clean", True),
         )
         self.client.username_pw_set(options["user"], options["token"])
         self.client.reconnect_delay_set(min_delay=1, max_delay=1)
@@ -43,11 +46,13 @@ class Device:
         if not self.client.is_connected():
             raise RuntimeError(self.refusal or "no answer to CONNECT")
 
-    def on_connect(self, client, _data, _flags, reason, _properties):
+    def on_connect(self, client, _data, flags, reason, _properties):
         if reason.is_failure:
             self.refusal = str(reason)
         else:
             tell(happened="connected")
+            if flags.session_present:
+                tell(happened="session present")
             for wanted in self.filters:
                 self.subscribe(wanted, None)
         self.connected.set()
@@ -66,7 +71,8 @@ class Device:
             tell(answer={"id": command, "value": {"granted": granted}})
 
     def on_message(self, _client, _data, message):
-        tell(message={"subject": message.topic, "data": base64.b64encode(message.payload).decode()})
+        data = base64.b64encode(message.payload).decode()
+        tell(message={"subject": message.topic, "headers": {"qos": str(message.qos)}, "data": data})
 
 
 def main():
@@ -83,7 +89,7 @@ def main():
             device.filters.append(command["subject"])
             device.subscribe(command["subject"], command["id"])
             continue
-        sent = device.client.publish(command["subject"], base64.b64decode(command["data"]), qos=1)
+        sent = device.client.publish(command["subject"], base64.b64decode(command["data"]), qos=command.get("qos", 1))
         try:
             sent.wait_for_publish(ANSWER_WITHIN)
             value = {"acknowledged": sent.is_published()}

@@ -7,6 +7,7 @@ pub(crate) mod mailbox;
 pub(crate) mod mqtt;
 pub(crate) mod nats;
 pub(crate) mod poll;
+pub(crate) mod roles;
 pub(crate) mod script;
 pub(crate) mod tools;
 

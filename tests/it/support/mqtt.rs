@@ -21,6 +21,16 @@ pub(crate) struct Mqtt {
 impl Mqtt {
     /// Signs in; the error is what the server answered.
     pub(crate) async fn connect(url: &str, client_id: &str, user: &str, token: &str) -> Result<Self, ConnectionError> {
+        Self::session(url, client_id, (user, token), true).await
+    }
+
+    /// Signs in with a session that ends with its connection (`clean`), or outlives it.
+    pub(crate) async fn session(
+        url: &str,
+        client_id: &str,
+        (user, token): (&str, &str),
+        clean: bool,
+    ) -> Result<Self, ConnectionError> {
         let (host, port) = url
             .strip_prefix("mqtt://")
             .expect("plain MQTT")
@@ -30,7 +40,7 @@ impl Mqtt {
         options
             .set_credentials(user, token)
             .set_keep_alive(Duration::from_secs(20))
-            .set_clean_session(true);
+            .set_clean_session(clean);
         options.set_max_packet_size(2 << 20, 2 << 20);
         let (client, mut events) = AsyncClient::new(options, 100);
         tokio::time::timeout(DEADLINE, async {
@@ -123,7 +133,12 @@ impl Loop {
 
     fn take(&self, packet: Packet) {
         match packet {
-            Packet::Publish(message) => self.mail.put(Delivery::new(&message.topic, message.payload)),
+            Packet::Publish(message) => {
+                let mut delivery = Delivery::new(&message.topic, message.payload);
+                let qos = (message.qos as u8).to_string();
+                delivery.headers.insert("qos".to_owned(), qos);
+                self.mail.put(delivery);
+            }
             Packet::PubAck(_) => self.happened.put("acknowledged".to_owned()),
             Packet::SubAck(answer) => {
                 for code in answer.return_codes {

@@ -58,6 +58,11 @@ impl Script {
 
     /// paho-mqtt, signed in as a device of tenant `main`.
     pub(crate) async fn paho(url: &str, user: &str, token: &str) -> Result<Self, String> {
+        Self::paho_session(url, user, token, true).await
+    }
+
+    /// paho-mqtt with a session that ends with its connection (`clean`), or outlives it.
+    pub(crate) async fn paho_session(url: &str, user: &str, token: &str, clean: bool) -> Result<Self, String> {
         let (host, port) = url
             .strip_prefix("mqtt://")
             .expect("plain MQTT")
@@ -65,7 +70,8 @@ impl Script {
             .unwrap();
         let port: u16 = port.parse().unwrap();
         let client_id = format!("main:{user}");
-        let options = json!({"host": host, "port": port, "client_id": client_id, "user": user, "token": token});
+        let options =
+            json!({"host": host, "port": port, "client_id": client_id, "user": user, "token": token, "clean": clean});
         Self::start("mqtt.py", user, options).await
     }
 
@@ -172,6 +178,12 @@ impl Script {
             &json!({"body": {"text": text}}),
         )
         .await
+    }
+
+    /// Publishes over MQTT with a `QoS`; the answer comes when that is fulfilled.
+    pub(crate) async fn publish_qos(&self, topic: &str, payload: &[u8], qos: u8) -> Value {
+        let arguments = json!({"subject": topic, "data": STANDARD.encode(payload), "qos": qos});
+        self.call("publish", arguments).await
     }
 
     /// Publishes bytes as they are. Over MQTT with `QoS` 1: the answer comes with the server's acknowledgement.

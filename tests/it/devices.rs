@@ -1,0 +1,262 @@
+//! MQTT devices: `QoS` 1 in and out, over outages of the workers and of the devices.
+
+use async_nats::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::support::events::{assert_unbroken, lines_of, parse, texts};
+use crate::support::eventually;
+use crate::support::mailbox::{Delivery, Mailbox};
+use crate::support::mqtt::Mqtt;
+use crate::support::nats::Nats;
+use crate::support::roles::{Roles, change};
+use crate::support::script::Script;
+
+const LOBBY: &str = "chat/room/main/lobby/log";
+const TO_LOBBY: &str = "chat/in/main/dev1/lobby/msg";
+
+async fn publish(device: &Script, topic: &str, text: &str, qos: u8) {
+    let answer = device.publish_qos(topic, text.as_bytes(), qos).await;
+    assert_eq!(answer["acknowledged"], true, "{answer}");
+}
+
+/// Waits until the log has so many messages of a room, and gives all their texts.
+async fn logged(roles: &Roles, room: &str, count: usize) -> Vec<String> {
+    eventually("the log has the messages", async || {
+        let texts = texts(&roles.log(room).await);
+        (texts.len() >= count).then_some(texts)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_to_a_device_outlives_the_worker_and_stands_once_and_in_order() {
+    let mut roles = Roles::start().await;
+    let mut store = roles.store();
+    let alice = roles.nats("alice").await;
+    roles.room(&alice, "lobby", &[("dev1", "device")]).await;
+    let device = roles.paho("dev1", true).await;
+    assert_eq!(device.subscribe("chat/user/main/dev1").await["granted"], true);
+    publish(&device, TO_LOBBY, "before", 1).await;
+    publish(&device, TO_LOBBY, "before, QoS 0", 0).await;
+    publish(&device, TO_LOBBY, "before, QoS 2", 2).await;
+    logged(&roles, "lobby", 3).await;
+
+    roles.kill(store);
+    let mut expected = Vec::new();
+    for number in 0..20 {
+        publish(&device, TO_LOBBY, &format!("away {number}"), 1).await;
+        expected.push(format!("away {number}"));
+    }
+    publish(&device, TO_LOBBY, "away, QoS 2", 2).await;
+    expected.push("away, QoS 2".to_owned());
+    publish(&device, "chat/in/main/dev1/cellar/msg", "no member", 1).await;
+    store = roles.store();
+    let all = logged(&roles, "lobby", 3 + expected.len()).await;
+    assert_eq!(all[3..], expected);
+    let notice = device
+        .mail
+        .wait("the refusal is told", |all| {
+            all.iter().find(|one| one.subject == "chat/user/main/dev1").cloned()
+        })
+        .await;
+    let notice: Value = serde_json::from_slice(&notice.payload).unwrap();
+    assert_eq!(notice["code"], "not-found", "{notice}");
+
+    // Killed while it works: what was handed out and not acknowledged comes again, and is one event all the same.
+    let mut sent = 0;
+    for _ in 0..4 {
+        for number in sent..sent + 25 {
+            publish(&device, TO_LOBBY, &format!("under fire {number}"), 1).await;
+            expected.push(format!("under fire {number}"));
+        }
+        sent += 25;
+        roles.kill(store);
+        store = roles.store();
+    }
+    let all = logged(&roles, "lobby", 3 + expected.len()).await;
+    assert_eq!(all[3..], expected);
+    assert_unbroken(&roles.log("lobby").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_passes_for_a_device() {
+    let mut roles = Roles::start().await;
+    roles.store();
+    let alice = roles.nats("alice").await;
+    roles.room(&alice, "lobby", &[("dev1", "device")]).await;
+    // What the server says of a message that it keeps: only of a device's is it believed.
+    let mut headers = HeaderMap::new();
+    headers.insert("Nmqtt-Pub", "1");
+    let answer = alice
+        .request("chat.in.main.alice.lobby.msg", "by NATS", headers)
+        .await
+        .unwrap();
+    assert!(crate::support::nats::parse(&answer)["seq"].is_u64(), "{answer:?}");
+    let device = roles.paho("dev1", true).await;
+    let claims = json!({"body": {"text": "by MQTT"}, "from": "alice"}).to_string();
+    for (topic, payload) in [
+        ("chat/in/main/alice/lobby/msg", "as alice"),
+        ("$MQTT/msgs/chat/in/main/alice/lobby/msg", "kept as alice"),
+        ("$JS/API/STREAM/PURGE/$MQTT_msgs", "{}"),
+        ("$JS/API/CONSUMER/DELETE/$MQTT_msgs/CHAT_IN", ""),
+        ("$JS/API/CONSUMER/RESET/$MQTT_msgs/CHAT_IN", "{}"),
+        ("$JS/ACK/$MQTT_msgs/CHAT_IN/1/1/1/1/0", "+ACK"),
+        (TO_LOBBY, claims.as_str()),
+    ] {
+        publish(&device, topic, payload, 1).await;
+    }
+    publish(&device, TO_LOBBY, "at last", 1).await;
+    let texts = logged(&roles, "lobby", 2).await;
+    assert_eq!(texts, ["by NATS", "at last"]);
+}
+
+/// What a session got of the lobby, each with its `QoS`.
+fn heard(mail: &Mailbox<Delivery>) -> Vec<(String, String)> {
+    let of_lobby = mail.all().into_iter().filter(|one| one.subject == LOBBY);
+    of_lobby
+        .map(|one| {
+            (
+                String::from_utf8(one.payload.to_vec()).unwrap(),
+                one.headers["qos"].clone(),
+            )
+        })
+        .collect()
+}
+
+/// Waits until events are kept for a session: they come with `QoS` 1.
+async fn is_kept(mail: &Mailbox<Delivery>, alice: &Nats) {
+    eventually("events are kept for the session", async || {
+        let receipt = alice.say("lobby", "is it kept?").await;
+        mail.wait("it is heard", |all| {
+            let is_it = |one: &&Delivery| parse(std::str::from_utf8(&one.payload).unwrap())["seq"] == receipt["seq"];
+            all.iter().find(is_it).map(|one| one.headers["qos"].clone())
+        })
+        .await
+        .eq("1")
+        .then_some(())
+    })
+    .await;
+}
+
+/// Waits until a session has heard an event, and gives the exact lines that it got behind another one.
+async fn behind(mail: &Mailbox<Delivery>, first: &Value, last: &Value) -> Vec<String> {
+    let seq_of = |line: &str| parse(line)["seq"].as_u64().unwrap();
+    let last = last["seq"].as_u64().unwrap_or_else(|| panic!("no receipt: {last}"));
+    mail.wait("the last event is heard", |all| {
+        let lines = lines_of("lobby", all);
+        lines.iter().any(|line| seq_of(line) >= last).then_some(())
+    })
+    .await;
+    let lines = heard(mail).into_iter().map(|(line, _)| line);
+    lines
+        .filter(|line| seq_of(line) > first["seq"].as_u64().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_gets_what_came_while_it_was_away_each_once() {
+    let mut roles = Roles::start().await;
+    let store = roles.store();
+    let alice = roles.nats("alice").await;
+    roles
+        .room(&alice, "lobby", &[("dev1", "device"), ("dev2", "device")])
+        .await;
+    let paho = roles.paho("dev1", false).await;
+    assert_eq!(paho.subscribe(LOBBY).await["granted"], true);
+    let (url, token) = (roles.mqtt_url(), roles.token("dev2"));
+    let session = async || Mqtt::session(&url, "main:dev2", ("dev2", &token), false).await.unwrap();
+    let rumqttc = session().await;
+    assert!(rumqttc.subscribe(LOBBY).await);
+    is_kept(&paho.mail, &alice).await;
+    is_kept(&rumqttc.mail, &alice).await;
+
+    // Online: one copy, not two.
+    let first = alice.say("lobby", "first").await;
+    let mut last = Value::Null;
+    for number in 0..20 {
+        last = alice.say("lobby", &format!("online {number}")).await;
+    }
+    for mail in [&paho.mail, &rumqttc.mail] {
+        let lines = behind(mail, &first, &last).await;
+        assert_eq!(
+            texts(&lines),
+            (0..20).map(|number| format!("online {number}")).collect::<Vec<_>>()
+        );
+        assert!(
+            heard(mail)
+                .iter()
+                .skip(heard(mail).len() - 20)
+                .all(|(_, qos)| qos == "1")
+        );
+    }
+
+    // Away, and the worker is replaced meanwhile.
+    drop((paho, rumqttc));
+    let mut away = Vec::new();
+    for number in 0..30 {
+        if number == 15 {
+            roles.kill(store);
+            roles.store();
+        }
+        let text = format!("away {number}");
+        last = change(&alice, "lobby", "msg", json!({"text": text})).await;
+        away.push(text);
+    }
+    let paho = roles.paho("dev1", false).await;
+    let rumqttc = session().await;
+    for mail in [&paho.mail, &rumqttc.mail] {
+        let lines = behind(mail, &first, &last).await;
+        assert_eq!(texts(&lines), away);
+        assert_unbroken(&lines);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_members_session_is_kept_nothing_and_begins_anew_when_they_come_back() {
+    let mut roles = Roles::start().await;
+    roles.store();
+    let alice = roles.nats("alice").await;
+    roles.room(&alice, "lobby", &[("dev1", "device")]).await;
+    let device = roles.paho("dev1", false).await;
+    assert_eq!(device.subscribe(LOBBY).await["granted"], true);
+    is_kept(&device.mail, &alice).await;
+    drop(device);
+
+    alice.say("lobby", "before the removal, not heard").await;
+    change(&alice, "lobby", "member", json!({"user": "dev1", "role": null})).await;
+    let between = alice.say("lobby", "between").await;
+    let device = roles.paho("dev1", false).await;
+    device
+        .happened
+        .wait("its session is there", |all| {
+            all.iter().any(|line| line == "session present").then_some(())
+        })
+        .await;
+    assert_eq!(device.subscribe(LOBBY).await["granted"], false);
+    assert_eq!(device.subscribe("chat/user/main/dev1").await["granted"], true);
+    alice.say("lobby", "still between").await;
+    // Its refusal comes behind whatever else is on its way to it.
+    publish(&device, TO_LOBBY, "no member", 1).await;
+    device
+        .mail
+        .wait("it is refused", |all| {
+            all.iter().any(|one| one.subject == "chat/user/main/dev1").then_some(())
+        })
+        .await;
+    assert_eq!(heard(&device.mail), []);
+    drop(device);
+
+    let visible_from = between["seq"].as_u64().unwrap() + 4096;
+    let body = json!({"user": "dev1", "role": "device", "visible_from": visible_from});
+    let back = change(&alice, "lobby", "member", body).await;
+    let device = roles.paho("dev1", false).await;
+    let last = alice.say("lobby", "again").await;
+    let lines = behind(&device.mail, &json!({"seq": 0}), &last).await;
+    assert_eq!(texts(&lines), ["again"]);
+    assert!(
+        lines
+            .iter()
+            .all(|line| parse(line)["seq"].as_u64() >= back["seq"].as_u64()),
+        "{lines:?}"
+    );
+}

@@ -1,0 +1,226 @@
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use async_nats::Client;
+use natterjack_nats_config::client::{Login, connect};
+use natterjack_nats_config::contract::Subjects;
+use natterjack_nats_config::local_server::{KeyName, Keys, LocalServer, ServerBinary, ServerConfig, Tool, add_tool};
+use natterjack_nats_config::tail::Log;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::house::{ended, natterjack, signal};
+use super::nats::Nats;
+use super::script::Script;
+use super::{DEADLINE, eventually, tools};
+
+/// A nats-server with the roles authz and store as processes of their own, so that a store can be killed alone.
+pub(crate) struct Roles {
+    dir: TempDir,
+    keys: Keys,
+    server: LocalServer,
+    children: Vec<Child>,
+}
+
+impl Roles {
+    /// Starts the server and authz; stores are started one by one.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with accounts for tools.
+    pub(crate) async fn start_with(tools_let_in: &[Tool]) -> Self {
+        let dir = tempfile::Builder::new().prefix("natterjack-it-").tempdir().unwrap();
+        let data = dir.path().join("data");
+        // Makes all keys.
+        let printed = natterjack()
+            .args(["nats", "config", "--data"])
+            .arg(&data)
+            .output()
+            .unwrap();
+        assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+        for tool in tools_let_in {
+            add_tool(&data.join("nats"), tool).unwrap();
+        }
+        let keys = Keys::load_or_create(&data.join("keys")).unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let config = ServerConfig {
+            server_name: "roles".parse().unwrap(),
+            prefix: "chat".parse().unwrap(),
+            nats: any,
+            websocket: any,
+            mqtt: any,
+            dir: data.join("nats"),
+            max_store: 16 << 30,
+            cluster: None,
+        };
+        let binary = ServerBinary::check(tools::nats_server().as_ref()).await.unwrap();
+        let server = LocalServer::start(&binary, config, &keys).await.unwrap();
+        let mut roles = Self {
+            dir,
+            keys,
+            server,
+            children: Vec::new(),
+        };
+        roles.role("authz");
+        roles
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub(crate) fn mqtt_url(&self) -> String {
+        self.server.endpoints().mqtt_url()
+    }
+
+    pub(crate) fn nats_url(&self) -> String {
+        self.server.endpoints().nats_url()
+    }
+
+    /// Starts a store; its number kills it.
+    pub(crate) fn store(&mut self) -> u32 {
+        self.role("store")
+    }
+
+    fn role(&mut self, role: &str) -> u32 {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("roles.log"))
+            .unwrap();
+        let child = natterjack()
+            .arg(role)
+            .arg("--data")
+            .arg(self.data())
+            .arg("--nats-url")
+            .arg(self.nats_url())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        self.children.push(child);
+        pid
+    }
+
+    /// `kill -9`, and waits for its end.
+    pub(crate) fn kill(&mut self, pid: u32) {
+        let place = self.children.iter().position(|child| child.id() == pid).unwrap();
+        let mut child = self.children.remove(place);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub(crate) fn token(&self, user: &str) -> String {
+        let made = natterjack()
+            .args(["token", "--user", user, "--data"])
+            .arg(self.data())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A user over NATS. (Until authz answers, connections are refused.)
+    pub(crate) async fn nats(&self, user: &str) -> Nats {
+        let token = self.token(user);
+        let nats = eventually("authz lets users in", async || {
+            Nats::connect(&self.nats_url(), user, &token).await.ok()
+        })
+        .await;
+        nats.happened
+            .wait("signed in", |all| {
+                all.iter().any(|line| line == "connected").then_some(())
+            })
+            .await;
+        nats
+    }
+
+    /// A device over MQTT, by paho-mqtt.
+    pub(crate) async fn paho(&self, user: &str, clean: bool) -> Script {
+        Script::paho_session(&self.mqtt_url(), user, &self.token(user), clean)
+            .await
+            .unwrap()
+    }
+
+    /// The worker `store`, to look into streams.
+    pub(crate) async fn core(&self) -> Client {
+        let login = Login {
+            url: self.nats_url(),
+            role: "store",
+            seed: self.keys.seed(KeyName::Store).clone(),
+        };
+        connect(&login).await.unwrap()
+    }
+
+    /// Every event's line of a room, as the log has it.
+    pub(crate) async fn log(&self, room: &str) -> Vec<String> {
+        let client = self.core().await;
+        let log = Log::first(Subjects::default());
+        let end = log.end(&client).await.unwrap();
+        let mut tail = log.tail(&client, 0);
+        let mut lines = Vec::new();
+        while tail.passed() < end {
+            let frame = tokio::time::timeout(DEADLINE, tail.next()).await.unwrap().unwrap();
+            let of_room = frame.events.iter().filter(|line| line.event.room.as_str() == room);
+            lines.extend(of_room.map(|line| String::from_utf8(line.bytes.to_vec()).unwrap()));
+        }
+        lines
+    }
+
+    /// Makes a room that a user owns, with members.
+    pub(crate) async fn room(&self, owner: &Nats, room: &str, members: &[(&str, &str)]) {
+        change(owner, room, "room", json!({"title": room})).await;
+        for (user, role) in members {
+            change(owner, room, "member", json!({"user": user, "role": role})).await;
+        }
+    }
+
+    fn logs(&self) -> String {
+        let text = fs::read_to_string(self.dir.path().join("roles.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(80)..].join("\n")
+    }
+}
+
+/// Asks for a change until there is a receipt: the asker's own connection may be renewed meanwhile.
+pub(crate) async fn change(who: &Nats, room: &str, kind: &str, body: Value) -> Value {
+    let key = uuid();
+    let payload = json!({"body": body, "key": key});
+    let subject = format!("chat.in.main.{}.{room}.{kind}", who.user);
+    eventually("a receipt", async || {
+        let asked = who.client.request(subject.clone(), payload.to_string().into());
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(3), asked)
+            .await
+            .ok()?
+            .ok()?;
+        let answer = super::nats::parse(&answer);
+        let is_final = answer["seq"].is_u64() || answer["retryable"] == false;
+        is_final.then_some(answer)
+    })
+    .await
+}
+
+/// A key that nobody else uses.
+pub(crate) fn uuid() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+impl Drop for Roles {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        for child in &mut self.children {
+            signal(child.id(), Signal::TERM);
+            if ended(child, DEADLINE).is_none() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
