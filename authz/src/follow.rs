@@ -1,15 +1,17 @@
 //! The policy view, kept up with the log.
 
 use async_nats::Client;
+use natterjack_nats_config::Id;
 use natterjack_nats_config::contract::Seq;
 use natterjack_nats_config::tail::{Frame, Log, TailError};
-use natterjack_nats_config::{Id, clock};
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+use crate::begin::begin_view;
 use crate::policy::{Change, View};
+use crate::worker::AuthzError;
 
 /// How long the view may take to reach the log's end before it counts as stale.
 const FRESH_WITHIN: Duration = Duration::from_secs(1);
@@ -41,20 +43,17 @@ impl Followed {
         self.passed.subscribe()
     }
 
-    fn take(&self, frame: &Frame) -> Vec<(Change, i64)> {
+    fn take(&self, frame: &Frame) -> Vec<Change> {
         let mut view = self.view.write();
-        let mut changes = Vec::new();
-        for line in &frame.events {
-            if let Some(change) = view.apply(&line.event) {
-                changes.push((change, clock::parse_ms(&line.event.at).unwrap_or(i64::MAX)));
-            }
-        }
+        let changes = frame.events.iter().filter_map(|line| view.apply(&line.event));
+        let changes = changes.collect();
         view.pass(Seq::end_of_frame(frame.stream_seq));
         changes
     }
 
-    /// Reads the log to its present end. Gives the stream sequence reached, and who changed when.
-    pub(crate) async fn catch_up(&self, client: &Client, log: &Log) -> Result<(u64, ChangedAt), TailError> {
+    /// Reads the log to its present end, from the newest checkpoint on. Gives the stream sequence reached, and who changed
+    /// when: the view remembers that, also of what the checkpoint had taken in.
+    pub(crate) async fn catch_up(&self, client: &Client, log: &Log) -> Result<(u64, ChangedAt), AuthzError> {
         let end = loop {
             match log.end(client).await {
                 Ok(end) if end > 0 => break end,
@@ -63,16 +62,18 @@ impl Followed {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        let mut tail = log.tail(client, 0).of_policy();
-        let mut changed = ChangedAt::new();
+        let view = begin_view(client, log).await?;
+        let mut tail = log.tail(client, view.seq().frame()).of_policy();
+        *self.view.write() = view;
         while tail.passed() < end {
-            let frame = tail.next().await?;
-            for (change, at_ms) in self.take(&frame) {
-                changed.insert((change.tenant, change.user), at_ms);
-            }
+            self.take(&tail.next().await?);
         }
+        let end = tail.passed();
         self.passed.send_replace(Seq::end_of_frame(end));
-        Ok((end, changed))
+        let view = self.view();
+        let changed = view.last_changes();
+        let changed = changed.map(|(tenant, user, at_ms)| ((tenant.clone(), user.clone()), at_ms));
+        Ok((end, changed.collect()))
     }
 
     /// Whether the view has read the log to the end that it has now, asking its leader; waits a moment for the rest.
@@ -96,7 +97,7 @@ impl Followed {
         let mut tail = log.tail(client, from).of_policy();
         loop {
             let frame = tail.next().await?;
-            for (change, _) in self.take(&frame) {
+            for change in self.take(&frame) {
                 if changes.send(change).await.is_err() {
                     return Ok(());
                 }

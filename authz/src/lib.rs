@@ -1,5 +1,6 @@
 //! Who may do what: the policy, tokens, the NATS auth callout and the end of connections whose rights were taken away.
 
+mod begin;
 mod callout;
 mod follow;
 pub mod policy;
@@ -7,4 +8,5 @@ pub mod revoke;
 pub mod token;
 mod worker;
 
+pub use begin::begin_view;
 pub use worker::{AuthzConfig, AuthzError, run};

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use natterjack_nats_config::checkpoint::BeginError;
 use natterjack_nats_config::client::{Login, LoginError, Seed, connect};
 use natterjack_nats_config::contract::{Id, Seq};
 use natterjack_nats_config::lease::{Lease, Leases, RENEW_EVERY};
@@ -50,9 +51,13 @@ pub enum AuthzError {
     /// NATS did not let it in.
     #[error(transparent)]
     Login(#[from] LoginError),
-    /// The log cannot be read.
+    /// The log cannot be read. One that was trimmed past this worker is read again from a checkpoint after a restart, with
+    /// a look at every connection.
     #[error(transparent)]
     Tail(#[from] TailError),
+    /// There is nothing to begin with.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
     /// A key is none.
     #[error("the key of the auth callout is unusable: {0}")]
     Key(#[from] nkeys::error::Error),

@@ -266,7 +266,7 @@ fn unsafe_flags(config: &Config) -> Vec<&'static str> {
     .collect()
 }
 
-fn is_not_found(error: &jetstream::context::GetStreamError) -> bool {
+pub(crate) fn is_not_found(error: &jetstream::context::GetStreamError) -> bool {
     use jetstream::context::GetStreamErrorKind;
     matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND)
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use async_nats::jetstream::{
     self, Message,
     consumer::{DeliverPolicy, pull},
+    stream::RawMessageErrorKind,
 };
 use async_nats::{Client, HeaderMap};
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout};
 
-use crate::contract::{EventLine, FrameError, Subjects, events_of};
+use crate::contract::{EventLine, FrameError, STATE, StateStamp, Subjects, events_of};
 
 /// Waiting between attempts to open the tail again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -42,6 +43,19 @@ pub struct Frame {
     pub stream_seq: u64,
     /// Its events; none for a `leader` frame.
     pub events: Vec<EventLine>,
+    /// The hash of the writer's state before this frame, where the writer told it.
+    pub stamp: Option<StateStamp>,
+}
+
+/// What the log holds: its first and its last frame, and how large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first frame that is there, or that will come; 1 until the log is trimmed.
+    pub first: u64,
+    /// The last frame that ever came; 0 for none.
+    pub last: u64,
+    /// In bytes, on disk.
+    pub bytes: u64,
 }
 
 /// Reads frames from a place on, then follows the end.
@@ -67,8 +81,8 @@ pub enum TailError {
     /// The log holds what is no frame: stop, somebody has to look.
     #[error("the log is damaged: {0}")]
     Damaged(#[from] FrameError),
-    /// The next frame is not there any more: a reader this far behind starts from a checkpoint or the archive.
-    #[error("the log starts at frame {first}, but frame {wanted} is needed")]
+    /// The next frame was trimmed: a reader this far behind begins again from a checkpoint, or asks the archive.
+    #[error("the log was trimmed to frame {first}, but frame {wanted} is needed")]
     Trimmed {
         /// The frame that was expected.
         wanted: u64,
@@ -77,9 +91,9 @@ pub enum TailError {
     },
 }
 
-/// The log's end cannot be read now.
+/// The log cannot be asked now.
 #[derive(Debug, thiserror::Error)]
-#[error("the end of stream {stream} cannot be read: {reason}")]
+#[error("stream {stream} cannot be asked: {reason}")]
 pub struct EndError {
     stream: String,
     reason: String,
@@ -110,15 +124,41 @@ impl Log {
 
     /// The stream sequence of its last frame, as its leader says.
     pub async fn end(&self, client: &Client) -> Result<u64, EndError> {
-        let fail = |reason: String| EndError {
-            stream: self.stream(),
-            reason,
-        };
+        Ok(self.bounds(client).await?.last)
+    }
+
+    /// Where it begins and ends now, as its leader says.
+    pub async fn bounds(&self, client: &Client) -> Result<Bounds, EndError> {
         let stream = jetstream::new(client.clone())
             .get_stream(self.stream())
             .await
-            .map_err(|error| fail(error.to_string()))?;
-        Ok(stream.cached_info().state.last_sequence)
+            .map_err(|error| self.silent(error))?;
+        let state = &stream.cached_info().state;
+        Ok(Bounds {
+            first: state.first_sequence.max(1),
+            last: state.last_sequence,
+            bytes: state.bytes,
+        })
+    }
+
+    /// The `Nats-Msg-Id` of a frame, as the log's leader has it; `None` if the frame is not there, or no writer wrote it.
+    pub async fn frame_id(&self, client: &Client, stream_seq: u64) -> Result<Option<String>, EndError> {
+        let stream = jetstream::new(client.clone())
+            .get_stream_no_info(self.stream())
+            .await
+            .map_err(|error| self.silent(error))?;
+        match stream.get_raw_message(stream_seq).await {
+            Ok(message) => Ok(message.headers.get("Nats-Msg-Id").map(|id| id.as_str().to_owned())),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(self.silent(error)),
+        }
+    }
+
+    fn silent(&self, error: impl std::fmt::Display) -> EndError {
+        EndError {
+            stream: self.stream(),
+            reason: error.to_string(),
+        }
     }
 
     /// A tail of what follows frame `passed` (0: everything). It opens when it is first read.
@@ -162,7 +202,8 @@ impl Tail {
                 });
             }
             let headers = message.headers.as_ref();
-            let events = if is_frame(headers, stream_seq) {
+            let is_frame = is_frame(headers, stream_seq);
+            let events = if is_frame {
                 let is_wanted = !self.policy_only || headers.is_some_and(|headers| headers.get(POLICY).is_some());
                 if is_wanted {
                     events_of(stream_seq, &message.payload)?
@@ -177,7 +218,13 @@ impl Tail {
                 Vec::new()
             };
             self.passed = stream_seq;
-            return Ok(Frame { stream_seq, events });
+            let stamp = headers.filter(|_| is_frame).and_then(|headers| headers.get(STATE));
+            let stamp = stamp.and_then(|stamp| StateStamp::parse(stamp.as_str()));
+            return Ok(Frame {
+                stream_seq,
+                events,
+                stamp,
+            });
         }
     }
 

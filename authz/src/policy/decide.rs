@@ -76,6 +76,7 @@ impl From<Denied> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use natterjack_nats_config::contract::{Event, Kind};
     use serde_json::json;
     use serde_json::value::to_raw_value;
 

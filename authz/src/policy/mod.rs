@@ -3,9 +3,13 @@
 mod decide;
 mod permission;
 mod permissions;
+mod set_hash;
+mod snapshot;
 mod view;
 
 pub use decide::{Denied, may, may_in_tenant, readable, visible};
 pub use permission::{Permission, ROOM_ROLES, TENANT_ROLES, room_role, tenant_role};
 pub use permissions::{MAX_LISTED_ROOMS, SubjectPermissions, subject_permissions};
+pub use set_hash::{Fact, SetHash};
+pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 pub use view::{Change, Effect, Membership, Room, View};

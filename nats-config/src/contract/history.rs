@@ -7,6 +7,8 @@ use super::{Id, Problem, Seq};
 pub const HISTORY_VERB: &str = "history";
 /// The verb of the watermark endpoint: `chat.store.watermark`; its request is empty.
 pub const WATERMARK_VERB: &str = "watermark";
+/// The verb of the endpoint for what was trimmed from the log: `chat.store.past`.
+pub const PAST_VERB: &str = "past";
 /// The most messages on a page.
 pub const MAX_HISTORY_LIMIT: u16 = 200;
 /// The messages on a page when the query names no limit.
@@ -55,6 +57,37 @@ pub struct HistoryPage {
 pub struct ArchiveWatermark {
     /// The end of the last frame that is archived.
     pub watermark: Seq,
+}
+
+/// Asks the store for a tenant's events, of every kind, as they stood in the log: for readers of cursors whose place was
+/// trimmed.
+///
+/// The store answers whoever asks: only who judges each event by its reader's rights may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastQuery {
+    /// The tenant.
+    pub tenant: Id,
+    /// One room; all of the tenant's without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Id>,
+    /// Events behind this place.
+    pub after: Seq,
+    /// Up to this place, inclusive.
+    pub up_to: Seq,
+}
+
+/// The next events of a tenant, at most [`MAX_HISTORY_BYTES`] of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PastPage {
+    /// The events' exact JSON in log order.
+    pub events: Vec<Box<RawValue>>,
+    /// Everything up to here was looked at; no progress means that the archive has not got further.
+    pub passed: Seq,
+    /// Set where the archive never got some of what is asked for (and then there are no events): everything behind this
+    /// place is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest: Option<Seq>,
 }
 
 impl HistoryQuery {

@@ -2,6 +2,7 @@
 
 mod body;
 mod bundle;
+mod checkpoint;
 mod event;
 mod frame;
 mod history;
@@ -13,16 +14,20 @@ mod subject;
 
 pub use body::{MAX_DEPTH, TooDeep, body_from_bytes, check_depth, compact};
 pub use bundle::{Outcome, read_bundle, read_outcomes, write_bundle_line, write_outcome};
+pub use checkpoint::{
+    CHECKPOINT_SLOTS, CHECKPOINTS_KEPT, MANIFEST_VERSION, Manifest, Part, Piece, STATE, StateStamp, checkpoint_object,
+    manifest_slot,
+};
 pub use event::{
     Ephemeral, Event, EventHead, EventLine, Head, Kind, MemberBody, RoomBody, RoomHead, RoomKind, UserBody,
 };
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{
     ArchiveWatermark, DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES,
-    MAX_HISTORY_LIMIT, WATERMARK_VERB,
+    MAX_HISTORY_LIMIT, PAST_VERB, PastPage, PastQuery, WATERMARK_VERB,
 };
 pub use id::{Id, InvalidId, MAX_ID_BYTES};
-pub use problem::{Problem, ProblemCode};
+pub use problem::{More, Problem, ProblemCode};
 pub use receipt::{Durability, Receipt};
 pub use request::{MAX_KEY_BYTES, Principal, Request, RequestError, SendPayload};
 pub use subject::{ApiCall, InboundSubject, MQTT_MESSAGES, MQTT_SESSIONS, Seq, Subjects, TENANT_ROOM};

@@ -27,6 +27,8 @@ pub enum ProblemCode {
     MethodNotAllowed,
     /// It exists already.
     Conflict,
+    /// What follows the cursor is not kept any more; `earliest_cursor` says where to go on.
+    CursorExpired,
     /// The cursor is from another epoch of the log.
     EpochChanged,
     /// `if_last` is not the room's last event.
@@ -58,7 +60,7 @@ pub enum ProblemCode {
 pub struct Problem {
     /// `urn:natterjack:problem:{code}`
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Box<str>,
     /// The code in words.
     pub title: String,
     /// The HTTP status, also where the answer goes over NATS.
@@ -72,9 +74,19 @@ pub struct Problem {
     /// When to try again, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// What only some problems have; a box, because every outcome of every request has room for a problem.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub more: Option<Box<More>>,
     /// Names the request in the logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+}
+
+/// What only some problems have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct More {
+    /// Where to go on when a cursor has expired.
+    pub earliest_cursor: String,
 }
 
 impl ProblemCode {
@@ -88,7 +100,7 @@ impl ProblemCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Conflict => 409,
-            Self::EpochChanged => 410,
+            Self::CursorExpired | Self::EpochChanged => 410,
             Self::SequenceConflict => 412,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -121,6 +133,7 @@ impl ProblemCode {
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Conflict => "conflict",
+            Self::CursorExpired => "cursor-expired",
             Self::EpochChanged => "epoch-changed",
             Self::SequenceConflict => "sequence-conflict",
             Self::TooLarge => "too-large",
@@ -142,13 +155,14 @@ impl Problem {
     #[must_use]
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("urn:natterjack:problem:{}", code.as_str()),
+            kind: format!("urn:natterjack:problem:{}", code.as_str()).into(),
             title: code.as_str().replace('-', " "),
             status: code.status(),
             code,
             detail: detail.into(),
             retryable: code.retryable(),
             retry_after_ms: code.retryable().then_some(1000),
+            more: None,
             request_id: None,
         }
     }
@@ -193,6 +207,20 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&problem.to_json()).unwrap();
         assert_eq!(json["code"], problem.code.as_str());
         assert_eq!(json["status"], 422);
+        assert_eq!(serde_json::from_value::<Problem>(json).unwrap(), problem);
+    }
+
+    #[test]
+    fn what_only_some_problems_have_stands_beside_the_rest() {
+        let mut problem = Problem::new(ProblemCode::CursorExpired, "x");
+        assert!(!String::from_utf8(problem.to_json()).unwrap().contains("earliest"));
+        let earliest_cursor = "abc".to_owned();
+        problem.more = Some(Box::new(More { earliest_cursor }));
+        let json: serde_json::Value = serde_json::from_slice(&problem.to_json()).unwrap();
+        assert_eq!(
+            (&json["earliest_cursor"], &json["status"]),
+            (&"abc".into(), &410.into())
+        );
         assert_eq!(serde_json::from_value::<Problem>(json).unwrap(), problem);
     }
 }

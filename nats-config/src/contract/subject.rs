@@ -133,6 +133,18 @@ impl Subjects {
         self.stream("LEASE")
     }
 
+    /// The object store bucket that holds the checkpoints: `CHAT_CHECKPOINTS`.
+    #[must_use]
+    pub fn checkpoint_bucket(&self) -> String {
+        self.stream("CHECKPOINTS")
+    }
+
+    /// The stream behind that bucket, as NATS names it: `OBJ_CHAT_CHECKPOINTS`.
+    #[must_use]
+    pub fn checkpoint_stream(&self) -> String {
+        format!("OBJ_{}", self.checkpoint_bucket())
+    }
+
     /// Where clients ask the writer, all of them: `chat.in.>`.
     #[must_use]
     pub fn inbound_all(&self) -> String {

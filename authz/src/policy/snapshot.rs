@@ -1,0 +1,341 @@
+use std::collections::HashMap;
+
+use natterjack_nats_config::contract::{Id, InvalidId, RoomBody, RoomKind, Seq};
+use serde::{Deserialize, Serialize};
+
+use super::view::{Hashed, Membership, Tenant, User, View};
+
+/// The version of a view's bytes and of its hash. Raise it when either changes: when a view keeps another fact, spells one
+/// differently, or folds an event differently. Bytes of another version are not read.
+pub const SNAPSHOT_VERSION: u16 = 1;
+
+const MAGIC: [u8; 8] = *b"nj-polic";
+
+/// Bytes that are no view, or not one of this version.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// They do not begin as a view does.
+    #[error("these are not the bytes of a view")]
+    NotAView,
+    /// Another version of this program made them.
+    #[error("the view is of version {0}, this program reads version {SNAPSHOT_VERSION}")]
+    Version(u16),
+    /// They are cut off, or damaged.
+    #[error("the view is damaged: {0}")]
+    Damaged(#[from] postcard::Error),
+    /// A name in them is none.
+    #[error("the view is damaged: {0}")]
+    Name(#[from] InvalidId),
+    /// What they say does not fit together.
+    #[error("the view is damaged: {0}")]
+    Order(&'static str),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    magic: [u8; 8],
+    version: u16,
+    seq: u64,
+    records: u64,
+}
+
+/// A fact of a view. Each is about the tenant, and a member about the room, that was named last. All are in the order of
+/// their names, so that equal views have equal bytes.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum Record<'a> {
+    Tenant(&'a str),
+    User {
+        user: &'a str,
+        role: Option<&'a str>,
+        changed_ms: i64,
+    },
+    Room {
+        room: &'a str,
+        kind: RoomKind,
+        title: Option<&'a str>,
+    },
+    Member {
+        user: &'a str,
+        role: &'a str,
+        visible_from: u64,
+        since: u64,
+    },
+}
+
+/// Record after record, into bytes.
+struct Writer {
+    bytes: Vec<u8>,
+    records: u64,
+}
+
+/// Record after record, into a view. Roles are few and told often, so each is kept once.
+#[derive(Default)]
+struct Reader<'a> {
+    roles: HashMap<&'a str, Id>,
+    room: Option<Id>,
+}
+
+impl View {
+    /// The whole view as bytes; equal views give equal bytes. Some tens of bytes for each room and each membership.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, SnapshotError> {
+        let mut records = Writer {
+            bytes: Vec::new(),
+            records: 0,
+        };
+        let mut tenants: Vec<_> = self.tenants.iter().collect();
+        tenants.sort_unstable_by_key(|(name, _)| *name);
+        for (name, tenant) in tenants {
+            records.put(&Record::Tenant(name.as_str()))?;
+            records.put_users(tenant)?;
+            records.put_rooms(tenant)?;
+        }
+        let head = Head {
+            magic: MAGIC,
+            version: SNAPSHOT_VERSION,
+            seq: self.seq.0,
+            records: records.records,
+        };
+        let mut bytes = postcard::to_allocvec(&head)?;
+        bytes.append(&mut records.bytes);
+        Ok(bytes)
+    }
+
+    /// The view that [`to_bytes`](Self::to_bytes) was asked of. Its hash is made anew from what was read.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let (head, mut rest) = postcard::take_from_bytes::<Head>(bytes).map_err(|_| SnapshotError::NotAView)?;
+        if head.magic != MAGIC {
+            return Err(SnapshotError::NotAView);
+        }
+        if head.version != SNAPSHOT_VERSION {
+            return Err(SnapshotError::Version(head.version));
+        }
+        let mut view = Self::default();
+        let mut reader = Reader::default();
+        let mut tenant: Option<Id> = None;
+        for _ in 0..head.records {
+            let (record, after) = postcard::take_from_bytes::<Record<'_>>(rest)?;
+            rest = after;
+            if let Record::Tenant(name) = record {
+                let name: Id = name.parse()?;
+                view.tenant(&name);
+                (tenant, reader.room) = (Some(name), None);
+                continue;
+            }
+            let name = tenant.as_ref().ok_or(SnapshotError::Order("no tenant is named"))?;
+            let (found, mut hashed) = view.tenant(name);
+            reader.take(found, &mut hashed, record)?;
+        }
+        if !rest.is_empty() {
+            return Err(SnapshotError::Order("something follows the last record"));
+        }
+        view.seq = Seq(head.seq);
+        Ok(view)
+    }
+}
+
+impl Writer {
+    fn put(&mut self, record: &Record<'_>) -> Result<(), SnapshotError> {
+        self.bytes = postcard::to_extend(record, std::mem::take(&mut self.bytes))?;
+        self.records += 1;
+        Ok(())
+    }
+
+    fn put_users(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
+        let mut users: Vec<_> = tenant
+            .users
+            .iter()
+            .filter(|(_, user)| user.is_worth_telling())
+            .collect();
+        users.sort_unstable_by_key(|(name, _)| *name);
+        for (name, user) in users {
+            self.put(&Record::User {
+                user: name.as_str(),
+                role: user.role.as_ref().map(Id::as_str),
+                changed_ms: user.changed_ms,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn put_rooms(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
+        let mut rooms: Vec<_> = tenant.rooms.iter().collect();
+        rooms.sort_unstable_by_key(|(name, _)| *name);
+        for (name, room) in rooms {
+            self.put(&Record::Room {
+                room: name.as_str(),
+                kind: room.kind,
+                title: room.title.as_deref(),
+            })?;
+            for (user, member) in &room.members {
+                self.put(&Record::Member {
+                    user: user.as_str(),
+                    role: member.role.as_str(),
+                    visible_from: member.visible_from.0,
+                    since: member.since.0,
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'a>) -> Result<(), SnapshotError> {
+        match record {
+            Record::Tenant(_) => {}
+            Record::User { user, role, changed_ms } => {
+                let role = role.map(|role| self.role(role)).transpose()?;
+                tenant.change_user(hashed, &user.parse()?, |user: &mut User| {
+                    (user.role, user.changed_ms) = (role, changed_ms);
+                });
+            }
+            Record::Room { room, kind, title } => {
+                let room = self.room.insert(room.parse()?);
+                let title = title.map(str::to_owned);
+                tenant.put_room(hashed, room, RoomBody { kind, title });
+            }
+            Record::Member {
+                user,
+                role,
+                visible_from,
+                since,
+            } => {
+                let member = Membership {
+                    role: self.role(role)?,
+                    visible_from: Seq(visible_from),
+                    since: Seq(since),
+                };
+                let room = self.room.as_ref().ok_or(SnapshotError::Order("no room is named"))?;
+                tenant.put_member(hashed, (room, &user.parse()?), Some(member));
+            }
+        }
+        Ok(())
+    }
+
+    fn role(&mut self, name: &'a str) -> Result<Id, InvalidId> {
+        if let Some(role) = self.roles.get(name) {
+            return Ok(role.clone());
+        }
+        let role: Id = name.parse()?;
+        self.roles.insert(name, role.clone());
+        Ok(role)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use natterjack_nats_config::contract::{Event, Kind};
+    use proptest::prelude::*;
+    use serde_json::json;
+    use serde_json::value::to_raw_value;
+
+    use super::*;
+
+    /// What an event of the tests is about: few names, so that the same ones meet often.
+    #[derive(Debug, Clone)]
+    struct Step {
+        tenant: usize,
+        room: usize,
+        user: usize,
+        what: What,
+    }
+
+    #[derive(Debug, Clone)]
+    enum What {
+        Room(Option<String>),
+        Member(Option<&'static str>, Option<u64>),
+        User(Option<&'static str>),
+        Odd,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let role = prop_oneof![Just("owner"), Just("member"), Just("reader")];
+        let what = prop_oneof![
+            prop::option::of("\\PC{0,8}").prop_map(What::Room),
+            (prop::option::of(role), prop::option::of(0u64..99)).prop_map(|(role, from)| What::Member(role, from)),
+            prop::option::of(Just("admin")).prop_map(What::User),
+            Just(What::Odd),
+        ];
+        let step = (0usize..2, 0usize..4, 0usize..4, what);
+        let step = step.prop_map(|(tenant, room, user, what)| Step {
+            tenant,
+            room,
+            user,
+            what,
+        });
+        prop::collection::vec(step, 0..60)
+    }
+
+    fn event(number: usize, step: &Step) -> Event {
+        let user = format!("u{}", step.user);
+        let (kind, body) = match &step.what {
+            What::Room(title) => (Kind::Room, json!({"title": title})),
+            What::Member(role, from) => (Kind::Member, json!({"user": user, "role": role, "visible_from": from})),
+            What::User(role) => (Kind::User, json!({"user": user, "role": role})),
+            What::Odd => (Kind::Member, json!("no membership")),
+        };
+        Event {
+            v: 1,
+            seq: Seq::of(number as u64 + 1, 0),
+            n: 1,
+            prev: Seq::ZERO,
+            id: String::new(),
+            tenant: format!("t{}", step.tenant).parse().unwrap(),
+            room: format!("r{}", step.room).parse().unwrap(),
+            from: "root".parse().unwrap(),
+            kind,
+            at: natterjack_nats_config::clock::format_ms(1_795_413_600_000 + i64::try_from(number).unwrap()),
+            key: None,
+            reply_to: None,
+            body: to_raw_value(&body).unwrap(),
+        }
+    }
+
+    fn fold(mut view: View, steps: &[Step], from: usize) -> View {
+        for (number, step) in steps.iter().enumerate().skip(from) {
+            view.apply(&event(number, step));
+        }
+        view
+    }
+
+    proptest! {
+        #[test]
+        fn a_view_that_was_put_away_and_taken_up_again_is_the_same(steps in steps(), cut in 0usize..60) {
+            let cut = cut.min(steps.len());
+            let whole = fold(View::default(), &steps, 0);
+            let first = fold(View::default(), &steps[..cut], 0);
+            let taken_up = View::from_bytes(&first.to_bytes().unwrap()).unwrap();
+            prop_assert_eq!(taken_up.hash(), first.hash(), "the hash is that of what was read");
+            let resumed = fold(taken_up, &steps, cut);
+            prop_assert_eq!(resumed.hash(), whole.hash());
+            prop_assert_eq!(resumed.to_bytes().unwrap(), whole.to_bytes().unwrap());
+            prop_assert_eq!(resumed.seq(), whole.seq());
+        }
+
+        #[test]
+        fn views_that_differ_have_other_hashes(steps in steps(), other in steps()) {
+            let (one, two) = (fold(View::default(), &steps, 0), fold(View::default(), &other, 0));
+            let bytes = |view: &View| View { seq: Seq::ZERO, ..view.clone() }.to_bytes().unwrap();
+            prop_assert_eq!(one.hash() == two.hash(), bytes(&one) == bytes(&two));
+        }
+
+        #[test]
+        fn damaged_bytes_are_refused_or_read_as_another_view(steps in steps(), at in any::<prop::sample::Index>(), flip in 1u8..) {
+            let view = fold(View::default(), &steps, 0);
+            let mut bytes = view.to_bytes().unwrap();
+            let cut = at.index(bytes.len());
+            prop_assert!(View::from_bytes(&bytes[..cut]).is_err(), "cut off at {}", cut);
+            bytes[cut] ^= flip;
+            // A SHA-256 stands beside the bytes; here it is enough that nothing panics.
+            let _ = View::from_bytes(&bytes);
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_damage() {
+        let mut bytes = View::default().to_bytes().unwrap();
+        bytes[8] += 1;
+        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(2))));
+        assert!(matches!(View::from_bytes(b"something"), Err(SnapshotError::NotAView)));
+    }
+}
