@@ -77,6 +77,11 @@ pub(crate) struct Keys {
 pub(crate) struct Store {
     pub(crate) database: String,
     pub(crate) log_max_bytes: u64,
+    pub(crate) trim: bool,
+    pub(crate) log_keep_bytes: u64,
+    pub(crate) log_keep_secs: u64,
+    pub(crate) checkpoint_frames: u64,
+    pub(crate) checkpoint_bytes: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -157,6 +162,13 @@ impl Config {
             bail!(
                 "`store.log_max_bytes` = {} is less than 16 MiB (16777216)",
                 self.store.log_max_bytes
+            );
+        }
+        if self.store.checkpoint_frames < 16 {
+            bail!(
+                "`store.checkpoint_frames` = {} is less than 16: the writer tells its state's hash, which a checkpoint is \
+                 checked by, in every sixteenth frame only",
+                self.store.checkpoint_frames
             );
         }
         Ok(())

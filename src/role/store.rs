@@ -1,10 +1,16 @@
+use std::time::Duration;
+
 use anyhow::Context;
+use futures_util::FutureExt;
 use natterjack_nats_config::client::connect;
 use natterjack_nats_config::contract::Principal;
+use natterjack_nats_config::tail::Log;
 use natterjack_store::archive::{self, ArchiveConfig, Database, Progress};
 use natterjack_store::devices::{self, Accounts, DevicesConfig, Wanted};
 use natterjack_store::history;
-use natterjack_store::log::{self, Bootstrap, WriterConfig};
+use natterjack_store::log::{
+    self, Bootstrap, CheckpointConfig, TrimConfig, WriterConfig, keep_checkpoints, keep_trimmed,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,41 +40,43 @@ pub(crate) async fn work(
     let worker = worker_name("store");
     let log = config.log();
     let wanted = Wanted::default();
-    let writer = writer(&config, worker.clone(), wanted.clone())?;
-    let for_devices = DevicesConfig {
-        log: log.clone(),
-        worker: worker.clone(),
-        replicas: config.nats.replicas,
+    let settings = Settings {
+        config: &config,
+        log: &log,
+        worker: &worker,
     };
-    let archive = ArchiveConfig {
-        log: log.clone(),
-        worker,
-        replicas: config.nats.replicas,
-    };
-    let (leading, mut leads) = watch::channel(false);
-    let (progress, mut archived) = watch::channel(Progress::default());
+    let (diverged, differs) = watch::channel(false);
+    let (leading, leads) = watch::channel(false);
+    let (progress, archived) = watch::channel(Progress::default());
     let mut tasks = JoinSet::new();
-    let stop = shutdown.clone();
-    let writing = log::run(client.clone(), writer, leading, stop.clone());
+    let stop = || shutdown.clone();
+    let writing = Box::pin(log::run(
+        client.clone(),
+        settings.writer(wanted.clone(), diverged)?,
+        leading,
+        stop(),
+    ));
     tasks.spawn(async { writing.await.context("the writer") });
-    let archiving = archive::run(client.clone(), database.clone(), archive, progress, stop.clone());
+    let archiving = archive::run(client.clone(), database.clone(), settings.archive(), progress, stop());
     tasks.spawn(async { archiving.await.context("the archive") });
-    let (open, mut is_open) = watch::channel(false);
-    let serving = devices::run(accounts, for_devices, wanted, open, stop.clone());
+    let (open, is_open) = watch::channel(false);
+    let serving = devices::run(accounts, settings.devices(), wanted, open, stop());
     tasks.spawn(async { Box::pin(serving).await.context("the work for MQTT devices") });
-    let telling = history::run(client, database, log, stop);
+    let keeping = keep_checkpoints(client.clone(), settings.checkpoints(), leads.clone(), stop());
+    tasks.spawn(keeping.map(Ok));
+    if config.store.trim {
+        let parts = (client.clone(), database.clone());
+        tasks.spawn(keep_trimmed(parts, settings.trim(), leads.clone(), stop()).map(Ok));
+    }
+    let telling = history::run(client, database, log.clone(), stop());
     tasks.spawn(async { telling.await.context("history") });
-    tokio::spawn(async move {
-        let all = async {
-            let _ = leads.wait_for(|leads| *leads).await;
-            let _ = archived.wait_for(|archived| archived.ready).await;
-            let _ = is_open.wait_for(|is_open| *is_open).await;
-        };
-        tokio::select! {
-            () = all => ready.send_replace(true),
-            () = shutdown.cancelled() => false,
-        }
-    });
+    let watched = Watched {
+        leads,
+        archived,
+        is_open,
+        differs,
+    };
+    tokio::spawn(tell_ready(ready, watched, stop()));
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
@@ -82,18 +90,87 @@ async fn sign_in(config: &Config, url: &str) -> anyhow::Result<Accounts> {
     })
 }
 
-fn writer(config: &Config, worker: String, devices: Wanted) -> anyhow::Result<WriterConfig> {
-    Ok(WriterConfig {
-        log: config.log(),
-        worker,
-        replicas: config.nats.replicas,
-        log_max_bytes: i64::try_from(config.store.log_max_bytes).context("`store.log_max_bytes` is too large")?,
-        devices,
-        bootstrap: Some(Bootstrap {
-            admin: Principal {
-                tenant: config.tenant.clone(),
-                user: config.admin.clone(),
-            },
-        }),
-    })
+/// What tells how the parts of this role fare.
+struct Watched {
+    leads: watch::Receiver<bool>,
+    archived: watch::Receiver<Progress>,
+    is_open: watch::Receiver<bool>,
+    differs: watch::Receiver<bool>,
+}
+
+async fn tell_ready(ready: watch::Sender<bool>, mut watched: Watched, shutdown: CancellationToken) {
+    let told = async {
+        let _ = watched.leads.wait_for(|leads| *leads).await;
+        let _ = watched.archived.wait_for(|archived| archived.ready).await;
+        let _ = watched.is_open.wait_for(|is_open| *is_open).await;
+        ready.send_replace(true);
+        // A worker whose state cannot be trusted is not ready, whatever else works.
+        let _ = watched.differs.wait_for(|differs| *differs).await;
+        ready.send_replace(false);
+    };
+    tokio::select! {
+        () = told => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// What the parts of this role are told, out of the configuration.
+struct Settings<'a> {
+    config: &'a Config,
+    log: &'a Log,
+    worker: &'a str,
+}
+
+impl Settings<'_> {
+    fn writer(&self, devices: Wanted, diverged: watch::Sender<bool>) -> anyhow::Result<WriterConfig> {
+        let Config { store, nats, .. } = self.config;
+        Ok(WriterConfig {
+            log: self.log.clone(),
+            worker: self.worker.to_owned(),
+            replicas: nats.replicas,
+            log_max_bytes: i64::try_from(store.log_max_bytes).context("`store.log_max_bytes` is too large")?,
+            devices,
+            bootstrap: Some(Bootstrap {
+                admin: Principal {
+                    tenant: self.config.tenant.clone(),
+                    user: self.config.admin.clone(),
+                },
+            }),
+            diverged,
+        })
+    }
+
+    fn devices(&self) -> DevicesConfig {
+        DevicesConfig {
+            log: self.log.clone(),
+            worker: self.worker.to_owned(),
+            replicas: self.config.nats.replicas,
+        }
+    }
+
+    fn archive(&self) -> ArchiveConfig {
+        ArchiveConfig {
+            log: self.log.clone(),
+            worker: self.worker.to_owned(),
+            replicas: self.config.nats.replicas,
+        }
+    }
+
+    fn checkpoints(&self) -> CheckpointConfig {
+        CheckpointConfig {
+            log: self.log.clone(),
+            worker: self.worker.to_owned(),
+            replicas: self.config.nats.replicas,
+            every_frames: self.config.store.checkpoint_frames,
+            every_bytes: self.config.store.checkpoint_bytes,
+        }
+    }
+
+    fn trim(&self) -> TrimConfig {
+        TrimConfig {
+            log: self.log.clone(),
+            keep_bytes: self.config.store.log_keep_bytes,
+            keep: Duration::from_secs(self.config.store.log_keep_secs),
+        }
+    }
 }

@@ -11,8 +11,8 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
-    ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, Problem, ProblemCode, Seq, Subjects,
-    WATERMARK_VERB,
+    ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, PAST_VERB, PastPage, PastQuery,
+    Problem, ProblemCode, Seq, Subjects, WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -21,6 +21,7 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Database, sql};
+use crate::past::past;
 
 /// The name of the service, as `nats micro ls` shows it, and of the queue group that shares its work.
 const SERVICE: &str = "natterjack-store";
@@ -40,18 +41,19 @@ pub struct HistoryError(String);
 #[derive(Debug, Clone, Copy)]
 enum Verb {
     History,
+    Past,
     Watermark,
 }
 
 /// What is asked next to page on, and which messages go onto the page.
 #[derive(Debug, PartialEq, Eq)]
-struct Cut {
+pub(crate) struct Cut {
     /// First and last message; none for an empty page.
-    range: Option<sql::Range>,
-    next: Option<Seq>,
+    pub(crate) range: Option<sql::Range>,
+    pub(crate) next: Option<Seq>,
 }
 
-/// Answers `chat.store.history` and `chat.store.watermark` until `shutdown`; what is in work is answered first.
+/// Answers `chat.store.history`, `chat.store.past` and `chat.store.watermark` until `shutdown`; what is in work is answered first.
 ///
 /// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
 /// [`Problem`] with the headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
@@ -69,9 +71,10 @@ pub async fn run(
         .await
         .map_err(|error| HistoryError(error.to_string()))?;
     let history = add(&service, &log.subjects, HISTORY_VERB).await?;
+    let past = add(&service, &log.subjects, PAST_VERB).await?;
     let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
     let mut serving = pin!(
-        requests(history, watermark)
+        requests(history, past, watermark)
             .for_each_concurrent(CONCURRENCY, |(verb, request)| answer(&database, &log, verb, request))
     );
     tokio::select! {
@@ -96,11 +99,12 @@ async fn add(service: &service::Service, subjects: &Subjects, verb: &str) -> Res
         .map_err(|error| HistoryError(error.to_string()))
 }
 
-fn requests(history: Endpoint, watermark: Endpoint) -> impl Stream<Item = (Verb, service::Request)> {
-    stream::select(
+fn requests(history: Endpoint, past: Endpoint, watermark: Endpoint) -> impl Stream<Item = (Verb, service::Request)> {
+    let archive = stream::select(
         history.map(|request| (Verb::History, request)),
-        watermark.map(|request| (Verb::Watermark, request)),
-    )
+        past.map(|request| (Verb::Past, request)),
+    );
+    stream::select(archive, watermark.map(|request| (Verb::Watermark, request)))
 }
 
 async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Request) {
@@ -118,6 +122,7 @@ async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Re
     let answered = tokio::time::timeout(DEADLINE, async {
         match verb {
             Verb::History => history(connection, log, &request.message.payload).await,
+            Verb::Past => what_was(connection, log, &request.message.payload).await,
             Verb::Watermark => watermark(connection, log).await,
         }
     });
@@ -145,6 +150,14 @@ async fn history(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> 
     let (page, lines) = read(connection, log, &query).await.map_err(|error| no_answer(&error))?;
     let messages = lines.into_iter().map(raw).collect::<Result<_, _>>()?;
     to_json(&HistoryPage { messages, ..page })
+}
+
+async fn what_was(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query: PastQuery =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of the past: {error}")))?;
+    let (page, lines) = past(connection, log, &query).await.map_err(|error| no_answer(&error))?;
+    let events = lines.into_iter().map(raw).collect::<Result<_, _>>()?;
+    to_json(&PastPage { events, ..page })
 }
 
 /// The page without its messages, and their lines. The watermark is read first: what is below it does not change.
@@ -192,7 +205,7 @@ fn range(query: &HistoryQuery, watermark: Seq) -> Option<sql::Range> {
 }
 
 /// Cuts the page out of `found` (sequence and size, in the order of the query, one more than fits if there are more).
-fn cut(found: &[(Seq, usize)], limit: usize) -> Cut {
+pub(crate) fn cut(found: &[(Seq, usize)], limit: usize) -> Cut {
     let mut bytes = 0usize;
     let fitting = found.iter().take(limit).take_while(|(_, size)| {
         let first = bytes == 0;

@@ -6,3 +6,4 @@ mod entity;
 pub mod history;
 pub mod log;
 mod migration;
+mod past;

@@ -8,7 +8,7 @@ mod batch;
 mod consume;
 mod database;
 mod insert;
-mod keeper;
+pub(crate) mod keeper;
 mod project;
 pub(crate) mod sql;
 #[cfg(test)]

@@ -61,12 +61,18 @@ pub(crate) fn foreign(log: &Log, stream_seq: u64, bytes: &Bytes) -> Rows {
     }
 }
 
+/// The beginning of the reason that stands at frames which the log had not got any more; their last one stands in place of
+/// their bytes.
+pub(crate) const ABSENT: &str = "the log has no frames";
+
 /// The record of frames that the log has not got any more: `first` up to, but not with, `next`.
 pub(crate) fn absent(log: &Log, first: u64, next: u64) -> Rows {
-    let reason = format!("the log has no frames {first} to {}", next.saturating_sub(1));
+    let last = next.saturating_sub(1);
+    let reason = format!("{ABSENT} {first} to {last}");
+    let bytes = Bytes::from(last.to_string());
     Rows {
         events: Vec::new(),
-        quarantined: vec![quarantined(log, (first, WHOLE_FRAME), reason, &Bytes::new())],
+        quarantined: vec![quarantined(log, (first, WHOLE_FRAME), reason, &bytes)],
     }
 }
 

@@ -150,6 +150,82 @@ pub(crate) async fn lines(db: &DatabaseConnection, room: Room<'_>, range: Range)
         .await
 }
 
+/// Whose events, as they stood in the log: of a tenant, or of one room of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Past<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) tenant: &'a Id,
+    pub(crate) room: Option<&'a Id>,
+}
+
+/// Sequence and size in bytes of the first `limit` events in a range, of every kind.
+pub(crate) async fn past_sizes(
+    db: &DatabaseConnection,
+    of: Past<'_>,
+    range: Range,
+    limit: u64,
+) -> Result<Vec<(Seq, usize)>, DbErr> {
+    let rows: Vec<(i64, i64)> = past_events(of, range)
+        .select_only()
+        .column(event::Column::Seq)
+        .expr(Func::cust("LENGTH").arg(Expr::col(event::Column::Bytes)))
+        .order_by(event::Column::Seq, Order::Asc)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(seq, size)| (Seq(seq.unsigned_abs()), usize::try_from(size).unwrap_or(usize::MAX)))
+        .collect())
+}
+
+/// The lines of all events in a range, in log order. The caller knows that they are few.
+pub(crate) async fn past_lines(db: &DatabaseConnection, of: Past<'_>, range: Range) -> Result<Vec<Vec<u8>>, DbErr> {
+    past_events(of, range)
+        .select_only()
+        .column(event::Column::Bytes)
+        .order_by(event::Column::Seq, Order::Asc)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+/// First and last of the last frames, up to a frame, that the log had not got any more when it was archived.
+pub(crate) async fn last_absence(db: &DatabaseConnection, log: &Log, up_to: u64) -> Result<Option<(u64, u64)>, DbErr> {
+    let row: Option<(i64, Vec<u8>)> = quarantine::Entity::find()
+        .select_only()
+        .columns([quarantine::Column::StreamSeq, quarantine::Column::Bytes])
+        .filter(quarantine::Column::Epoch.eq(i64::from(log.epoch)))
+        .filter(quarantine::Column::Shard.eq(i64::from(log.shard)))
+        .filter(quarantine::Column::StreamSeq.lte(i64::try_from(up_to).unwrap_or(i64::MAX)))
+        .filter(quarantine::Column::Reason.starts_with(project::ABSENT))
+        .order_by(quarantine::Column::StreamSeq, Order::Desc)
+        .into_tuple()
+        .one(db)
+        .await?;
+    Ok(row.map(|(first, last)| {
+        let first = first.unsigned_abs();
+        let last = String::from_utf8(last).ok().and_then(|last| last.parse().ok());
+        (first, last.unwrap_or(first))
+    }))
+}
+
+fn past_events(of: Past<'_>, range: Range) -> Select<event::Entity> {
+    let events = match of.room {
+        // By the room's index, as in `messages_of`.
+        Some(room) => event::Entity::find()
+            .filter(Expr::col(event::Column::Epoch).add(0).eq(i64::from(of.log.epoch)))
+            .filter(Expr::col(event::Column::Shard).add(0).eq(i64::from(of.log.shard)))
+            .filter(event::Column::Room.eq(room.as_str())),
+        None => of_log(of.log),
+    };
+    events
+        .filter(event::Column::Tenant.eq(of.tenant.as_str()))
+        .filter(event::Column::Seq.gte(bound(range.first)))
+        .filter(event::Column::Seq.lte(bound(range.last)))
+}
+
 fn of_log(log: &Log) -> Select<event::Entity> {
     event::Entity::find()
         .filter(event::Column::Epoch.eq(i64::from(log.epoch)))

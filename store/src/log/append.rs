@@ -3,6 +3,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 use bytes::Bytes;
+use natterjack_nats_config::contract::{STATE, StateStamp};
 use natterjack_nats_config::tail::{Log, POLICY};
 use serde::Deserialize;
 
@@ -32,6 +33,8 @@ pub(crate) struct Append {
     pub(crate) bytes: Bytes,
     /// Whether one of the events says who may do what; it is said in a header, for readers of policy only.
     pub(crate) has_policy: bool,
+    /// The hash of the state before this frame, told in some frames, so that stand-bys can compare.
+    pub(crate) stamp: Option<StateStamp>,
 }
 
 /// What became of a frame. There is no fourth answer: what is unknown is asked again until it is known.
@@ -140,6 +143,9 @@ impl Appender {
         headers.insert("Nats-Msg-Id", frame.id.as_str());
         if frame.has_policy {
             headers.insert(POLICY, "1");
+        }
+        if let Some(stamp) = &frame.stamp {
+            headers.insert(STATE, stamp.to_header());
         }
         let request = async_nats::Request::new()
             .headers(headers)

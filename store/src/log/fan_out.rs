@@ -4,7 +4,7 @@ use async_nats::jetstream::{self, stream::Config};
 use async_nats::{Client, HeaderMap};
 use natterjack_nats_config::contract::{EventLine, Kind, Seq};
 use natterjack_nats_config::stream::{CHANGING_IN_ROOMS, reconcile, rooms_config};
-use natterjack_nats_config::tail::{Frame, Tail};
+use natterjack_nats_config::tail::{Frame, Log, Tail};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -76,11 +76,11 @@ async fn follow(client: &Client, config: &WriterConfig) -> Result<std::convert::
     if refill_to == 0 {
         set(client, &wanted).await?;
     }
-    let mut place = place(client, config).await?;
+    let mut place = place(client, log).await?;
     if broken("fan-out-resume") {
         place.chat_seq = Seq::end_of_frame(log.end(client).await.map_err(interrupted)?);
     }
-    let mut tail = log.tail(client, place.chat_seq.frame().saturating_sub(1));
+    let mut tail = log.tail(client, begin_behind(client, log, &place).await?);
     let mut fan_out = FanOut {
         client: client.clone(),
         config: config.clone(),
@@ -99,6 +99,15 @@ async fn follow(client: &Client, config: &WriterConfig) -> Result<std::convert::
             fan_out = fan_out.go_live(&wanted).await?;
         }
     }
+}
+
+/// The frame behind which the log has to be read. Trimming never overtakes the rooms, so only rooms that were lost begin
+/// where the log now begins; what they held before that is in the history.
+async fn begin_behind(client: &Client, log: &Log, place: &Place) -> Result<u64, Interrupted> {
+    if place.chat_seq > Seq::ZERO {
+        return Ok(place.chat_seq.frame().saturating_sub(1));
+    }
+    Ok(log.bounds(client).await.map_err(interrupted)?.first.saturating_sub(1))
 }
 
 /// Makes ROOMS when it is missing. An empty one is filled before it republishes, so that nobody hears history again:
@@ -127,11 +136,15 @@ async fn set(client: &Client, wanted: &Config) -> Result<(), Interrupted> {
         .map_err(interrupted)
 }
 
+/// The last event that the rooms hold.
+pub(super) async fn reached(client: &Client, log: &Log) -> Result<Seq, impl std::fmt::Display + use<>> {
+    place(client, log).await.map(|place| place.chat_seq)
+}
+
 /// Where ROOMS stands now. Something of an earlier term may still land behind; then the batch does not begin.
-async fn place(client: &Client, config: &WriterConfig) -> Result<Place, Interrupted> {
-    let subjects = &config.log.subjects;
+async fn place(client: &Client, log: &Log) -> Result<Place, Interrupted> {
     let stream = jetstream::new(client.clone())
-        .get_stream(subjects.rooms_stream(config.log.shard))
+        .get_stream(log.subjects.rooms_stream(log.shard))
         .await
         .map_err(interrupted)?;
     let state = &stream.cached_info().state;

@@ -1,5 +1,6 @@
 use std::collections::{HashMap, VecDeque};
 
+use natterjack_authz::policy::{Fact, SetHash};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Durability, Event, Id, Kind, Receipt, Seq};
 use sha2::{Digest, Sha256};
@@ -13,7 +14,11 @@ const MAX_PER_PRINCIPAL: u32 = 500_000;
 /// Parts of the table: it grows part by part, so that no send waits while a million keys move.
 const PARTS: usize = 64;
 
-type Fingerprint = [u8; 16];
+/// A SHA-256 cut to half.
+pub(crate) type Fingerprint = [u8; 16];
+
+/// The kind of the keys' facts in the state's hash.
+const KEY: u8 = 6;
 
 /// The idempotency keys of the last ten minutes. At the cap new keys are refused; none is ever forgotten early.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,22 +26,25 @@ pub(crate) struct Keys {
     known: Vec<HashMap<Fingerprint, Entry>>,
     by_age: VecDeque<(i64, Fingerprint)>,
     counts: HashMap<Fingerprint, u32>,
+    hash: SetHash,
 }
 
 /// What is remembered of an event with a key. Ids and texts are left out or shortened: there can be a million of these.
 #[derive(Debug, PartialEq, Eq)]
-struct Entry {
-    content: Fingerprint,
-    principal: Fingerprint,
-    id: EventId,
-    seq: Seq,
-    n: u64,
-    at_ms: i64,
+pub(crate) struct Entry {
+    pub(crate) content: Fingerprint,
+    pub(crate) principal: Fingerprint,
+    pub(crate) id: EventId,
+    pub(crate) seq: Seq,
+    pub(crate) n: u64,
+    pub(crate) at_ms: i64,
+    /// What the key ages by.
+    pub(crate) written_ms: i64,
 }
 
 /// An event's id, in 16 bytes where it is a UUID as the writer makes it.
 #[derive(Debug, PartialEq, Eq)]
-enum EventId {
+pub(crate) enum EventId {
     Uuid(Uuid),
     Other(Box<str>),
 }
@@ -78,6 +86,7 @@ impl Default for Keys {
             known: (0..PARTS).map(|_| HashMap::new()).collect(),
             by_age: VecDeque::new(),
             counts: HashMap::new(),
+            hash: SetHash::default(),
         }
     }
 }
@@ -107,12 +116,36 @@ impl Keys {
             seq: event.seq,
             n: event.n,
             at_ms,
+            written_ms,
         };
-        let Some(part) = self.part_mut(key.name) else { return };
-        if part.insert(key.name, entry).is_none() {
-            *self.counts.entry(key.principal).or_default() += 1;
+        self.put(key.name, entry);
+    }
+
+    /// Puts in a key that is not older than any that is there.
+    pub(crate) fn put(&mut self, name: Fingerprint, entry: Entry) {
+        let (principal, written_ms) = (entry.principal, entry.written_ms);
+        self.hash.add(&entry.fact(&name));
+        let Some(part) = self.part_mut(name) else { return };
+        if let Some(before) = part.insert(name, entry) {
+            self.hash.remove(&before.fact(&name));
+        } else {
+            *self.counts.entry(principal).or_default() += 1;
         }
-        self.by_age.push_back((written_ms, key.name));
+        self.by_age.push_back((written_ms, name));
+    }
+
+    /// Every key, the oldest first.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Fingerprint, &Entry)> {
+        let known = |name: &Fingerprint| self.part(*name)?.get(name);
+        self.by_age.iter().filter_map(move |(written_ms, name)| {
+            let entry = known(name).filter(|entry| entry.written_ms == *written_ms)?;
+            Some((name, entry))
+        })
+    }
+
+    /// A hash of everything that is remembered.
+    pub(crate) fn hash(&self) -> SetHash {
+        self.hash
     }
 
     /// Forgets what is older than the window.
@@ -122,9 +155,13 @@ impl Keys {
                 break;
             }
             self.by_age.pop_front();
-            let Some(entry) = self.part_mut(name).and_then(|part| part.remove(&name)) else {
+            let Some(part) = self.part_mut(name) else { continue };
+            // A key that was put in again since has another place in the order.
+            if part.get(&name).is_none_or(|entry| entry.written_ms != written_ms) {
                 continue;
-            };
+            }
+            let Some(entry) = part.remove(&name) else { continue };
+            self.hash.remove(&entry.fact(&name));
             if let Some(count) = self.counts.get_mut(&entry.principal) {
                 *count -= 1;
                 if *count == 0 {
@@ -173,7 +210,7 @@ impl Marked {
 }
 
 impl EventId {
-    fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         // Only what comes out as it went in may be shortened.
         match Uuid::try_parse(text) {
             Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text => Self::Uuid(uuid),
@@ -192,6 +229,21 @@ impl std::fmt::Display for EventId {
 }
 
 impl Entry {
+    fn fact(&self, name: &Fingerprint) -> Fact {
+        let fact = Fact::new(KEY)
+            .bytes(name)
+            .bytes(&self.content)
+            .bytes(&self.principal)
+            .number(self.seq.0)
+            .number(self.n)
+            .number(self.at_ms.unsigned_abs())
+            .number(self.written_ms.unsigned_abs());
+        match &self.id {
+            EventId::Uuid(uuid) => fact.bytes(uuid.as_bytes()),
+            EventId::Other(text) => fact.text(text),
+        }
+    }
+
     fn receipt(&self) -> Receipt {
         Receipt {
             id: self.id.to_string(),

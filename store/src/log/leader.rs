@@ -18,7 +18,7 @@ use super::fan_out;
 use super::intake::{AnswerTo, Intake, Pending, Requests};
 use super::keeper::{LeaseState, keep};
 use super::log_time::LogClock;
-use super::state::State;
+use super::state::{STAMP_EVERY, State};
 use super::writer::{Worker, WriterConfig, WriterError};
 
 mod take_over;
@@ -234,6 +234,8 @@ impl Leader<'_> {
         }
         let Batch { draft, mut decided, .. } = std::mem::replace(batch, Batch::after(self.state.end() + 1));
         let frame = self.frame(draft);
+        // What is decided from here on is of the next frame.
+        self.state.close_frame();
         let (appender, shutdown) = (Arc::clone(&self.appender), self.shutdown);
         let (append, patience) = (appender.append(&frame), patience(shutdown));
         tokio::pin!(append, patience);
@@ -262,7 +264,7 @@ impl Leader<'_> {
     async fn appended(&mut self, frame: &Append, outcome: Appended, decided: Decided) -> Round {
         match outcome {
             Appended::Committed => {
-                self.state.pass_frame(frame.stream_seq);
+                self.state.move_end(frame.stream_seq);
                 self.answer_all(decided).await;
                 Round::Go
             }
@@ -319,8 +321,11 @@ impl Leader<'_> {
     }
 
     fn frame(&self, draft: Draft) -> Append {
+        let stream_seq = self.state.end() + 1;
+        let tells = draft.events == 0 || stream_seq.is_multiple_of(STAMP_EVERY);
         Append {
-            stream_seq: self.state.end() + 1,
+            stream_seq,
+            stamp: tells.then(|| self.state.stamp()),
             id: new_id(),
             bytes: draft.bytes.into(),
             has_policy: draft.has_policy,

@@ -1,11 +1,12 @@
 //! The writer: the only one who decides what goes into the log, in what order and under which number.
 //!
 //! `state`, `admit`, `ephemera` and `heads` are pure. `append` puts one frame into the log, `leader` runs the loop,
-//! `fan_out` hands the events on to their rooms, through `fan_batch`.
+//! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away.
 
 mod admit;
 mod append;
 mod broken;
+mod checkpoint;
 mod ephemera;
 mod fan_batch;
 mod fan_out;
@@ -20,5 +21,7 @@ mod state;
 mod tests;
 mod writer;
 
+pub use checkpoint::{CheckpointConfig, TrimConfig, keep_checkpoints, keep_trimmed};
 pub(crate) use intake::answer_single;
+pub use state::Diverged;
 pub use writer::{Bootstrap, WriterConfig, WriterError, run};

@@ -1,11 +1,26 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use natterjack_authz::policy::View;
+use natterjack_authz::policy::{Fact, SNAPSHOT_VERSION, SetHash, View};
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq};
+use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq, StateStamp};
 
 use super::keys::{Keys, Marked};
+
+/// The version of the state: of what it keeps, how that is spelt in a checkpoint and how it is hashed. The hundreds count
+/// changes of the writer's part, the rest is the view's own version.
+///
+/// Raise it when anything of that changes; then teach `checkpoint::codec` to read the version before, because a trimmed
+/// log is known from checkpoints only.
+pub(crate) const STATE_VERSION: u16 = 100 + SNAPSHOT_VERSION;
+
+/// The writer tells its state's hash in every so-many-eth frame (and in each `leader` frame): often enough that stand-bys
+/// know within a second of work, rarely enough that it costs three bytes a frame.
+pub(crate) const STAMP_EVERY: u64 = 16;
+
+// The kinds of facts in the hash, beside those of the view (1 to 4) and of the keys (6).
+const HEAD: u8 = 5;
+const STATE: u8 = 7;
 
 /// What the writer knows: a fold of the log. The same frames give the same state in every worker.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -13,12 +28,23 @@ pub(crate) struct State {
     pub(crate) view: View,
     pub(crate) keys: Keys,
     heads: HashMap<Id, HashMap<Id, Head>>,
-    at_ms: i64,
+    heads_hash: SetHash,
+    time: Time,
+    end: u64,
+    /// The hash of all of it when the last frame was closed: the events of one that is being built do not count yet.
+    hash_at_close: u128,
+}
+
+/// How late it is in the log.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Time {
+    /// The log time of the last event, in milliseconds since 1970.
+    pub(crate) at_ms: i64,
     /// What keys age by: log time without the time between one writer's last event and the next writer's first, so that
     /// neither an outage nor the difference of two clocks ages a key.
-    written_ms: i64,
-    in_term: bool,
-    end: u64,
+    pub(crate) written_ms: i64,
+    /// Whether the writer of the last frame has written an event.
+    pub(crate) in_term: bool,
 }
 
 /// A room's last event.
@@ -28,7 +54,31 @@ pub(crate) struct Head {
     pub(crate) n: u64,
 }
 
+/// This worker's state is not the writer's: one of them folds wrongly, or the memory or disk of one is bad.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this worker's state differs from the writer's before frame {frame}: {ours} here, {theirs} there. This worker does not \
+     write. Restart it, so that it begins again from a checkpoint; if that does not help, look at the other workers: are all \
+     of the same version, is one alone with its hash?"
+)]
+pub struct Diverged {
+    /// The frame whose header tells the writer's hash.
+    pub frame: u64,
+    /// The hash here.
+    pub ours: String,
+    /// The writer's hash.
+    pub theirs: String,
+}
+
 impl State {
+    /// A state that knows only who may do what; the rest is put in, then it is [`restored`](Self::restored).
+    pub(crate) fn of(view: View) -> Self {
+        Self {
+            view,
+            ..Self::default()
+        }
+    }
+
     /// Takes in an event of the log (or of the frame that is being built).
     pub(crate) fn apply(&mut self, event: &Event) {
         let key = event.key.is_some().then(|| requested_body(event));
@@ -38,26 +88,43 @@ impl State {
 
     /// The same, for the writer, which has the event's key digested already.
     pub(crate) fn apply_with_key(&mut self, event: &Event, key: Option<&Marked>) {
-        self.move_head(event);
-        let at_ms = clock::parse_ms(&event.at).unwrap_or_default().max(self.at_ms);
-        if self.in_term {
-            self.written_ms += at_ms - self.at_ms;
-        }
-        (self.at_ms, self.in_term) = (at_ms, true);
-        if let Some(key) = key {
-            self.keys.remember(key, event, at_ms, self.written_ms);
-        }
-        self.keys.expire(self.written_ms);
         self.view.apply(event);
+        let head = Head {
+            seq: event.seq,
+            n: event.n,
+        };
+        self.put_head(&event.tenant, &event.room, head);
+        let at_ms = clock::parse_ms(&event.at).unwrap_or_default().max(self.time.at_ms);
+        if self.time.in_term {
+            self.time.written_ms += at_ms - self.time.at_ms;
+        }
+        (self.time.at_ms, self.time.in_term) = (at_ms, true);
+        if let Some(key) = key {
+            self.keys.remember(key, event, at_ms, self.time.written_ms);
+        }
+        self.keys.expire(self.time.written_ms);
     }
 
     /// Notes that another writer has begun: its frame without events was taken in.
     pub(crate) fn begin_term(&mut self) {
-        self.in_term = false;
+        self.time.in_term = false;
+        self.close_frame();
     }
 
     /// Notes that a frame is wholly taken in.
     pub(crate) fn pass_frame(&mut self, stream_seq: u64) {
+        self.close_frame();
+        self.move_end(stream_seq);
+    }
+
+    /// Notes that the frame that is being built is complete: the next event is one of the next frame. The writer decides
+    /// that one while this one is on its way into the log.
+    pub(crate) fn close_frame(&mut self) {
+        self.hash_at_close = self.hash();
+    }
+
+    /// Notes that a frame that was closed stands in the log.
+    pub(crate) fn move_end(&mut self, stream_seq: u64) {
         self.end = stream_seq;
         self.view.pass(Seq::end_of_frame(stream_seq));
     }
@@ -69,7 +136,12 @@ impl State {
 
     /// The log time of the last event, in milliseconds since 1970.
     pub(crate) fn at_ms(&self) -> i64 {
-        self.at_ms
+        self.time.at_ms
+    }
+
+    /// How late it is in the log.
+    pub(crate) fn time(&self) -> Time {
+        self.time
     }
 
     /// A room's last event; 0 and 0 before the first.
@@ -81,22 +153,82 @@ impl State {
             .unwrap_or_default()
     }
 
-    fn move_head(&mut self, event: &Event) {
-        let head = Head {
-            seq: event.seq,
-            n: event.n,
-        };
-        let known = self
-            .heads
-            .get_mut(&event.tenant)
-            .and_then(|rooms| rooms.get_mut(&event.room));
-        if let Some(known) = known {
-            *known = head;
-        } else {
-            let rooms = self.heads.entry(event.tenant.clone()).or_default();
-            rooms.insert(event.room.clone(), head);
+    /// Every room's last event, in the order of the names.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (&Id, Vec<(&Id, &Head)>)> {
+        let mut tenants: Vec<_> = self.heads.iter().collect();
+        tenants.sort_unstable_by_key(|(name, _)| *name);
+        tenants.into_iter().map(|(tenant, rooms)| {
+            let mut rooms: Vec<_> = rooms.iter().collect();
+            rooms.sort_unstable_by_key(|(name, _)| *name);
+            (tenant, rooms)
+        })
+    }
+
+    /// Puts a room's last event in the place of the one before.
+    pub(crate) fn put_head(&mut self, tenant: &Id, room: &Id, head: Head) {
+        self.heads_hash.add(&head_fact(tenant, room, head));
+        if let Some(found) = self.heads.get_mut(tenant).and_then(|rooms| rooms.get_mut(room)) {
+            self.heads_hash.remove(&head_fact(tenant, room, *found));
+            *found = head;
+            return;
+        }
+        // Where the view knows the names, its memory is shared.
+        let known = self.view.names(tenant.as_str(), room.as_str());
+        let (tenant, room) = known.map_or_else(|| (tenant.clone(), room.clone()), |(t, r)| (t.clone(), r.clone()));
+        self.heads.entry(tenant).or_default().insert(room, head);
+    }
+
+    /// A state whose parts were put in one by one, at its place in the log.
+    pub(crate) fn restored(mut self, end: u64, time: Time) -> Self {
+        self.time = time;
+        self.pass_frame(end);
+        self
+    }
+
+    /// The hash of the state when the last frame was closed, as the writer tells it in the next one.
+    pub(crate) fn stamp(&self) -> StateStamp {
+        StateStamp {
+            version: STATE_VERSION,
+            hash: format!("{:032x}", self.hash_at_close),
         }
     }
+
+    /// Compares with what the writer says of its state before frame `frame`, if it says something.
+    pub(crate) fn compare(&self, frame: u64, theirs: Option<&StateStamp>) -> Result<(), Diverged> {
+        let Some(theirs) = theirs.filter(|theirs| theirs.version == STATE_VERSION && self.end + 1 == frame) else {
+            return Ok(());
+        };
+        let ours = self.stamp();
+        if ours == *theirs {
+            return Ok(());
+        }
+        Err(Diverged {
+            frame,
+            ours: ours.hash,
+            theirs: theirs.hash.clone(),
+        })
+    }
+
+    /// Every part of the state has a hash that is kept as it changes, so this costs the same for any number of rooms.
+    fn hash(&self) -> u128 {
+        let part = |hash: SetHash| hash.value().to_le_bytes();
+        Fact::new(STATE)
+            .bytes(&part(self.view.hash()))
+            .bytes(&part(self.heads_hash))
+            .bytes(&part(self.keys.hash()))
+            .number(self.time.at_ms.unsigned_abs())
+            .number(self.time.written_ms.unsigned_abs())
+            .number(u64::from(self.time.in_term))
+            .hash()
+    }
+}
+
+fn head_fact(tenant: &Id, room: &Id, head: Head) -> Fact {
+    Fact::new(HEAD)
+        .text(tenant.as_str())
+        .text(room.as_str())
+        .number(head.seq.0)
+        .number(head.n)
 }
 
 /// The body a request must have had to become this event: the writer adds `visible_from` to memberships,

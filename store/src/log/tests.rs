@@ -1,5 +1,6 @@
 //! The writer: its pure part against a model, and the whole against a real nats-server.
 
+mod checkpoint;
 mod holes;
 mod leases;
 mod model;

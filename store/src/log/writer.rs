@@ -1,19 +1,22 @@
 use std::time::Duration;
 
 use async_nats::Client;
+use natterjack_nats_config::checkpoint::BeginError;
 use natterjack_nats_config::contract::Principal;
 use natterjack_nats_config::lease::Leases;
 use natterjack_nats_config::stream::{StreamError, log_config, reconcile};
-use natterjack_nats_config::tail::{Log, TailError};
+use natterjack_nats_config::tail::{Frame, Log, TailError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::leader;
-use super::state::State;
+use super::state::{Diverged, State};
+use super::{checkpoint, leader};
 use crate::devices::Wanted;
 
 /// Waiting between attempts to make the streams.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a worker that differs from the writer says so.
+const ALARM_EVERY: Duration = Duration::from_mins(1);
 
 /// What the writer needs to know.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub struct WriterConfig {
     pub devices: Wanted,
     /// The tenant to found when the log does not have it, and who administers it.
     pub bootstrap: Option<Bootstrap>,
+    /// Becomes true when this worker's state differs from the writer's: it never leads then, and somebody has to look.
+    pub diverged: watch::Sender<bool>,
 }
 
 /// A tenant's first event.
@@ -56,6 +61,12 @@ pub enum WriterError {
     /// The log cannot be read: somebody has to look.
     #[error(transparent)]
     Tail(#[from] TailError),
+    /// There is nothing to begin with: somebody has to look.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
+    /// This worker's state is not the writer's.
+    #[error(transparent)]
+    Diverged(#[from] Diverged),
     /// NATS refused a subscription.
     #[error("the writer cannot subscribe: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
@@ -74,31 +85,82 @@ pub async fn run(
         prepared = prepare(&client, &config) => prepared?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let key = format!("writer.{}", config.log.shard);
     let worker = Worker {
         client,
         config,
         leading,
     };
-    let Worker {
-        client,
-        config,
-        leading,
-    } = &worker;
     while !shutdown.is_cancelled() {
-        let mut state = State::default();
-        let lease = tokio::select! {
-            lease = leases.take(&key, &config.worker) => lease,
-            error = stand_by(client, &config.log, &mut state) => return Err(error.into()),
-            () = shutdown.cancelled() => return Ok(()),
-        };
-        tracing::info!(worker = config.worker, "holding the writer's lease");
-        // On the heap: it is large, and whoever stands by has no use for it.
-        let led = Box::pin(leader::lead(&worker, state, lease, &shutdown)).await;
-        leading.send_replace(false);
-        led?;
+        let ended = take_a_turn(&worker, &leases, &shutdown).await;
+        worker.leading.send_replace(false);
+        match ended {
+            Ok(()) => {}
+            Err(WriterError::Tail(TailError::Trimmed { wanted, first })) if worker.is_trimmed(wanted).await => {
+                tracing::warn!(
+                    wanted,
+                    first,
+                    "the log was trimmed past this worker, it begins again from a checkpoint"
+                );
+            }
+            Err(WriterError::Diverged(diverged)) => {
+                stay_out(&worker.config, &diverged, &shutdown).await;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
+}
+
+/// Begins, stands by, and leads once, until something ends that.
+async fn take_a_turn(worker: &Worker, leases: &Leases, shutdown: &CancellationToken) -> Result<(), WriterError> {
+    let Worker { client, config, .. } = worker;
+    // Read up to the log's end before it asks for the lease: whoever is warm leads.
+    let mut state = tokio::select! {
+        begun = catch_up(client, &config.log) => begun?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let key = format!("writer.{}", config.log.shard);
+    let lease = tokio::select! {
+        lease = leases.take(&key, &config.worker) => lease,
+        error = stand_by(client, &config.log, &mut state) => return Err(error),
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    tracing::info!(worker = config.worker, "holding the writer's lease");
+    // On the heap: it is large, and whoever stands by has no use for it.
+    Box::pin(leader::lead(worker, state, lease, shutdown)).await
+}
+
+/// The state at the log's end: from the newest checkpoint and what follows it.
+async fn catch_up(client: &Client, log: &Log) -> Result<State, WriterError> {
+    let mut state = checkpoint::begin(client, log).await?;
+    let (checkpoint, end) = (state.end(), log.end(client).await.unwrap_or_default());
+    let mut tail = log.tail(client, checkpoint);
+    while state.end() < end {
+        fold(&mut state, &tail.next().await?)?;
+    }
+    tracing::info!(checkpoint, end = state.end(), "the log is read");
+    Ok(state)
+}
+
+/// What a worker does whose state cannot be trusted: it says so, and keeps away from the lease.
+async fn stay_out(config: &WriterConfig, diverged: &Diverged, shutdown: &CancellationToken) {
+    config.diverged.send_replace(true);
+    loop {
+        tracing::error!(worker = config.worker, %diverged, "ALARM: this worker does not write");
+        tokio::select! {
+            () = tokio::time::sleep(ALARM_EVERY) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+impl Worker {
+    /// Whether a frame is missing because the log begins behind it; a gap anywhere else is damage.
+    async fn is_trimmed(&self, frame: u64) -> bool {
+        let bounds = self.config.log.bounds(&self.client).await;
+        bounds.is_ok_and(|bounds| frame < bounds.first)
+    }
 }
 
 /// Makes what is missing, for as long as NATS needs to answer; ends early only where a person has to look.
@@ -119,18 +181,23 @@ async fn prepare(client: &Client, config: &WriterConfig) -> Result<Leases, Write
 }
 
 /// Folds the log as it grows, so that a take-over starts warm. Ends only by an error.
-async fn stand_by(client: &Client, log: &Log, state: &mut State) -> TailError {
-    let mut tail = log.tail(client, 0);
+async fn stand_by(client: &Client, log: &Log, state: &mut State) -> WriterError {
+    let mut tail = log.tail(client, state.end());
     loop {
         match tail.next().await {
-            Ok(frame) => fold(state, &frame),
-            Err(error) => return error,
+            Ok(frame) => {
+                if let Err(diverged) = fold(state, &frame) {
+                    return diverged.into();
+                }
+            }
+            Err(error) => return error.into(),
         }
     }
 }
 
-/// Takes a frame of the log into the state.
-pub(crate) fn fold(state: &mut State, frame: &natterjack_nats_config::tail::Frame) {
+/// Takes a frame of the log into the state, if that is what the writer says it was before this frame.
+pub(crate) fn fold(state: &mut State, frame: &Frame) -> Result<(), Diverged> {
+    state.compare(frame.stream_seq, frame.stamp.as_ref())?;
     for line in &frame.events {
         state.apply(&line.event);
     }
@@ -138,4 +205,5 @@ pub(crate) fn fold(state: &mut State, frame: &natterjack_nats_config::tail::Fram
         state.begin_term();
     }
     state.pass_frame(frame.stream_seq);
+    Ok(())
 }

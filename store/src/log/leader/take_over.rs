@@ -68,7 +68,7 @@ impl Leader<'_> {
         };
         let mut tail = self.config.log.tail(self.client, self.state.end());
         while self.state.end() < end {
-            fold(&mut self.state, &tail.next().await?);
+            fold(&mut self.state, &tail.next().await?)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use natterjack_nats_config::SendPayload;
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Principal, Problem, Receipt, Request, Seq, events_of};
+use natterjack_nats_config::contract::{Principal, Problem, Receipt, Request, Seq, StateStamp, events_of};
 use natterjack_nats_config::tail::Frame;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
@@ -17,6 +17,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use serde_json::{Value, json};
 
 use super::super::admit::{Draft, Now, admit, found_tenant};
+use super::super::checkpoint::codec::{decode, encode};
 use super::super::state::State;
 use super::super::writer::fold;
 use super::model::{Expected, Fact, Model, START_MS};
@@ -76,8 +77,10 @@ impl StateMachineTest for Writers {
                 user: id("admin"),
             };
             let mut draft = Draft::after(writers.leader.end());
+            let stamp = writers.leader.stamp();
             found_tenant(&mut writers.leader, &mut draft, &admin, &now(START_MS, false)).unwrap();
-            writers.append(draft.bytes.into());
+            writers.leader.close_frame();
+            writers.append(draft.bytes.into(), stamp);
         }
         writers.compare_log(model);
         writers
@@ -113,12 +116,19 @@ impl Writers {
         let mut landing = Vec::new();
         for asks in asks {
             let mut draft = Draft::after(end);
+            // What the leader says of its state before this frame, while neither this one nor the one before has landed.
+            let stamp = self.leader.stamp();
             for (ask, (if_last, expected)) in asks.iter().zip(expected.by_ref()) {
                 let outcome = admit(&mut self.leader, &mut draft, &request(ask, *if_last), now);
                 self.compare(ask, &outcome, expected);
             }
-            end += u64::from(draft.events > 0);
-            landing.push(Bytes::from(draft.bytes));
+            if draft.events > 0 {
+                self.leader.close_frame();
+                landing.push((Bytes::from(draft.bytes), stamp));
+                end += 1;
+            } else {
+                landing.push((Bytes::new(), stamp));
+            }
         }
         let (landed, take_over) = match fate {
             Fate::Committed => (2, None),
@@ -126,8 +136,9 @@ impl Writers {
             Fate::OnlyTheFirst(take_over) => (1, Some(take_over)),
             Fate::Dropped(take_over) => (0, Some(take_over)),
         };
-        for bytes in landing.into_iter().take(landed).filter(|bytes| !bytes.is_empty()) {
-            self.append(bytes);
+        let landing = landing.into_iter().take(landed);
+        for (bytes, stamp) in landing.filter(|(bytes, _)| !bytes.is_empty()) {
+            self.append(bytes, stamp);
         }
         let end = self.log.len() as u64;
         self.receipts.retain(|seq, _| seq.frame() <= end);
@@ -157,17 +168,22 @@ impl Writers {
     }
 
     /// A frame of the leader lands.
-    fn append(&mut self, bytes: Bytes) {
+    fn append(&mut self, bytes: Bytes, stamp: StateStamp) {
         self.log.push(bytes);
         let stream_seq = self.log.len() as u64;
-        self.leader.pass_frame(stream_seq);
-        let frame = self.frame_at(stream_seq);
-        fold(&mut self.standby, &frame);
+        self.leader.move_end(stream_seq);
+        let frame = Frame {
+            stamp: Some(stamp),
+            ..self.frame_at(stream_seq)
+        };
+        fold(&mut self.standby, &frame).unwrap();
     }
 
-    /// The leader is gone. Its successor knows what the log says, and nothing else.
+    /// The leader is gone. Its successor knows what the log says, and nothing else. A cold one begins from a checkpoint.
     fn take_over(&mut self, take_over: &TakeOver) {
-        let cold = self.folded();
+        let folded = self.folded();
+        let cold = decode(&encode(&folded).unwrap()).unwrap();
+        assert_eq!(cold, folded, "who begins from a checkpoint");
         self.leader = if take_over.cold {
             cold
         } else {
@@ -177,14 +193,15 @@ impl Writers {
     }
 
     fn begin_term(&mut self) {
-        self.append(Bytes::new());
+        let stamp = self.leader.stamp();
+        self.append(Bytes::new(), stamp);
         self.leader.begin_term();
     }
 
     fn folded(&self) -> State {
         let mut state = State::default();
         for stream_seq in 1..=self.log.len() as u64 {
-            fold(&mut state, &self.frame_at(stream_seq));
+            fold(&mut state, &self.frame_at(stream_seq)).unwrap();
         }
         state
     }
@@ -194,6 +211,7 @@ impl Writers {
         Frame {
             stream_seq,
             events: events_of(stream_seq, bytes).unwrap(),
+            stamp: None,
         }
     }
 

@@ -31,6 +31,7 @@ pub(super) struct Bus {
 /// A writer in this process.
 pub(super) struct Worker {
     pub(super) leading: watch::Receiver<bool>,
+    pub(super) diverged: watch::Receiver<bool>,
     pub(super) stop: CancellationToken,
     pub(super) task: JoinHandle<Result<(), WriterError>>,
 }
@@ -104,10 +105,16 @@ impl Bus {
 
     pub(super) async fn start_writer(&self, url: String, config: WriterConfig) -> Worker {
         let (told, leading) = watch::channel(false);
+        let diverged = config.diverged.subscribe();
         let stop = CancellationToken::new();
         let client = self.connect(url, "store", KeyName::Store).await;
         let task = tokio::spawn(run(client, config, told, stop.clone()));
-        Worker { leading, stop, task }
+        Worker {
+            leading,
+            diverged,
+            stop,
+            task,
+        }
     }
 
     /// The log's stream, as its leader tells of it.
@@ -155,6 +162,7 @@ pub(super) fn config(worker: &str) -> WriterConfig {
         log_max_bytes: 256 << 20,
         devices: crate::devices::Wanted::default(),
         bootstrap: Some(Bootstrap { admin: admin() }),
+        diverged: watch::Sender::new(false),
     }
 }
 

@@ -1,0 +1,229 @@
+use natterjack_authz::policy::{SnapshotError, View};
+use natterjack_nats_config::contract::{Id, InvalidId, Seq};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::log::keys::{Entry, EventId, Fingerprint};
+use crate::log::state::{Head, STATE_VERSION, State, Time};
+
+const MAGIC: [u8; 8] = *b"nj-write";
+
+/// A state as bytes, in its two parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub(crate) policy: Vec<u8>,
+    pub(crate) writer: Vec<u8>,
+}
+
+/// Bytes that are no state, or not one of this version.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CodecError {
+    #[error(transparent)]
+    Policy(#[from] SnapshotError),
+    #[error("these are not the bytes of a writer's state")]
+    NotAState,
+    #[error("the writer's state is of version {0}, this program reads version {STATE_VERSION}")]
+    Version(u16),
+    #[error("the writer's state is damaged: {0}")]
+    Damaged(#[from] postcard::Error),
+    #[error("the writer's state is damaged: {0}")]
+    Name(#[from] InvalidId),
+    #[error("the writer's state is damaged: {0}")]
+    Order(&'static str),
+    #[error("the parts are of frames {policy} and {writer}")]
+    Apart { policy: u64, writer: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Start {
+    magic: [u8; 8],
+    version: u16,
+    end: u64,
+    at_ms: i64,
+    written_ms: i64,
+    in_term: bool,
+    records: u64,
+}
+
+/// A fact of the writer's part. Heads come in the order of the names, keys in the order in which they were used.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum Record<'a> {
+    /// The heads that follow are of this tenant's rooms.
+    Tenant(&'a str),
+    Head {
+        room: &'a str,
+        seq: u64,
+        n: u64,
+    },
+    Key {
+        name: Fingerprint,
+        content: Fingerprint,
+        principal: Fingerprint,
+        id: Name<'a>,
+        seq: u64,
+        n: u64,
+        at_ms: i64,
+        written_ms: i64,
+    },
+}
+
+/// An event's id, as the window of keys keeps it.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum Name<'a> {
+    Uuid([u8; 16]),
+    Other(&'a str),
+}
+
+struct Writer {
+    bytes: Vec<u8>,
+    records: u64,
+}
+
+/// A state that is being put together.
+struct Reader {
+    state: State,
+    tenant: Option<Id>,
+}
+
+/// A state at the end of a frame as bytes. Equal states give equal bytes.
+pub(crate) fn encode(state: &State) -> Result<Encoded, CodecError> {
+    let mut records = Writer {
+        bytes: Vec::new(),
+        records: 0,
+    };
+    for (tenant, rooms) in state.heads() {
+        records.put(&Record::Tenant(tenant.as_str()))?;
+        for (room, head) in rooms {
+            records.put(&Record::Head {
+                room: room.as_str(),
+                seq: head.seq.0,
+                n: head.n,
+            })?;
+        }
+    }
+    records.put_keys(state)?;
+    let Time {
+        at_ms,
+        written_ms,
+        in_term,
+    } = state.time();
+    let start = Start {
+        magic: MAGIC,
+        version: STATE_VERSION,
+        end: state.end(),
+        at_ms,
+        written_ms,
+        in_term,
+        records: records.records,
+    };
+    let mut writer = postcard::to_allocvec(&start)?;
+    writer.append(&mut records.bytes);
+    Ok(Encoded {
+        policy: state.view.to_bytes()?,
+        writer,
+    })
+}
+
+/// The state that was encoded. Its hash is made anew from what was read.
+pub(crate) fn decode(encoded: &Encoded) -> Result<State, CodecError> {
+    let bytes = &encoded.writer;
+    let (start, mut rest) = postcard::take_from_bytes::<Start>(bytes).map_err(|_| CodecError::NotAState)?;
+    if start.magic != MAGIC {
+        return Err(CodecError::NotAState);
+    }
+    if start.version != STATE_VERSION {
+        return Err(CodecError::Version(start.version));
+    }
+    let view = View::from_bytes(&encoded.policy)?;
+    if view.seq() != Seq::end_of_frame(start.end) {
+        return Err(CodecError::Apart {
+            policy: view.seq().frame(),
+            writer: start.end,
+        });
+    }
+    let mut reader = Reader {
+        state: State::of(view),
+        tenant: None,
+    };
+    for _ in 0..start.records {
+        let (record, after) = postcard::take_from_bytes::<Record<'_>>(rest)?;
+        rest = after;
+        reader.take(record)?;
+    }
+    if !rest.is_empty() {
+        return Err(CodecError::Order("something follows the last record"));
+    }
+    let time = Time {
+        at_ms: start.at_ms,
+        written_ms: start.written_ms,
+        in_term: start.in_term,
+    };
+    Ok(reader.state.restored(start.end, time))
+}
+
+impl Writer {
+    fn put(&mut self, record: &Record<'_>) -> Result<(), CodecError> {
+        self.bytes = postcard::to_extend(record, std::mem::take(&mut self.bytes))?;
+        self.records += 1;
+        Ok(())
+    }
+
+    fn put_keys(&mut self, state: &State) -> Result<(), CodecError> {
+        for (name, entry) in state.keys.entries() {
+            self.put(&Record::Key {
+                name: *name,
+                content: entry.content,
+                principal: entry.principal,
+                id: match &entry.id {
+                    EventId::Uuid(uuid) => Name::Uuid(uuid.into_bytes()),
+                    EventId::Other(text) => Name::Other(text),
+                },
+                seq: entry.seq.0,
+                n: entry.n,
+                at_ms: entry.at_ms,
+                written_ms: entry.written_ms,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Reader {
+    fn take(&mut self, record: Record<'_>) -> Result<(), CodecError> {
+        match record {
+            Record::Tenant(name) => self.tenant = Some(name.parse()?),
+            Record::Head { room, seq, n } => {
+                let tenant = self.tenant.as_ref().ok_or(CodecError::Order("no tenant is named"))?;
+                self.state.put_head(tenant, &room.parse()?, Head { seq: Seq(seq), n });
+            }
+            Record::Key {
+                name,
+                content,
+                principal,
+                id,
+                seq,
+                n,
+                at_ms,
+                written_ms,
+            } => {
+                let entry = Entry {
+                    content,
+                    principal,
+                    id: match id {
+                        Name::Uuid(bytes) => EventId::Uuid(Uuid::from_bytes(bytes)),
+                        Name::Other(text) => EventId::Other(text.into()),
+                    },
+                    seq: Seq(seq),
+                    n,
+                    at_ms,
+                    written_ms,
+                };
+                self.state.keys.put(name, entry);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

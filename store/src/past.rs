@@ -1,0 +1,80 @@
+//! What was trimmed from the log, for readers of old cursors: a tenant's events of every kind, as they stood there.
+
+use natterjack_nats_config::contract::{PastPage, PastQuery, Seq};
+use natterjack_nats_config::tail::Log;
+use sea_orm::{DatabaseConnection, DbErr};
+
+use crate::archive::sql::{self, Range};
+use crate::history::{Cut, cut};
+
+/// The most events on a page, as in an answer of the bridge.
+const MAX_EVENTS: usize = 1000;
+/// Frames that are looked through for a page: in a busy installation a small tenant has events in few of them.
+const MAX_FRAMES: u64 = 20_000;
+
+/// What stands behind the query's place, and the events' lines.
+pub(crate) async fn past(
+    db: &DatabaseConnection,
+    log: &Log,
+    query: &PastQuery,
+) -> Result<(PastPage, Vec<Vec<u8>>), DbErr> {
+    let mut page = PastPage {
+        events: Vec::new(),
+        passed: query.after,
+        earliest: None,
+    };
+    let absence = sql::last_absence(db, log, query.up_to.frame()).await?;
+    if let Some((_, last)) = absence.filter(|(_, last)| *last >= first_frame(query.after)) {
+        page.earliest = Some(Seq::end_of_frame(last));
+        return Ok((page, Vec::new()));
+    }
+    let watermark = sql::archived(db, log).await?;
+    let scanned = Seq::end_of_frame(query.after.frame().saturating_add(MAX_FRAMES));
+    let up_to = query.up_to.min(watermark).min(scanned);
+    if up_to <= query.after {
+        return Ok((page, Vec::new()));
+    }
+    let range = Range {
+        first: Seq(query.after.0 + 1),
+        last: up_to,
+    };
+    let of = sql::Past {
+        log,
+        tenant: &query.tenant,
+        room: query.room.as_ref(),
+    };
+    let sizes = sql::past_sizes(db, of, range, MAX_EVENTS as u64 + 1).await?;
+    let Cut { range, next } = cut(&sizes, MAX_EVENTS);
+    page.passed = next.unwrap_or(up_to);
+    let lines = match range {
+        Some(range) => sql::past_lines(db, of, range).await?,
+        None => Vec::new(),
+    };
+    Ok((page, lines))
+}
+
+/// The first frame that has something behind a place.
+fn first_frame(after: Seq) -> u64 {
+    if after == Seq::end_of_frame(after.frame()) {
+        after.frame() + 1
+    } else {
+        after.frame()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_inside_a_frame_needs_that_frame() {
+        for (after, frame) in [
+            (Seq::ZERO, 0),
+            (Seq::of(7, 0), 7),
+            (Seq::of(7, 1022), 7),
+            (Seq::end_of_frame(7), 8),
+        ] {
+            assert_eq!(first_frame(after), frame, "{after}");
+        }
+    }
+}
