@@ -1,3 +1,4 @@
+use natterjack_nats_config::checkpoint::BeginError;
 use natterjack_nats_config::client::LoginError;
 use natterjack_nats_config::tail::TailError;
 
@@ -10,6 +11,9 @@ pub enum BridgeError {
     /// The log cannot be read any more.
     #[error(transparent)]
     Tail(#[from] TailError),
+    /// There is nothing to begin with.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
     /// NATS refused a subscription.
     #[error("the bridge cannot offer its services on NATS: {0}")]
     Service(String),

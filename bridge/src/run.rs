@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use async_nats::Client;
 use natterjack_nats_config::client::connect;
-use natterjack_nats_config::tail::TailError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,7 +22,7 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 
 /// The tasks behind the doors; they end when this is dropped.
 struct Tasks {
-    follow: AbortOnDropHandle<TailError>,
+    follow: AbortOnDropHandle<BridgeError>,
     listen: AbortOnDropHandle<()>,
     bundler: AbortOnDropHandle<Result<(), async_nats::SubscribeError>>,
     health: AbortOnDropHandle<()>,
@@ -111,7 +110,7 @@ impl Tasks {
     async fn first_to_fail(&mut self) -> BridgeError {
         tokio::select! {
             ended = &mut self.follow => match ended {
-                Ok(error) => error.into(),
+                Ok(error) => error,
                 ended => ended_unexpectedly("tail", ended),
             },
             ended = &mut self.bundler => match ended {

@@ -54,13 +54,23 @@ const IO: [&str; 9] = [
 ];
 
 /// Files, by the start of their paths, that must not name something, and why.
-const PURE: [(&str, &[&str], &str); 7] = [
+const PURE: [(&str, &[&str], &str); 9] = [
     ("nats-config/src/contract/", &IO, "the contract does no I/O"),
     ("authz/src/policy/", &IO, "policy does no I/O"),
     ("faults/src/check/", &IO, "the checker does no I/O"),
     ("store/src/log/state", &IO, "the writer's state does no I/O"),
     ("store/src/log/admit", &IO, "admission does no I/O"),
     ("store/src/log/keys", &IO, "the window of keys does no I/O"),
+    (
+        "store/src/log/checkpoint/codec",
+        &IO,
+        "a checkpoint's bytes are made without I/O",
+    ),
+    (
+        "store/src/log/checkpoint/plan",
+        &IO,
+        "what is due is decided without I/O",
+    ),
     ("bridge/src/feed/", &["crate::door"], "the feed knows no door"),
 ];
 

@@ -14,6 +14,12 @@ pub(crate) struct Reader {
 }
 
 impl Filter {
+    /// The one room that is wanted, if it is one.
+    pub(crate) fn only_room(&self) -> Option<&Id> {
+        let mut rooms = self.rooms();
+        rooms.next().filter(|_| rooms.next().is_none())
+    }
+
     /// Whether every room is meant.
     pub(crate) fn is_everything(&self) -> bool {
         self.0.is_empty()

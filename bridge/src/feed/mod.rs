@@ -2,6 +2,7 @@
 //! event concerns. What is told and not kept is heard beside it. [`ring`], [`index`], [`page`], [`filter`], [`told`] and
 //! [`cursor`] are pure.
 
+mod archived;
 mod cursor;
 mod filter;
 mod follow;
@@ -79,6 +80,8 @@ pub(crate) enum Read {
 struct State {
     view: View,
     ring: Ring,
+    /// Everything from the ring's floor up to here was taken in; the view may be further, by a checkpoint.
+    taken_in: Seq,
 }
 
 #[derive(Default)]
@@ -94,12 +97,30 @@ impl Feed {
             state: RwLock::new(State {
                 view: View::default(),
                 ring: Ring::new(caps.ring_bytes, caps.ring_events),
+                taken_in: Seq::ZERO,
             }),
             told: Mutex::new(ToldLately::new(random())),
             passed: watch::Sender::new(Seq::ZERO),
             caught_up: watch::Sender::new(false),
             polls_per_principal: caps.polls_per_principal.max(1),
         }
+    }
+
+    /// Begins with what a checkpoint says. What is taken in next follows `floor`, which may be before the checkpoint.
+    fn begin_at(&self, view: View, floor: Seq) {
+        let seq = view.seq();
+        {
+            let mut state = self.state.write();
+            state.view = view;
+            state.ring.begin_at(floor);
+            state.taken_in = floor;
+        }
+        self.tell_passed(seq);
+    }
+
+    fn tell_passed(&self, seq: Seq) {
+        self.passed
+            .send_if_modified(|passed| std::mem::replace(passed, seq.max(*passed)) < seq);
     }
 
     /// Takes in the log's next frame and wakes whom it concerns.
@@ -114,6 +135,7 @@ impl Feed {
                 state.view.apply(&line.event);
             }
             state.view.pass(end);
+            state.taken_in = end;
             index.concerned(entries.iter().map(|entry| &entry.head), |waiter| {
                 waiter.notify.notify_one();
             });
@@ -121,7 +143,7 @@ impl Feed {
                 state.ring.push(entry);
             }
         }
-        self.passed.send_replace(end);
+        self.tell_passed(end);
     }
 
     /// The sequence up to which the log has been read.
@@ -195,7 +217,7 @@ impl Feed {
                     }
                 }
                 if looked_at < SCAN {
-                    page.pass(state.view.seq());
+                    page.pass(state.taken_in);
                     return Read::Done;
                 }
             }

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::ring::Entry;
-use super::{Feed, Page, Reader};
+use super::{Feed, Page, Reader, archived};
 
 /// The most frames read for one answer.
 const MAX_FRAMES: usize = 1000;
@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// The longest that reading for one answer takes.
 const MAX_TIME: Duration = Duration::from_secs(2);
 
-/// Serves readers who are further behind than the ring from the log itself.
+/// Serves readers who are further behind than the ring from the log itself, and from the archive what was trimmed from it.
 pub(crate) struct Past {
     client: Client,
     log: Log,
@@ -32,6 +32,18 @@ pub(crate) enum PastError {
     /// The log does not answer: try again.
     #[error("the log does not answer")]
     Silent,
+    /// The archive does not answer, or has not got there yet: try again.
+    #[error("the archive does not tell what was trimmed from the log")]
+    Lagging,
+    /// What was trimmed from the log there is not in the archive either.
+    #[error("what follows the cursor is kept neither in the log nor in the archive")]
+    Expired {
+        /// Everything after this place is kept.
+        earliest: Seq,
+    },
+    /// The archive's answer cannot be read: somebody has to look.
+    #[error("the archive's answer cannot be read: {0}")]
+    Damaged(serde_json::Error),
     /// The log cannot be read there: somebody has to look.
     #[error(transparent)]
     Tail(#[from] TailError),
@@ -61,7 +73,14 @@ impl Past {
                 page.more = true;
                 return if frames == 0 { Err(PastError::Silent) } else { Ok(()) };
             };
-            let frame = frame?;
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(TailError::Trimmed { .. }) => {
+                    let from = (&self.client, &self.log);
+                    return archived::read(from, feed, reader, page, deadline).await;
+                }
+                Err(error) => return Err(error.into()),
+            };
             frames += 1;
             bytes += frame.events.iter().map(|line| line.bytes.len()).sum::<usize>();
             let is_full = feed.with_view(|view| {

@@ -33,6 +33,12 @@ impl Ring {
         }
     }
 
+    /// Forgets everything: what comes next follows `floor`.
+    pub(crate) fn begin_at(&mut self, floor: Seq) {
+        self.entries.clear();
+        (self.bytes, self.floor) = (0, floor);
+    }
+
     /// Takes in the log's next event, and lets the oldest go where there is no room.
     pub(crate) fn push(&mut self, entry: Entry) {
         self.bytes += cost(&entry);
@@ -101,6 +107,18 @@ mod tests {
             }
             prop_assert!(ring.entries.len() <= max_events);
         }
+    }
+
+    #[test]
+    fn a_ring_that_begins_in_the_middle_does_not_claim_what_came_before() {
+        let mut ring = Ring::new(usize::MAX, usize::MAX);
+        ring.push(Entry::of(&line(Seq::of(1, 0), "lobby")));
+        ring.begin_at(Seq::end_of_frame(7));
+        assert!(ring.after(Seq::ZERO).is_none() && ring.after(Seq::of(7, 0)).is_none());
+        assert_eq!(ring.after(Seq::end_of_frame(7)).unwrap().count(), 0);
+        ring.push(Entry::of(&line(Seq::of(8, 0), "lobby")));
+        assert_eq!(ring.after(Seq::end_of_frame(7)).unwrap().count(), 1);
+        assert!(ring.after(Seq::of(6, 0)).is_none());
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use natterjack_authz::policy::readable;
-use natterjack_nats_config::contract::{Principal, Problem, ProblemCode, Seq};
+use natterjack_nats_config::contract::{More, Principal, Problem, ProblemCode, Seq};
 use tokio::time::Instant;
 
 use super::Bridge;
@@ -197,7 +197,7 @@ async fn read(bridge: &Bridge, reader: &Reader, page: &mut Page) -> Result<(), P
             .past
             .read(&bridge.feed, reader, page)
             .await
-            .map_err(past_problem)?;
+            .map_err(|error| past_problem(bridge, reader, error))?;
         if page.more {
             break;
         }
@@ -254,8 +254,26 @@ fn cursor_problem(error: CursorError) -> Problem {
     Problem::new(code, format!("the `cursor` cannot be used: {error}; {way_out}"))
 }
 
-fn past_problem(error: PastError) -> Problem {
+fn past_problem(bridge: &Bridge, reader: &Reader, error: PastError) -> Problem {
     match error {
+        PastError::Lagging => Problem::new(
+            ProblemCode::StoreLagging,
+            format!("{error}; try again with the same cursor"),
+        ),
+        PastError::Expired { earliest } => {
+            let detail = format!(
+                "{error}; go on with `earliest_cursor`, and know that events before it are missing. The history may have \
+                 messages of that time"
+            );
+            let mut problem = Problem::new(ProblemCode::CursorExpired, detail);
+            let earliest_cursor = bridge.cursors.make(reader, earliest);
+            problem.more = Some(Box::new(More { earliest_cursor }));
+            problem
+        }
+        PastError::Damaged(error) => {
+            tracing::error!(%error, "the archive's answer cannot be read; do bridge and store have the same version?");
+            Problem::new(ProblemCode::StoreLagging, "the archive's answer cannot be read")
+        }
         PastError::Busy => Problem::new(
             ProblemCode::Overloaded,
             format!("{error}; try again with the same cursor"),

@@ -26,6 +26,7 @@ pub(crate) struct House {
     child: Option<Child>,
     /// How many nats-servers it has.
     servers: usize,
+    settings: &'static [(&'static str, &'static str)],
     pub(crate) endpoints: Endpoints,
 }
 
@@ -42,20 +43,26 @@ pub(crate) struct Endpoints {
 impl House {
     /// Starts a house on an empty folder and waits until it is ready.
     pub(crate) async fn start() -> Self {
-        Self::with(1).await
+        Self::with(1, &[]).await
+    }
+
+    /// The same with settings of its own, as variables of the environment.
+    pub(crate) async fn start_with(settings: &'static [(&'static str, &'static str)]) -> Self {
+        Self::with(1, settings).await
     }
 
     /// The same with a cluster of three nats-servers.
     pub(crate) async fn cluster() -> Self {
-        Self::with(3).await
+        Self::with(3, &[]).await
     }
 
-    async fn with(servers: usize) -> Self {
+    async fn with(servers: usize, settings: &'static [(&'static str, &'static str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("natterjack-it-").tempdir().unwrap();
         let mut house = Self {
             dir,
             child: None,
             servers,
+            settings,
             endpoints: Endpoints::default(),
         };
         house.restart().await;
@@ -73,6 +80,7 @@ impl House {
             .unwrap();
         let out = fs::File::create(self.dir.path().join("up.out")).unwrap();
         let mut up = up(&self.data());
+        up.envs(self.settings.iter().copied());
         if self.servers > 1 {
             up.args([
                 "--cluster",
