@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Bus, LONG, ask, log, make_lobby, request};
+use super::support::{Bus, LONG, ask, eventually, log, make_lobby, request};
 
 pub(super) const ROOMS: &str = "CHAT_ROOMS_0";
 /// Senders at the same time, and messages in each of their bundles.
@@ -61,9 +61,12 @@ impl Load {
                             )
                         })
                         .collect();
-                    for outcome in ask(&client, &requests).await {
-                        assert!(matches!(outcome, Outcome::Receipt(_)), "{outcome:?}");
-                    }
+                    // As a person does: again with the same keys until all have their receipts.
+                    while !ask(&client, &requests)
+                        .await
+                        .iter()
+                        .all(|outcome| matches!(outcome, Outcome::Receipt(_)))
+                    {}
                     sent.fetch_add(BUNDLE, Ordering::Relaxed);
                 }
             })
@@ -200,13 +203,18 @@ async fn log_seqs(client: &Client) -> Vec<u64> {
 
 /// The places of the events that a stream holds below a subject, in its order, up to an event.
 async fn held_seqs(client: &Client, stream: &str, subject: &str, last: u64) -> Vec<u64> {
-    let stream = jetstream::new(client.clone()).get_stream(stream).await.unwrap();
     let config = pull::OrderedConfig {
         deliver_policy: DeliverPolicy::All,
         filter_subject: subject.to_owned(),
         ..Default::default()
     };
-    let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    // In a cluster the stream, or what holds consumers, may be without a leader for a while.
+    let mut messages = eventually("a consumer", async || {
+        let stream = jetstream::new(client.clone()).get_stream(stream).await.ok()?;
+        let consumer = stream.create_consumer(config.clone()).await.ok()?;
+        consumer.messages().await.ok()
+    })
+    .await;
     let mut seqs = Vec::new();
     while seqs.last() != Some(&last) {
         let message = timeout(LONG, messages.next())
