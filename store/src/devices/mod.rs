@@ -1,6 +1,6 @@
 //! MQTT devices: what they publish goes to the writer, and rooms' events are kept for their sessions.
 //!
-//! They are in an account of their own, out of which nothing leads by itself ([ADR 7](../../../docs/adr/0007-mqtt-qos-1.md)).
+//! They are in an account of their own, out of which nothing leads by itself ([ADR 8](../../../docs/adr/0008-mqtt-qos-1.md)).
 //! Store signs in there: `inbound` fetches requests, `outbound` keeps events and ends what a session may not read any more,
 //! `watch` knows the sessions. `request` and `sessions` are pure.
 
@@ -17,6 +17,7 @@ mod watch;
 use std::sync::Arc;
 
 use async_nats::Client;
+use natterjack_nats_config::checkpoint::BeginError;
 use natterjack_nats_config::lease::Leases;
 use natterjack_nats_config::tail::{Log, TailError};
 use tokio::time::{Duration, sleep};
@@ -45,6 +46,17 @@ pub struct DevicesConfig {
     pub replicas: usize,
 }
 
+/// Why the work for devices stopped: somebody has to look.
+#[derive(Debug, thiserror::Error)]
+pub enum DevicesError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Tail(#[from] TailError),
+    /// The log cannot be begun with.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
+}
+
 /// The two accounts in which store works.
 #[derive(Clone)]
 pub struct Accounts {
@@ -67,7 +79,7 @@ pub async fn run(
     wanted: Wanted,
     ready: tokio::sync::watch::Sender<bool>,
     shutdown: CancellationToken,
-) -> Result<(), TailError> {
+) -> Result<(), DevicesError> {
     tokio::select! {
         () = streams::prepare(&accounts.devices, &config) => ready.send_replace(true),
         () = shutdown.cancelled() => return Ok(()),
@@ -84,7 +96,7 @@ async fn serve(
     config: &DevicesConfig,
     watched: &Arc<Watched>,
     shutdown: &CancellationToken,
-) -> Result<(), TailError> {
+) -> Result<(), DevicesError> {
     while !shutdown.is_cancelled() {
         let lease = tokio::select! {
             lease = take(accounts, config) => lease,

@@ -13,7 +13,8 @@ use super::duty::Duty;
 use super::place::Place;
 use super::sessions::Todo;
 use super::watch::Watched;
-use super::{Accounts, DevicesConfig, KEPT, RETRY, streams};
+use super::{Accounts, DevicesConfig, DevicesError, KEPT, RETRY, streams};
+use crate::log::begin_state;
 
 /// What is kept for sessions may take this much, in bytes: half of what the account has (`DEVICES` in single.conf). The rest is
 /// for the devices' own requests, which must not be refused because somebody's session never comes back.
@@ -34,7 +35,7 @@ enum Interrupted {
     /// From the place that is written down.
     Retry(String),
     /// Not at all.
-    Die(TailError),
+    Die(DevicesError),
 }
 
 struct Keeper<'a> {
@@ -58,7 +59,7 @@ impl Outbound {
     }
 
     /// Works until the duty is over.
-    pub(super) async fn run(&self) -> Result<(), TailError> {
+    pub(super) async fn run(&self) -> Result<(), DevicesError> {
         loop {
             let ended = tokio::select! {
                 ended = self.follow() => ended,
@@ -86,13 +87,15 @@ impl Outbound {
         watched.complete().await;
         let (mut place, found) = Place::open(&accounts.core, config).await?;
         let start = self.start(&mut place, found).await?;
+        let start = self.behind_what_was_trimmed(start).await?;
+        let view = begin_state(&accounts.core, &config.log).await.map_err(DevicesError::from)?.view;
         let mut keeper = Keeper {
             jetstream: jetstream::new(accounts.devices.clone()),
             core: &accounts.core,
             config,
             watched,
             duty,
-            view: View::default(),
+            view,
             kept: 0,
         };
         keeper.fold_to(start.frame()).await?;
@@ -101,7 +104,7 @@ impl Outbound {
         loop {
             tokio::select! {
                 frame = tail.next() => {
-                    let frame = frame.map_err(Interrupted::Die)?;
+                    let frame = frame?;
                     keeper.keep(&frame).await?;
                     place.reached(Seq::end_of_frame(frame.stream_seq)).await?;
                 }
@@ -126,14 +129,30 @@ impl Outbound {
         let end = Seq::end_of_frame(end.map_err(|error| error.to_string())?);
         Ok(end)
     }
+
+    /// The same place, or the log's beginning where that is behind it: sessions see by `n` what they missed, and read it in
+    /// the history.
+    async fn behind_what_was_trimmed(&self, start: Seq) -> Result<Seq, Interrupted> {
+        let bounds = self.config.log.bounds(&self.accounts.core).await;
+        let first = bounds.map_err(|error| error.to_string())?.first;
+        if start.frame() + 1 >= first {
+            return Ok(start);
+        }
+        tracing::warn!(
+            place = start.frame(),
+            first,
+            "the log was trimmed past what was kept for MQTT sessions; what lies between is in the history only"
+        );
+        Ok(Seq::end_of_frame(first.saturating_sub(1)))
+    }
 }
 
 impl Keeper<'_> {
-    /// Learns who may do what, up to a frame.
+    /// Learns who may do what, up to a frame, from the checkpoint on.
     async fn fold_to(&mut self, last: u64) -> Result<(), Interrupted> {
-        let mut tail = self.config.log.tail(self.core, 0).of_policy();
+        let mut tail = self.config.log.tail(self.core, self.view.seq().frame()).of_policy();
         while tail.passed() < last {
-            let frame = tail.next().await.map_err(Interrupted::Die)?;
+            let frame = tail.next().await?;
             for line in &frame.events {
                 self.view.apply(&line.event);
             }
@@ -146,8 +165,12 @@ impl Keeper<'_> {
     /// what is given, behind it for what is taken.
     async fn keep(&mut self, frame: &Frame) -> Result<(), Interrupted> {
         let mut waiting: Vec<&EventLine> = Vec::new();
+        // A checkpoint can know more than was kept yet: rights are never set back.
+        let known = self.view.seq();
         for line in &frame.events {
-            let changed = self.view.apply(&line.event).map(|change| Principal {
+            let is_new = line.event.seq > known;
+            let change = is_new.then(|| self.view.apply(&line.event)).flatten();
+            let changed = change.map(|change| Principal {
                 tenant: change.tenant,
                 user: change.user,
             });
@@ -278,6 +301,22 @@ impl Keeper<'_> {
         }
         self.watched.did(&todo);
         Ok(())
+    }
+}
+
+impl From<TailError> for Interrupted {
+    fn from(error: TailError) -> Self {
+        match error {
+            // The next attempt begins where the log does now.
+            TailError::Trimmed { .. } => Self::Retry(error.to_string()),
+            TailError::Damaged(_) => Self::Die(error.into()),
+        }
+    }
+}
+
+impl From<DevicesError> for Interrupted {
+    fn from(error: DevicesError) -> Self {
+        Self::Die(error)
     }
 }
 
