@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// Each fault lasts a few seconds at most
     #[arg(long)]
     pub(crate) quick: bool,
+    /// nats-servers: 1, or a cluster of 3
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub(crate) nodes: u8,
     /// Senders over HTTP, each with one message on its way at a time
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) senders: u16,
@@ -84,15 +87,20 @@ impl Arguments {
             // A full log changes what can be sent in the rest of the run, so it has to be asked for.
             return Ok(all
                 .into_iter()
-                .filter(|kind| kind.needs() != Needs::SmallLog && machine.cannot(kind.needs()).is_none())
+                .filter(|kind| kind.needs() != Needs::SmallLog && self.cannot(machine, kind.needs()).is_none())
                 .collect());
         }
         for kind in &self.faults {
-            if let Some(reason) = machine.cannot(kind.needs()) {
+            if let Some(reason) = self.cannot(machine, kind.needs()) {
                 bail!("{} cannot be done here: {reason}", kind.name());
             }
         }
         Ok(self.faults.clone())
+    }
+
+    fn cannot(&self, machine: &Machine, needs: Needs) -> Option<&'static str> {
+        let alone = matches!(needs, Needs::Cluster | Needs::ClusterMount) && self.nodes == 1;
+        alone.then_some("it needs --nodes 3").or_else(|| machine.cannot(needs))
     }
 }
 
@@ -124,7 +132,7 @@ impl Machine {
     /// Why something cannot be done here.
     pub(crate) fn cannot(&self, needs: Needs) -> Option<&'static str> {
         match needs {
-            Needs::Mount if !self.root => Some("only root on Linux can mount a file system"),
+            Needs::Mount | Needs::ClusterMount if !self.root => Some("only root on Linux can mount a file system"),
             Needs::Cables if !self.root => Some("only root on Linux can make a network namespace"),
             Needs::Faketime if self.faketime.is_none() => {
                 Some("libfaketime is missing (Debian: apt install libfaketime, or LIBFAKETIME=…/libfaketimeMT.so.1)")

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures_util::StreamExt;
-use natterjack_nats_config::contract::Subjects;
+use natterjack_nats_config::contract::{Seq, Subjects};
 use natterjack_nats_config::local_server::KeyName;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -21,6 +21,8 @@ use crate::house::{ADMIN, House, log};
 
 /// How long the archive and ROOMS may take to reach the end of the log, and one step of reading.
 const WITHIN: Duration = Duration::from_secs(90);
+/// The same where the house does not work any more.
+const LITTLE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The most messages of a room that history is asked for.
 const HISTORY: usize = 20_000;
@@ -30,10 +32,15 @@ const PAGE: usize = 200;
 /// Reads everything that the checker compares. What has not arrived in time is read as it is: the checker names what is missing.
 pub(crate) async fn collect(house: &House, rooms: &[Name], history: &mut History) -> anyhow::Result<()> {
     let client = house.look(KeyName::Bridge, "bridge").await?;
-    history.log = read_log(&client).await?;
+    read_log(&client, history).await?;
+    let broken = history.not_recovered.is_some() || !history.damage.is_empty();
+    let patience = if broken { LITTLE } else { WITHIN };
     let last = history.log.last().map_or(0, |entry| entry.seq);
-    history.archive = read_archive(&house.database, last).await?;
-    history.rooms = read_rooms(&client, last).await?;
+    history.archive = read_archive(&house.database, last, patience).await?;
+    history.rooms = read_rooms(&client, last, patience).await?;
+    if broken {
+        return Ok(());
+    }
     for room in rooms {
         if let Some(page) = read_history(house, room, &history.log).await? {
             history.pages.push(page);
@@ -42,23 +49,48 @@ pub(crate) async fn collect(house: &House, rooms: &[Name], history: &mut History
     Ok(())
 }
 
-async fn read_log(client: &async_nats::Client) -> anyhow::Result<Vec<Entry>> {
-    let log = log();
-    let end = log.end(client).await?;
-    let mut tail = log.tail(client, 0);
-    let mut entries = Vec::new();
+/// Reads the log by means of its own: what the program's readers pass over is seen too.
+async fn read_log(client: &async_nats::Client, history: &mut History) -> anyhow::Result<()> {
+    let mut stream = match jetstream::new(client.clone()).get_stream(log().stream()).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            history.damage.push(format!("the log: {error}"));
+            return Ok(());
+        }
+    };
+    let end = stream.info().await?.state.last_sequence;
+    let config = pull::OrderedConfig {
+        deliver_policy: DeliverPolicy::All,
+        ..pull::OrderedConfig::default()
+    };
+    let mut frames = stream.create_consumer(config).await?.messages().await?;
     let mut names: HashMap<String, Name> = HashMap::new();
     let mut name = |text: &str| -> Name { names.entry(text.to_owned()).or_insert_with(|| text.into()).clone() };
-    while tail.passed() < end {
-        let frame = tokio::time::timeout(WITHIN, tail.next())
+    let mut read = 0;
+    while read < end {
+        let frame = tokio::time::timeout(WITHIN, frames.next())
             .await
-            .with_context(|| format!("the log cannot be read behind frame {}", tail.passed()))??;
-        entries.extend(frame.events.iter().map(|line| entry_of(line, &mut name)));
+            .with_context(|| format!("the log cannot be read behind frame {read}"))?;
+        let frame = frame.context("the log cannot be read to its end")??;
+        read = frame
+            .info()
+            .map_err(|error| anyhow::anyhow!("{error}"))?
+            .stream_sequence;
+        let lines = frame
+            .payload
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        for (index, line) in lines.enumerate() {
+            match entry_of(Seq::of(read, index), line, &mut name) {
+                Ok(entry) => history.log.push(entry),
+                Err(error) => history.damage.push(format!("frame {read}, line {index}: {error}")),
+            }
+        }
     }
-    Ok(entries)
+    Ok(())
 }
 
-async fn read_archive(file: &Path, last: u64) -> anyhow::Result<Vec<Line>> {
+async fn read_archive(file: &Path, last: u64, patience: Duration) -> anyhow::Result<Vec<Line>> {
     let options = SqliteConnectOptions::new().filename(file).read_only(true);
     let pool = SqlitePool::connect_with(options)
         .await
@@ -68,8 +100,8 @@ async fn read_archive(file: &Path, last: u64) -> anyhow::Result<Vec<Line>> {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    if tokio::time::timeout(WITHIN, arrived).await.is_err() {
-        tracing::warn!(?WITHIN, "the archive did not reach the end of the log");
+    if tokio::time::timeout(patience, arrived).await.is_err() {
+        tracing::warn!(?patience, "the archive did not reach the end of the log");
     }
     let mut rows = sqlx::query("select seq, bytes from event where shard = 0 and epoch = 1 order by seq").fetch(&pool);
     let mut lines = Vec::new();
@@ -89,11 +121,14 @@ async fn archived(pool: &SqlitePool) -> Option<u64> {
     u64::try_from(row.try_get::<i64, _>(0).ok()?).ok()
 }
 
-async fn read_rooms(client: &async_nats::Client, last: u64) -> anyhow::Result<Vec<Line>> {
-    let mut stream = jetstream::new(client.clone())
+async fn read_rooms(client: &async_nats::Client, last: u64, patience: Duration) -> anyhow::Result<Vec<Line>> {
+    let stream = jetstream::new(client.clone())
         .get_stream(Subjects::default().rooms_stream(0))
-        .await
-        .context("ROOMS is gone")?;
+        .await;
+    // Without the stream there is nothing in it, which the checker sees.
+    let Ok(mut stream) = stream else {
+        return Ok(Vec::new());
+    };
     let arrived = async {
         loop {
             let end = stream.info().await.map_or(0, |info| info.state.last_sequence);
@@ -105,7 +140,7 @@ async fn read_rooms(client: &async_nats::Client, last: u64) -> anyhow::Result<Ve
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    let end = match tokio::time::timeout(WITHIN, arrived).await {
+    let end = match tokio::time::timeout(patience, arrived).await {
         Ok(end) => end,
         Err(_) => stream.info().await?.state.last_sequence,
     };
@@ -126,10 +161,13 @@ async fn read_rooms(client: &async_nats::Client, last: u64) -> anyhow::Result<Ve
             .stream_sequence;
         let seq = message.headers.as_ref().and_then(|headers| headers.get("Chat-Seq"));
         let seq = seq.and_then(|seq| seq.as_str().parse().ok()).unwrap_or_default();
-        lines.push(Line {
-            seq,
-            hash: hash(&message.payload),
-        });
+        // Where a fan-out began is no event.
+        if message.subject.as_str() != Subjects::default().fan_begin() {
+            lines.push(Line {
+                seq,
+                hash: hash(&message.payload),
+            });
+        }
         if place >= end {
             return Ok(lines);
         }

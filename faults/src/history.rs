@@ -32,6 +32,10 @@ pub(crate) struct History {
     pub(crate) faults: Vec<Fault>,
     /// When the senders were told to stop.
     pub(crate) load_until: Ms,
+    /// What of the log cannot be read.
+    pub(crate) damage: Vec<String>,
+    /// Why the house does not work again although every fault is healed.
+    pub(crate) not_recovered: Option<String>,
 }
 
 /// One message and what its sender knows of it, after all attempts.
@@ -124,6 +128,8 @@ pub(crate) struct Got {
 /// One event of the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
+    /// Where it stands: what its `seq` must say.
+    pub(crate) place: u64,
     pub(crate) seq: u64,
     pub(crate) n: u64,
     pub(crate) prev: u64,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-const SIZE: &str = "1536M";
+const SIZE: &str = "1200M";
 const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: from now on nothing reaches the disk, as after a power cut.
@@ -23,12 +23,9 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Makes and mounts it in a folder. Only root can.
-    pub(crate) async fn make(dir: &Path) -> anyhow::Result<Self> {
-        let mount = Self {
-            image: dir.join("disk.img"),
-            point: dir.join("disk"),
-        };
+    /// Makes it in the file `image` and mounts it at `point`. Only root can.
+    pub(crate) async fn make(image: PathBuf, point: PathBuf) -> anyhow::Result<Self> {
+        let mount = Self { image, point };
         std::fs::create_dir_all(&mount.point)?;
         run("truncate", &["-s", SIZE, &text(&mount.image)]).await?;
         run("mkfs.ext4", &["-q", "-F", &text(&mount.image)]).await?;
@@ -41,11 +38,6 @@ impl Mount {
 
     async fn mount(&self) -> anyhow::Result<()> {
         run("mount", &["-o", "loop", &text(&self.image), &text(&self.point)]).await
-    }
-
-    /// A folder on it.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.point.join("nats")
     }
 
     /// From now on nothing reaches the disk.

@@ -18,7 +18,7 @@ use crate::check::{Verdict, check};
 use crate::client::{Clock, Setting, Tally};
 use crate::collect::collect;
 use crate::history::{History, Name};
-use crate::house::{House, Plan, Worker};
+use crate::house::{House, Plan, Worker, stores};
 use crate::mount::Mount;
 use crate::nemesis::{Kind, Needs, Planned, SMALL_LOG, Scene, clock_file, happen, schedule};
 use crate::report::{Figures, Report};
@@ -34,7 +34,7 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// How often a line of progress is shown.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// How long the house may take to be ready after the last fault.
-const READY_WITHIN: Duration = Duration::from_secs(90);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 /// What happened besides what the checker judges.
 #[derive(Debug, Default)]
@@ -96,35 +96,58 @@ fn make_dir(arguments: &Arguments) -> anyhow::Result<TempDir> {
     made.context("no temporary folder can be made")
 }
 
+/// What this run needs of a house, and the file systems under its servers.
+async fn plan(
+    arguments: &Arguments,
+    machine: &Machine,
+    kinds: &[Kind],
+    (program, dir): (&std::path::Path, &std::path::Path),
+) -> anyhow::Result<(Plan, Vec<Mount>)> {
+    let needs = |need| kinds.iter().any(|kind| kind.needs() == need);
+    let nodes = usize::from(arguments.nodes);
+    let mut mounts = Vec::new();
+    if needs(Needs::Mount) || needs(Needs::ClusterMount) {
+        for (number, store) in stores(dir, nodes).into_iter().enumerate() {
+            mounts.push(Mount::make(dir.join(format!("disk-{number}.img")), store).await?);
+        }
+    }
+    let mut settings: Vec<(String, String)> = arguments.switch.and_then(Switch::setting).into_iter().collect();
+    let max_store = if mounts.is_empty() {
+        MAX_STORE
+    } else {
+        MAX_STORE_MOUNTED
+    };
+    let log_max = if needs(Needs::SmallLog) {
+        SMALL_LOG
+    } else {
+        max_store / 2
+    };
+    if nodes > 1 {
+        for name in ["NATTERJACK_NATS__REPLICAS", "NATTERJACK_NATS__SERVERS"] {
+            settings.push((name.to_owned(), nodes.to_string()));
+        }
+    }
+    settings.push(("NATTERJACK_STORE__LOG_MAX_BYTES".to_owned(), log_max.to_string()));
+    let plan = Plan {
+        program: program.to_owned(),
+        dir: dir.to_owned(),
+        nodes,
+        max_store,
+        lazy: arguments.switch == Some(Switch::SyncAlways),
+        cables: needs(Needs::Cables),
+        faketime: needs(Needs::Faketime).then(|| machine.faketime.clone()).flatten(),
+        settings,
+    };
+    Ok((plan, mounts))
+}
+
 async fn build(
     arguments: &Arguments,
     machine: &Machine,
     kinds: &[Kind],
     (program, dir): (&std::path::Path, &std::path::Path),
 ) -> anyhow::Result<Scene> {
-    let needs = |need| kinds.iter().any(|kind| kind.needs() == need);
-    let mount = if needs(Needs::Mount) {
-        Some(Mount::make(dir).await?)
-    } else {
-        None
-    };
-    let mut settings: Vec<(String, String)> = arguments.switch.and_then(Switch::setting).into_iter().collect();
-    let log_max = match (needs(Needs::SmallLog), &mount) {
-        (true, _) => SMALL_LOG,
-        (false, Some(_)) => MAX_STORE_MOUNTED / 2,
-        (false, None) => MAX_STORE / 2,
-    };
-    settings.push(("NATTERJACK_STORE__LOG_MAX_BYTES".to_owned(), log_max.to_string()));
-    let plan = Plan {
-        program: program.to_owned(),
-        dir: dir.to_owned(),
-        server_dir: mount.as_ref().map_or_else(|| dir.join("nats"), Mount::folder),
-        max_store: mount.as_ref().map_or(MAX_STORE, |_| MAX_STORE_MOUNTED),
-        lazy: arguments.switch == Some(Switch::SyncAlways),
-        cables: needs(Needs::Cables),
-        faketime: needs(Needs::Faketime).then(|| machine.faketime.clone()).flatten(),
-        settings,
-    };
+    let (plan, mounts) = plan(arguments, machine, kinds, (program, dir)).await?;
     let house = House::start(&plan).await?;
     let rooms: Vec<Name> = ["lobby", "plant", "office"].map(Name::from).to_vec();
     let setting = Setting {
@@ -134,12 +157,13 @@ async fn build(
         rooms: rooms.into(),
         quiet: Arc::new(RwLock::new(())),
         stop_sending: CancellationToken::new(),
+        abandoned: CancellationToken::new(),
         stop_reading: CancellationToken::new(),
     };
     Ok(Scene {
         look: setting.house.look(KeyName::Bridge, "bridge").await?,
         setting,
-        mount,
+        mounts,
         sends: Mutex::default(),
         changes: Mutex::default(),
     })
@@ -163,8 +187,11 @@ async fn end(scene: Scene) {
         worker.hold();
         worker.signal(rustix::process::Signal::KILL);
     }
-    if let Err(error) = scene.setting.house.server.down().await {
-        say(&format!("the nats-server did not end: {error:#}"));
+    let servers = &scene.setting.house.servers;
+    for at in 0..servers.count() {
+        if let Err(error) = servers.down(at).await {
+            say(&format!("a nats-server did not end: {error:#}"));
+        }
     }
     drop(scene);
 }
@@ -181,14 +208,15 @@ async fn play(
     let mut notes = Notes::default();
     faults(arguments, scene, planned, &mut notes).await;
     say("no more faults; waiting until all is ready and everything sent is read");
-    if let Err(error) = setting.house.ready(READY_WITHIN).await {
-        notes.troubles.push(format!("after the last fault: {error:#}"));
-    }
     let mut history = History {
         load_until: setting.clock.ms(),
         faults: notes.faults.clone(),
         ..History::default()
     };
+    if let Err(error) = setting.house.ready(READY_WITHIN).await {
+        history.not_recovered = Some(format!("{error:#}"));
+        setting.abandoned.cancel();
+    }
     crowd.disperse(setting, &mut history, &mut notes.troubles).await?;
     history.sends.append(&mut scene.sends.lock());
     history.changes.append(&mut scene.changes.lock());

@@ -21,6 +21,17 @@ pub(super) fn check(history: &History, verdict: &mut Verdict) {
 }
 
 fn order(history: &History, verdict: &mut Verdict) {
+    for damage in &history.damage {
+        verdict.add(What::Misplaced, || damage.clone());
+    }
+    for entry in history.log.iter().filter(|entry| entry.seq != entry.place) {
+        verdict.add(What::Misplaced, || {
+            format!(
+                "seq {} of room {} stands at the place of seq {}",
+                entry.seq, entry.room, entry.place
+            )
+        });
+    }
     for (before, after) in history.log.iter().zip(history.log.iter().skip(1)) {
         if after.seq <= before.seq {
             verdict.add(What::LogOutOfOrder, || {

@@ -76,7 +76,7 @@ fn refusals(history: &History, grant: &Change, until: Ms, verdict: &mut Verdict)
         .sends
         .iter()
         .filter(|send| send.user == grant.user && send.room == grant.room);
-    for send in theirs.filter(|send| send.from > grant.to && send.to < until) {
+    for send in theirs.filter(|send| send.from >= grant.to && send.to < until) {
         let Outcome::Failed(code) = &send.outcome else { continue };
         if codes.contains(code.as_str()) {
             verdict.add(What::WronglyRefused, || {

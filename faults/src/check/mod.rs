@@ -38,6 +38,8 @@ pub(crate) enum What {
     RefusedButWritten,
     /// An event that nobody asked for.
     FromNowhere,
+    /// I3: an event does not stand where it says, or cannot be read.
+    Misplaced,
     /// I3: the log's sequences do not grow, or its times go back.
     LogOutOfOrder,
     /// I3: a room's `n` does not count 1, 2, 3 …, or `prev` does not name the event before.
@@ -64,6 +66,8 @@ pub(crate) enum What {
     HeardAfterRemoval,
     /// A member whose membership was acknowledged before was refused as a stranger: decided by an old state.
     WronglyRefused,
+    /// All faults are healed, and the house does not work.
+    NotRecovered,
     /// I9: no acknowledgement for longer than the fault allows.
     TooLongWithoutAcks,
 }
@@ -86,6 +90,9 @@ pub(crate) struct Found {
 /// Judges a whole run.
 pub(crate) fn check(history: &History) -> Verdict {
     let mut verdict = Verdict::default();
+    if let Some(reason) = &history.not_recovered {
+        verdict.add(What::NotRecovered, || reason.clone());
+    }
     log::check(history, &mut verdict);
     sends::check(history, &mut verdict);
     readers::check(history, &mut verdict);
@@ -121,6 +128,8 @@ impl What {
             Self::ReceiptsDiffer => "receipts-differ",
             Self::RefusedButWritten => "refused-but-written",
             Self::FromNowhere => "from-nowhere",
+            Self::Misplaced => "misplaced",
+            Self::NotRecovered => "not-recovered",
             Self::LogOutOfOrder => "log-out-of-order",
             Self::ChainBroken => "chain-broken",
             Self::Phantom => "phantom",

@@ -20,6 +20,7 @@ fn good() -> History {
     ];
     for (at, (from, key, member)) in (1_u64..).zip(events) {
         history.log.push(Entry {
+            place: at * 1024,
             seq: at * 1024,
             n: at,
             prev: (at - 1) * 1024,
@@ -172,6 +173,11 @@ const BROKEN: &[(What, Break)] = &[
         h.sends[0].outcome = Outcome::Failed("forbidden".to_owned());
     }),
     (What::FromNowhere, |h| drop(h.sends.remove(0))),
+    (What::Misplaced, |h| h.log[3].place += 1),
+    (What::Misplaced, |h| h.damage.push("frame 7, line 0".to_owned())),
+    (What::NotRecovered, |h| {
+        h.not_recovered = Some("no bridge is ready".to_owned());
+    }),
     (What::LogOutOfOrder, |h| h.log[3].at_ms = 1),
     (What::LogOutOfOrder, |h| h.log[3].seq = 3 * 1024),
     (What::ChainBroken, |h| h.log[3].n = 5),
@@ -203,8 +209,8 @@ const BROKEN: &[(What, Break)] = &[
     }),
     (What::HeardAfterRemoval, |h| h.readers[3].got.push(got(8000, 7))),
     (What::WronglyRefused, |h| {
-        h.sends
-            .push(send("flip", "f3", Outcome::Failed("not-found".to_owned()), 3000))
+        let refused = Outcome::Failed("not-found".to_owned());
+        h.sends.push(send("flip", "f3", refused, 3000));
     }),
     (What::TooLongWithoutAcks, |h| {
         h.acks.retain(|ack| !(22_000..25_000).contains(ack));
@@ -246,8 +252,8 @@ const ALLOWED: &[Break] = &[
     },
     // A stranger again from the moment at which the removal was asked for.
     |h| {
-        h.sends
-            .push(send("flip", "f3", Outcome::Failed("not-found".to_owned()), 5995))
+        let refused = Outcome::Failed("not-found".to_owned());
+        h.sends.push(send("flip", "f3", refused, 5995));
     },
     // A gap that is no fault's.
     |h| h.acks.retain(|ack| !(50_000..60_000).contains(ack)),

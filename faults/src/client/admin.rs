@@ -67,7 +67,7 @@ impl Flapper {
     pub(crate) async fn run(mut self, setting: Setting) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut member = true;
-        while !setting.stop_sending.is_cancelled() || !member {
+        while !setting.abandoned.is_cancelled() && (!setting.stop_sending.is_cancelled() || !member) {
             let pause = self.rng.random_range(BETWEEN_MS);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let alone = setting.quiet.read().await;
@@ -98,7 +98,7 @@ impl Flapper {
             done: false,
         };
         let mut turn = number;
-        while setting.clock.ms() < change.from + GIVE_UP && !change.done {
+        while setting.clock.ms() < change.from + GIVE_UP && !change.done && !setting.abandoned.is_cancelled() {
             turn += 1;
             let bridges = self.bridges.len().max(1);
             let Some(http) = self.bridges.get_mut(turn % bridges) else {

@@ -53,7 +53,7 @@ pub(crate) async fn connect_user(house: &House, user: &str) -> anyhow::Result<(C
             }
             std::future::ready(())
         })
-        .connect(house.server.endpoints.nats_url())
+        .connect(house.servers.url().split(',').map(str::to_owned).collect::<Vec<_>>())
         .await?;
     Ok((client, connected))
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
@@ -16,8 +17,9 @@ use natterjack_nats_config::contract::{Kind, Subjects};
 
 /// How long a device waits for its own event before it publishes again.
 const AGAIN_AFTER: Ms = 2000;
-/// How long it tries for one message.
-const GIVE_UP: Ms = 60_000;
+/// How long it tries for one message. One whose event it missed while it was away is not told of again: a repetition is a
+/// duplicate.
+const GIVE_UP: Ms = 10_000;
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Packets of ours that may wait.
@@ -30,6 +32,8 @@ pub(crate) struct Mqtt {
     pub(crate) user: Name,
     pub(crate) rooms: Vec<Name>,
     pub(crate) rng: StdRng,
+    /// Which of the servers it speaks to.
+    pub(crate) server: usize,
 }
 
 /// What it knows.
@@ -90,7 +94,8 @@ impl Mqtt {
     }
 
     fn connect(&self, house: &House) -> anyhow::Result<(AsyncClient, EventLoop)> {
-        let address = house.server.endpoints.mqtt;
+        let all = house.servers.addresses();
+        let (_, address) = all.get(self.server % all.len().max(1)).context("there is no server")?;
         let id = Subjects::mqtt_client_id(&TENANT.parse()?, &self.user.parse()?);
         let mut options = MqttOptions::new(id, address.ip().to_string(), address.port());
         options

@@ -76,7 +76,7 @@ impl Sender {
                 Attempt::NotTaken => {}
                 Attempt::Unknown => doubt = true,
             }
-            if setting.clock.ms() > give_up {
+            if setting.clock.ms() > give_up || setting.abandoned.is_cancelled() {
                 return Outcome::Unknown;
             }
             Tally::count(&setting.tally.retries);

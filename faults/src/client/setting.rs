@@ -21,6 +21,8 @@ pub(crate) struct Setting {
     pub(crate) quiet: Arc<RwLock<()>>,
     /// No new messages.
     pub(crate) stop_sending: CancellationToken,
+    /// Nothing works any more: nobody waits for anything.
+    pub(crate) abandoned: CancellationToken,
     /// Readers end.
     pub(crate) stop_reading: CancellationToken,
 }

@@ -84,6 +84,14 @@ impl Tap {
         if place <= self.last {
             return Ok(());
         }
+        if message.subject.as_str() == Subjects::default().fan_begin() {
+            // Where a fan-out began: no event, and heard by nobody.
+            if place != self.last + 1 {
+                self.pieces.push(Vec::new());
+            }
+            self.last = place;
+            return Ok(());
+        }
         let seq = message.headers.as_ref().and_then(|headers| headers.get("Chat-Seq"));
         let got = Got {
             at: setting.clock.ms(),

@@ -1,7 +1,7 @@
 //! What clients and collectors read of events and answers.
 
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{EventLine, Kind, MemberBody};
+use natterjack_nats_config::contract::{Event, Kind, MemberBody, Seq};
 use serde::Deserialize;
 
 use crate::history::{Entry, Name, Receipt, hash};
@@ -61,12 +61,13 @@ fn number(id: &str) -> u128 {
 }
 
 /// An event of the log as the checker takes it.
-pub(crate) fn entry_of(line: &EventLine, name: &mut impl FnMut(&str) -> Name) -> Entry {
-    let event = &line.event;
+pub(crate) fn entry_of(place: Seq, bytes: &[u8], name: &mut impl FnMut(&str) -> Name) -> serde_json::Result<Entry> {
+    let event: Event = serde_json::from_slice(bytes)?;
     let member = (event.kind == Kind::Member)
         .then(|| serde_json::from_str::<MemberBody>(event.body.get()).ok())
         .flatten();
-    Entry {
+    Ok(Entry {
+        place: place.0,
         seq: event.seq.0,
         n: event.n,
         prev: event.prev.0,
@@ -77,6 +78,6 @@ pub(crate) fn entry_of(line: &EventLine, name: &mut impl FnMut(&str) -> Name) ->
         key: event.key.clone(),
         message: !event.kind.is_policy(),
         member: member.map(|body| (name(body.user.as_str()), body.role.is_some())),
-        hash: hash(&line.bytes),
-    }
+        hash: hash(bytes),
+    })
 }

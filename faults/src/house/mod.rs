@@ -17,14 +17,16 @@ use natterjack_authz::token::Issuer;
 use natterjack_nats_config::client::{Login, connect};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Principal, Subjects};
-use natterjack_nats_config::local_server::{KeyName, Keys, ServerConfig};
+use natterjack_nats_config::local_server::{ClusterConfig, KeyName, Keys, RouteSecret, ServerConfig};
 use natterjack_nats_config::tail::Log;
 use tokio::process::Command;
 
 pub(crate) use cable::Cable;
 pub(crate) use proxy::{Mode, Proxy};
-pub(crate) use server::{Server, find_server, lazy};
+pub(crate) use server::Servers;
 pub(crate) use worker::{Launch, Role, Worker, send_signal};
+
+use server::{find_server, wrapped};
 
 use crate::client::Http;
 use crate::run::clock_settings;
@@ -47,8 +49,8 @@ pub(crate) struct Plan {
     pub(crate) program: PathBuf,
     /// Everything is made in here.
     pub(crate) dir: PathBuf,
-    /// The server's own folder: in `dir`, or where something is mounted.
-    pub(crate) server_dir: PathBuf,
+    /// How many servers: 1 or 3.
+    pub(crate) nodes: usize,
     /// JetStream's limit, in bytes.
     pub(crate) max_store: u64,
     /// Run the server without `sync_interval: always`.
@@ -63,7 +65,7 @@ pub(crate) struct Plan {
 
 /// The running house. Dropping it ends all its processes.
 pub(crate) struct House {
-    pub(crate) server: Server,
+    pub(crate) servers: Servers,
     pub(crate) workers: Vec<Worker>,
     /// The addresses of the bridges.
     pub(crate) bridges: Vec<SocketAddr>,
@@ -80,23 +82,9 @@ impl House {
         make_keys(&plan.program, &data).await?;
         let keys_dir = data.join("keys");
         let (keys, issuer) = (Keys::load_or_create(&keys_dir)?, Issuer::load(&keys_dir)?);
-        let mut binary = find_server(&data).await?;
-        if plan.lazy {
-            binary = lazy(&binary, &plan.dir).await?;
-        }
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = ServerConfig {
-            server_name: "faults".parse()?,
-            prefix: Subjects::default().prefix().parse()?,
-            nats: any,
-            websocket: any,
-            mqtt: any,
-            dir: plan.server_dir.clone(),
-            max_store: plan.max_store,
-        };
-        let server = Server::start(binary, config, keys.clone()).await?;
+        let servers = start_servers(plan, &data, &keys).await?;
         let mut house = Self {
-            server,
+            servers,
             workers: Vec::new(),
             bridges: Vec::new(),
             database: data.join("archive.db"),
@@ -119,13 +107,13 @@ impl House {
                 let here = cable
                     .as_ref()
                     .map_or(IpAddr::from(Ipv4Addr::LOCALHOST), Cable::address_here);
-                let proxy = Proxy::start(here, self.server.endpoints.nats).await?;
+                let mut proxies = Vec::new();
+                for (server, _) in self.servers.addresses() {
+                    proxies.push(Proxy::start(here, server).await?);
+                }
+                let urls: Vec<String> = proxies.iter().map(Proxy::url).collect();
                 let name = format!("{}-{number}", role.as_str());
-                let mut settings = vec![
-                    ("NATTERJACK_NATS__URL".to_owned(), proxy.url()),
-                    ("NATTERJACK_KEYS__DIR".to_owned(), text(&plan.dir.join("data/keys"))),
-                    ("NATTERJACK_STORE__DATABASE".to_owned(), text(&self.database)),
-                ];
+                let mut settings = self.settings(plan, &urls.join(","));
                 if role == Role::Bridge {
                     let address = free_port()?;
                     settings.push(("NATTERJACK_LISTEN__HTTP".to_owned(), address.to_string()));
@@ -150,10 +138,19 @@ impl House {
                 let command = prefix.chain(words).collect();
                 let launch = Launch { command, settings };
                 self.workers
-                    .push(Worker::start(name, role, (proxy, cable), &plan.dir, launch));
+                    .push(Worker::start(name, role, (proxies, cable), &plan.dir, launch));
             }
         }
         Ok(())
+    }
+
+    /// What every worker is told, as variables of its environment.
+    fn settings(&self, plan: &Plan, url: &str) -> Vec<(String, String)> {
+        vec![
+            ("NATTERJACK_NATS__URL".to_owned(), url.to_owned()),
+            ("NATTERJACK_KEYS__DIR".to_owned(), text(&plan.dir.join("data/keys"))),
+            ("NATTERJACK_STORE__DATABASE".to_owned(), text(&self.database)),
+        ]
     }
 
     /// Waits until each bridge says that it can work.
@@ -167,7 +164,7 @@ impl House {
             }
         };
         if tokio::time::timeout(within, all).await.is_err() {
-            let ends: Vec<String> = self.workers.iter().flat_map(Worker::ends).collect();
+            let ends: Vec<String> = self.workers.iter().filter_map(|worker| worker.ends().pop()).collect();
             bail!("not every bridge was ready within {within:?}; {}", ends.join("; "));
         }
         Ok(())
@@ -191,7 +188,7 @@ impl House {
     /// A connection with a worker's rights, straight to the server: to look, not to take part.
     pub(crate) async fn look(&self, name: KeyName, role: &'static str) -> anyhow::Result<async_nats::Client> {
         let login = Login {
-            url: self.server.endpoints.nats_url(),
+            url: self.servers.url(),
             role,
             seed: self.keys.seed(name).clone(),
         };
@@ -227,6 +224,52 @@ impl House {
             .await
             .with_context(|| format!("no store held the writer's lease within {within:?}"))
     }
+}
+
+async fn start_servers(plan: &Plan, data: &Path, keys: &Keys) -> anyhow::Result<Servers> {
+    let mut binary = find_server(data).await?;
+    let mut sed = Vec::new();
+    if plan.lazy {
+        sed.push("s/sync_interval: always//");
+    }
+    if plan.nodes > 1 {
+        sed.push("s/^cluster {/cluster {\\n  no_advertise: true/");
+    }
+    if !sed.is_empty() {
+        binary = wrapped(&binary, &plan.dir, &sed.join(";")).await?;
+    }
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let config = ClusterConfig {
+        common: ServerConfig {
+            server_name: "faults".parse()?,
+            prefix: Subjects::default().prefix().parse()?,
+            nats: any,
+            websocket: any,
+            mqtt: any,
+            dir: servers_dir(&plan.dir),
+            max_store: plan.max_store,
+            cluster: None,
+        },
+        listen: any,
+        secret: RouteSecret::load_or_create(&data.join("keys"))?,
+        servers: plan.nodes,
+    };
+    Servers::start(&binary, &config, keys).await
+}
+
+fn servers_dir(dir: &Path) -> PathBuf {
+    dir.join("nats")
+}
+
+/// Where each server keeps JetStream's files.
+pub(crate) fn stores(dir: &Path, nodes: usize) -> Vec<PathBuf> {
+    let all = servers_dir(dir);
+    if nodes == 1 {
+        return vec![all.join("jetstream")];
+    }
+    (1..=nodes)
+        .map(|number| all.join(format!("n{number}/jetstream")))
+        .collect()
 }
 
 /// The log of a house.

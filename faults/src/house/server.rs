@@ -1,77 +1,87 @@
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use natterjack_nats_config::local_server::{Endpoints, Find, Keys, LocalServer, ServerBinary, ServerConfig, find};
-use rustix::process::Signal;
-use tokio::sync::Mutex;
+use natterjack_nats_config::local_server::{
+    ClusterConfig, End, Find, Keys, LocalCluster, LocalServer, ServerBinary, find,
+};
 
-use super::worker::send_signal;
-
+const UP_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The nats-server of the house. It is started again by itself when it dies; [`Server::down`] keeps it down.
-pub(crate) struct Server {
-    binary: ServerBinary,
-    config: ServerConfig,
-    keys: Keys,
-    running: Mutex<Option<LocalServer>>,
-    pub(crate) endpoints: Endpoints,
-}
+/// The nats-servers of the house: one, or three that form a cluster. One that dies is started again; [`Servers::down`]
+/// keeps it down.
+pub(crate) struct Servers(LocalCluster);
 
-impl Server {
-    pub(crate) async fn start(binary: ServerBinary, config: ServerConfig, keys: Keys) -> anyhow::Result<Self> {
-        let running = LocalServer::start(&binary, config.clone(), &keys).await?;
-        let endpoints = running.endpoints();
-        let config = ServerConfig {
-            nats: endpoints.nats,
-            websocket: endpoints.websocket,
-            mqtt: endpoints.mqtt,
-            ..config
-        };
-        Ok(Self {
-            binary,
-            config,
-            keys,
-            running: Mutex::new(Some(running)),
-            endpoints,
-        })
+impl Servers {
+    pub(crate) async fn start(binary: &ServerBinary, config: &ClusterConfig, keys: &Keys) -> anyhow::Result<Self> {
+        Ok(Self(LocalCluster::start(binary, config, keys).await?))
     }
 
-    /// Its process id, once it runs.
-    pub(crate) async fn pid(&self, within: Duration) -> anyhow::Result<u32> {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.servers().len()
+    }
+
+    /// The place of the server of this name.
+    pub(crate) fn place(&self, name: &str) -> Option<usize> {
+        self.0.servers().iter().position(|server| server.name() == name)
+    }
+
+    /// The name of the server at a place.
+    pub(crate) fn name(&self, at: usize) -> String {
+        self.0
+            .servers()
+            .get(at)
+            .map_or_else(String::new, |server| server.name().to_owned())
+    }
+
+    /// Where clients connect, over NATS and over MQTT, by place.
+    pub(crate) fn addresses(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        let servers = self.0.servers().iter();
+        servers
+            .map(|server| (server.endpoints().nats, server.endpoints().mqtt))
+            .collect()
+    }
+
+    /// What a NATS client connects to.
+    pub(crate) fn url(&self) -> String {
+        self.0.nats_url()
+    }
+
+    fn at(&self, at: usize) -> anyhow::Result<&LocalServer> {
+        self.0.servers().get(at).context("there is no such server")
+    }
+
+    /// A server's process id, once it runs.
+    pub(crate) async fn pid(&self, at: usize, within: Duration) -> anyhow::Result<u32> {
         let until = tokio::time::Instant::now() + within;
         loop {
-            if let Some(pid) = self.running.lock().await.as_ref().and_then(LocalServer::pid) {
+            if let Some(pid) = self.at(at)?.pid() {
                 return Ok(pid);
             }
             if tokio::time::Instant::now() > until {
-                bail!("the nats-server does not run again after {within:?}");
+                bail!("a nats-server does not run again after {within:?}");
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// `kill -9`, and it stays down until [`Server::up`].
-    pub(crate) async fn down(&self) -> anyhow::Result<()> {
-        let mut running = self.running.lock().await;
-        let Some(server) = running.take() else { return Ok(()) };
-        if let Some(pid) = server.pid() {
-            send_signal(pid, Signal::KILL);
-        }
-        server.shutdown().await;
+    /// `kill -9`, and it stays down until [`Servers::up`].
+    pub(crate) async fn down(&self, at: usize) -> anyhow::Result<()> {
+        self.at(at)?.take_down(End::Kill).await;
         Ok(())
     }
 
     /// Starts it again on the same ports and files.
-    pub(crate) async fn up(&self) -> anyhow::Result<()> {
-        let mut running = self.running.lock().await;
-        if running.is_none() {
-            *running = Some(LocalServer::start(&self.binary, self.config.clone(), &self.keys).await?);
-        }
-        Ok(())
+    pub(crate) async fn up(&self, at: usize) -> anyhow::Result<()> {
+        let up = self.at(at)?.bring_up();
+        tokio::time::timeout(UP_WITHIN, up)
+            .await
+            .with_context(|| format!("{} does not start again within {UP_WITHIN:?}", self.name(at)))
     }
 }
 
@@ -89,13 +99,16 @@ pub(crate) async fn find_server(data: &Path) -> anyhow::Result<ServerBinary> {
     Ok(find(&wanted).await?)
 }
 
-/// The same server as a program that leaves out `sync_interval: always`: for the control, which must be found.
-pub(crate) async fn lazy(server: &ServerBinary, dir: &Path) -> anyhow::Result<ServerBinary> {
-    let program = dir.join("lazy-nats-server");
+/// The same server as a program that starts with another configuration than it is given: `sed` says how.
+///
+/// In a cluster it tells workers nothing of the other servers, or they would go around their proxies. For the control that
+/// must be found it leaves out `sync_interval: always`.
+pub(crate) async fn wrapped(server: &ServerBinary, dir: &Path, sed: &str) -> anyhow::Result<ServerBinary> {
+    let program = dir.join("nats-server");
     let script = format!(
         "#!/bin/bash\n\
-         if [ \"$1\" = -c ]; then sed -i 's/sync_interval: always//' \"$2\"; fi\n\
-         exec -a lazy-nats-server '{}' \"$@\"\n",
+         if [ \"$1\" = -c ]; then sed -i '{sed}' \"$2\"; fi\n\
+         exec -a nats-server '{}' \"$@\"\n",
         std::path::absolute(server.path())?.display()
     );
     fs::write(&program, script).with_context(|| format!("cannot write {}", program.display()))?;

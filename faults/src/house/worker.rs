@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cable::Cable;
-use super::proxy::Proxy;
+use super::proxy::{Mode, Proxy};
 
 /// What whoever supervises workers waits before a new start.
 const RESTART_AFTER: Duration = Duration::from_millis(300);
@@ -31,8 +31,8 @@ pub(crate) struct Worker {
     /// `store-1`
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// Its line to the server.
-    pub(crate) proxy: Proxy,
+    /// Its lines to the servers.
+    proxies: Vec<Proxy>,
     /// Its cable to this machine, if it has a network of its own.
     pub(crate) cable: Option<Cable>,
     /// What it logged.
@@ -67,7 +67,7 @@ impl Worker {
     pub(crate) fn start(
         name: String,
         role: Role,
-        (proxy, cable): (Proxy, Option<Cable>),
+        (proxies, cable): (Vec<Proxy>, Option<Cable>),
         dir: &Path,
         launch: Launch,
     ) -> Self {
@@ -87,7 +87,7 @@ impl Worker {
         Self {
             name,
             role,
-            proxy,
+            proxies,
             cable,
             log,
             pid,
@@ -96,6 +96,11 @@ impl Worker {
             ends,
             _supervisor: AbortOnDropHandle::new(tokio::spawn(supervisor.run())),
         }
+    }
+
+    /// Changes what its lines to all servers do.
+    pub(crate) fn line(&self, mode: Mode) {
+        self.proxies.iter().for_each(|proxy| proxy.set(mode));
     }
 
     /// Its process id while it runs.
@@ -182,8 +187,9 @@ impl Supervisor {
                 Ok(mut child) => {
                     self.pid.send_replace(child.id());
                     let status = child.wait().await;
+                    let asked = *self.held.borrow();
                     self.pid.send_replace(None);
-                    if !*self.held.borrow() {
+                    if !asked {
                         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                         self.ends
                             .lock()

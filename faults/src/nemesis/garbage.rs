@@ -29,8 +29,8 @@ impl Garbage {
 
     async fn begin(&mut self, scene: &Scene) -> anyhow::Result<()> {
         let house = &scene.setting.house;
-        let server = house.server.endpoints;
-        let doors = [server.nats, server.mqtt, server.websocket];
+        let servers = house.servers.addresses().into_iter();
+        let doors: Vec<SocketAddr> = servers.flat_map(|(nats, mqtt)| [nats, mqtt]).collect();
         for door in doors.into_iter().chain(house.bridges.iter().copied()) {
             let rng = self.fork();
             self.tasks.push(AbortOnDropHandle::new(tokio::spawn(raw(door, rng))));

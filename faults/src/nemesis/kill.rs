@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rustix::process::Signal;
@@ -18,7 +18,12 @@ const READY_WITHIN: Duration = Duration::from_mins(1);
 /// Who is hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Victim {
+    /// A nats-server.
     Server,
+    /// The nats-server that leads the log's stream.
+    Leader,
+    /// All of them.
+    Servers,
     /// The store that writes.
     Writer,
     /// The other store.
@@ -33,6 +38,7 @@ pub(super) struct Kill {
     victim: Victim,
     rng: StdRng,
     names: Vec<String>,
+    servers: Vec<usize>,
 }
 
 /// SIGSTOP; healed by SIGCONT.
@@ -48,15 +54,22 @@ pub(super) struct Term {
 }
 
 impl Victim {
-    fn hits_server(self) -> bool {
-        matches!(self, Self::Server | Self::All)
+    /// The places of the servers that are hit.
+    pub(super) async fn servers(self, scene: &Scene, rng: &mut StdRng) -> anyhow::Result<Vec<usize>> {
+        let count = scene.setting.house.servers.count();
+        Ok(match self {
+            Self::Server => vec![rng.random_range(0..count.max(1))],
+            Self::Leader => vec![scene.leader().await?],
+            Self::Servers | Self::All => (0..count).collect(),
+            Self::Writer | Self::Standby | Self::One(_) | Self::Both(_) => Vec::new(),
+        })
     }
 
     /// The workers that are hit.
     pub(super) async fn workers<'a>(self, scene: &'a Scene, rng: &mut StdRng) -> anyhow::Result<Vec<&'a Worker>> {
         let house = &scene.setting.house;
         Ok(match self {
-            Self::Server => Vec::new(),
+            Self::Server | Self::Leader | Self::Servers => Vec::new(),
             Self::Writer => vec![scene.writer().await?],
             Self::Standby => {
                 let writer = scene.writer().await?.name.clone();
@@ -76,13 +89,10 @@ impl Victim {
 }
 
 /// For people.
-pub(super) fn names(server: bool, workers: &[&Worker]) -> String {
-    let server = server.then_some("nats-server");
-    let all: Vec<&str> = server
-        .into_iter()
-        .chain(workers.iter().map(|worker| worker.name.as_str()))
-        .collect();
-    all.join(" ")
+pub(super) fn names(scene: &Scene, servers: &[usize], workers: &[&Worker]) -> String {
+    let servers = servers.iter().map(|at| scene.setting.house.servers.name(*at));
+    let workers = workers.iter().map(|worker| worker.name.clone());
+    servers.chain(workers).collect::<Vec<_>>().join(" ")
 }
 
 impl Kill {
@@ -91,6 +101,7 @@ impl Kill {
             victim,
             rng,
             names: Vec::new(),
+            servers: Vec::new(),
         }
     }
 }
@@ -104,19 +115,18 @@ impl Nemesis for Kill {
                 worker.signal(Signal::KILL);
                 self.names.push(worker.name.clone());
             }
-            if self.victim.hits_server() {
-                scene.setting.house.server.down().await?;
-            }
-            Ok(names(self.victim.hits_server(), &workers))
+            self.servers = self.victim.servers(scene, &mut self.rng).await?;
+            let servers = &scene.setting.house.servers;
+            try_join_all(self.servers.iter().map(|at| servers.down(*at))).await?;
+            Ok(names(scene, &self.servers, &workers))
         }
         .boxed()
     }
 
     fn heal<'a>(&'a mut self, scene: &'a Scene) -> BoxFuture<'a, anyhow::Result<()>> {
         async {
-            if self.victim.hits_server() {
-                scene.setting.house.server.up().await?;
-            }
+            let servers = &scene.setting.house.servers;
+            try_join_all(self.servers.iter().map(|at| servers.up(*at))).await?;
             let all = scene.setting.house.workers.iter();
             all.filter(|worker| self.names.contains(&worker.name))
                 .for_each(Worker::release);
@@ -141,13 +151,15 @@ impl Nemesis for Stop {
         async {
             let workers = self.victim.workers(scene, &mut self.rng).await?;
             self.pids = workers.iter().filter_map(|worker| worker.pid()).collect();
-            if self.victim.hits_server() {
-                self.pids.push(scene.setting.house.server.pid(SERVER_WITHIN).await?);
+            let servers = self.victim.servers(scene, &mut self.rng).await?;
+            for at in &servers {
+                self.pids
+                    .push(scene.setting.house.servers.pid(*at, SERVER_WITHIN).await?);
             }
             for pid in &self.pids {
                 send_signal(*pid, Signal::STOP);
             }
-            Ok(names(self.victim.hits_server(), &workers))
+            Ok(names(scene, &servers, &workers))
         }
         .boxed()
     }
@@ -185,7 +197,7 @@ impl Nemesis for Term {
             for worker in &all {
                 restart(worker, scene).await?;
             }
-            Ok(names(false, &all))
+            Ok(names(scene, &[], &all))
         }
         .boxed()
     }

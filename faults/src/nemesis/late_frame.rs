@@ -42,7 +42,7 @@ impl LateFrame {
         let guest = format!("late-{}", self.rng.random_range(0..1_000_000_000_u32));
         let writer = scene.writer().await?;
         self.writer = Some(writer.name.clone());
-        writer.proxy.set(Mode::HoldUp);
+        writer.line(Mode::HoldUp);
         let mut change = Change {
             user: guest.as_str().into(),
             room: room.clone(),
@@ -57,13 +57,15 @@ impl LateFrame {
             .writer_within(&scene.look, Some(&writer.name), SUCCESSOR_WITHIN)
             .await?;
         wait_until_it_writes(scene, &writer.name).await;
-        writer.proxy.set(Mode::Pass);
+        writer.line(Mode::Pass);
         let answer = tokio::time::timeout(LANDS_WITHIN, asked).await;
         if let Ok(Ok(Some(Attempt::Receipt(receipt)))) = answer {
             change.seq = Some(receipt.seq);
             change.to = scene.setting.clock.ms();
             scene.changes.lock().push(change);
         }
+        // The frame's own writer knows it; what does the successor know?
+        writer.line(Mode::Hole);
         speak(scene, room, &guest).await?;
         Ok(writer.name.clone())
     }
@@ -78,7 +80,7 @@ impl Nemesis for LateFrame {
         async {
             let workers = scene.setting.house.workers.iter();
             for worker in workers.filter(|worker| Some(&worker.name) == self.writer.as_ref()) {
-                worker.proxy.set(Mode::Pass);
+                worker.line(Mode::Pass);
             }
             Ok(())
         }

@@ -38,18 +38,18 @@ impl Nemesis for Line {
             let workers = self.victim.workers(scene, &mut self.rng).await?;
             for worker in &workers {
                 self.names.push(worker.name.clone());
-                worker.proxy.set(self.mode);
+                worker.line(self.mode);
             }
             if self.mode == Mode::HoldDown {
                 tokio::time::sleep(HELD_BACK).await;
                 for mode in [Mode::Cut, Mode::Pass] {
                     for worker in &workers {
-                        worker.proxy.set(mode);
+                        worker.line(mode);
                     }
                     tokio::time::sleep(CUT).await;
                 }
             }
-            Ok(names(false, &workers))
+            Ok(names(scene, &[], &workers))
         }
         .boxed()
     }
@@ -58,7 +58,7 @@ impl Nemesis for Line {
         async {
             let workers = scene.setting.house.workers.iter();
             for worker in workers.filter(|worker| self.names.contains(&worker.name)) {
-                worker.proxy.set(Mode::Pass);
+                worker.line(Mode::Pass);
             }
             Ok(())
         }

@@ -13,6 +13,7 @@ mod unplug;
 
 use std::time::Duration;
 
+use anyhow::Context;
 use async_nats::Client;
 use clap::ValueEnum;
 use futures_util::future::BoxFuture;
@@ -41,10 +42,14 @@ const WRITER_WITHIN: Duration = Duration::from_secs(30);
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
 pub(crate) enum Kind {
-    /// kill -9 of the nats-server; it is started again later
+    /// kill -9 of the nats-server (of one, where there are three); it is started again later
     KillServer,
-    /// SIGSTOP of the nats-server
+    /// SIGSTOP of the nats-server (of one, where there are three)
     StopServer,
+    /// kill -9 of the nats-server that leads the log's stream (needs --nodes 3)
+    KillLeader,
+    /// SIGSTOP of the nats-server that leads the log's stream (needs --nodes 3)
+    StopLeader,
     /// kill -9 of the store that writes
     KillWriter,
     /// SIGSTOP of the store that writes: it wakes up beside its successor
@@ -95,12 +100,18 @@ pub(crate) enum Kind {
     DiskFull,
     /// The server's machine loses its power (needs root: a file system of its own)
     PowerCut,
+    /// All servers' machines lose their power at once (needs root and --nodes 3)
+    PowerCutAll,
 }
 
 /// What a fault needs of the machine or of the house.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Nothing,
+    /// A cluster.
+    Cluster,
+    /// A cluster, with a file system of its own under each server.
+    ClusterMount,
     /// A file system of its own under the server, which only root can mount.
     Mount,
     /// Networks of their own for the workers, which only root can make.
@@ -116,8 +127,8 @@ pub(crate) struct Scene {
     pub(crate) setting: Setting,
     /// Looks at the house from outside.
     pub(crate) look: Client,
-    /// The server's file system, if it has one of its own.
-    pub(crate) mount: Option<Mount>,
+    /// The servers' file systems, where each has one of its own.
+    pub(crate) mounts: Vec<Mount>,
     /// Messages that faults send themselves.
     pub(crate) sends: Mutex<Vec<Send>>,
     /// Changes of memberships that faults make themselves.
@@ -148,6 +159,8 @@ impl Kind {
 
     pub(crate) fn needs(self) -> Needs {
         match self {
+            Self::KillLeader | Self::StopLeader => Needs::Cluster,
+            Self::PowerCutAll => Needs::ClusterMount,
             Self::DiskFull | Self::PowerCut => Needs::Mount,
             Self::UnplugWriter | Self::UnplugAuthz => Needs::Cables,
             Self::ClockJump => Needs::Faketime,
@@ -158,16 +171,19 @@ impl Kind {
 
     /// The longest time without acknowledgements that is allowed, for a fault that lasts this long. `None`: nothing is
     /// promised, or the fault itself stops the senders.
-    fn bound(self, hold: Ms) -> Option<Ms> {
+    fn bound(self, hold: Ms, cluster: bool) -> Option<Ms> {
         match self {
-            Self::KillServer | Self::StopServer | Self::KillAll | Self::PowerCut => Some(hold + SERVER_BACK),
+            Self::KillServer | Self::StopServer | Self::PowerCut if cluster => Some(SERVER_BACK),
+            Self::KillServer | Self::StopServer | Self::KillAll | Self::PowerCut | Self::PowerCutAll => {
+                Some(hold + SERVER_BACK)
+            }
             Self::KillWriter
             | Self::StopWriter
             | Self::CutWriter
             | Self::HoleWriter
             | Self::UnplugWriter
             | Self::Roll => Some(FAIL_OVER),
-            Self::LoseAcks => Some(SERVER_BACK),
+            Self::LoseAcks | Self::KillLeader | Self::StopLeader => Some(SERVER_BACK),
             Self::TermWriter
             | Self::KillStandby
             | Self::KillBridge
@@ -193,6 +209,8 @@ impl Kind {
         match self {
             Self::KillServer => kill(Victim::Server),
             Self::StopServer => stop(Victim::Server),
+            Self::KillLeader => kill(Victim::Leader),
+            Self::StopLeader => stop(Victim::Leader),
             Self::KillWriter => kill(Victim::Writer),
             Self::StopWriter => stop(Victim::Writer),
             Self::TermWriter => Box::new(kill::Term::writer()),
@@ -216,13 +234,25 @@ impl Kind {
             Self::Garbage => Box::new(garbage::Garbage::new(rng)),
             Self::ClockJump => Box::new(clock::ClockJump::new(rng)),
             Self::LogFull => Box::new(log_full::LogFull::new(rng)),
-            Self::DiskFull => Box::new(disk::DiskFull::default()),
-            Self::PowerCut => Box::new(disk::PowerCut),
+            Self::DiskFull => Box::new(disk::DiskFull::new(rng)),
+            Self::PowerCut => Box::new(disk::PowerCut::new(Victim::Server, rng)),
+            Self::PowerCutAll => Box::new(disk::PowerCut::new(Victim::Servers, rng)),
         }
     }
 }
 
 impl Scene {
+    /// The place of the server that leads the log's stream.
+    async fn leader(&self) -> anyhow::Result<usize> {
+        let stream = async_nats::jetstream::new(self.look.clone())
+            .get_stream(crate::house::log().stream())
+            .await?;
+        let cluster = stream.cached_info().cluster.as_ref();
+        let name = cluster.and_then(|cluster| cluster.leader.clone()).unwrap_or_default();
+        let place = self.setting.house.servers.place(&name);
+        place.with_context(|| format!("{name:?} leads the log, and is no server of this house"))
+    }
+
     /// The store that writes now.
     async fn writer(&self) -> anyhow::Result<&Worker> {
         self.setting.house.writer_within(&self.look, None, WRITER_WITHIN).await
@@ -239,7 +269,9 @@ pub(crate) async fn happen(planned: &Planned, scene: &Scene, slack: u64) -> (Fau
         target: String::new(),
         from: scene.setting.clock.ms(),
         to: 0,
-        bound: kind.bound(hold).map(|bound| bound * slack),
+        bound: kind
+            .bound(hold, scene.setting.house.servers.count() > 1)
+            .map(|bound| bound * slack),
     };
     let injected = nemesis.inject(scene).await;
     if let Ok(target) = &injected {

@@ -40,7 +40,11 @@ impl Stall {
                 line.flush().await?;
                 self.lines.push(line);
             }
-            let mut line = slow_line(house.server.endpoints.nats).await?;
+            let all = house.servers.addresses();
+            let Some((server, _)) = all.get(at % all.len().max(1)) else {
+                continue;
+            };
+            let mut line = slow_line(*server).await?;
             let mut words = format!(
                 "CONNECT {}\r\n",
                 serde_json::json!({"verbose": false, "auth_token": token})

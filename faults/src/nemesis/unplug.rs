@@ -31,7 +31,7 @@ impl Nemesis for Unplug {
                 self.names.push(worker.name.clone());
                 worker.cable.as_ref().context("it has no cable")?.unplug().await?;
             }
-            Ok(names(false, &workers))
+            Ok(names(scene, &[], &workers))
         }
         .boxed()
     }

@@ -12,7 +12,7 @@ use crate::client::{
     Attempt, Door, Flapper, Http, HttpDoor, Live, Message, Mqtt, NatsDoor, Poll, Sender, Setting, Tap, connect_user,
     set_up,
 };
-use crate::history::{Change, History, Name, Outcome, Reader, Send};
+use crate::history::{Change, History, Ms, Name, Outcome, Reader, Send};
 use crate::house::ADMIN;
 use crate::nemesis::STALLED;
 
@@ -28,8 +28,8 @@ const FLIP: &str = "flip";
 /// How long readers may take to come to the end once nobody sends any more.
 const READ_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long the last message of each room is tried.
-const LAST_TRIES: usize = 300;
+/// How long the last message of a room is tried.
+const LAST_WITHIN: Ms = 30_000;
 /// Longer than live readers wait before they look by cursor.
 const LAST_LOOK: Duration = Duration::from_secs(5);
 
@@ -91,12 +91,13 @@ impl Crowd {
             crowd.send(setting, (user, user.to_string()), door, (seeds.next(), pause));
             crowd.live(setting, user, true);
         }
-        for user in &devices {
+        for (server, user) in devices.iter().enumerate() {
             let device = Mqtt {
                 name: user.to_string(),
                 user: user.clone(),
                 rooms: setting.rooms.to_vec(),
                 rng: seeds.next(),
+                server,
             };
             crowd.devices.spawn(device.run(setting.clone()));
         }
@@ -207,7 +208,11 @@ impl Crowd {
             history.sends.extend(sends?);
         }
         history.changes = self.flapper.await?;
-        let last = say_the_last(setting, history).await?;
+        let last = if setting.abandoned.is_cancelled() {
+            0
+        } else {
+            say_the_last(setting, history).await?
+        };
         let behind = |place: &AtomicU64| place.load(Ordering::Relaxed) < last;
         let all = async {
             while self.places.iter().any(|(_, place)| behind(place)) {
@@ -251,7 +256,7 @@ async fn say_the_last(setting: &Setting, history: &mut History) -> anyhow::Resul
             text: "the end",
         };
         let mut outcome = Outcome::Unknown;
-        for _ in 0..LAST_TRIES {
+        while setting.clock.ms() < from + LAST_WITHIN {
             if let Attempt::Receipt(receipt) = door.attempt(message).await {
                 last = receipt.seq;
                 outcome = Outcome::Ok(receipt);
