@@ -26,7 +26,7 @@ struct Text<'a> {
 /// Reads a message: JSON, `text/plain`, or a form with `text`. The key may be in the header, in the body and in the
 /// path; where it is given twice it must be the same.
 pub(crate) fn read_message(headers: &HeaderMap, path_key: Option<String>, body: &[u8]) -> Result<SendPayload, Problem> {
-    let mut payload = match media(headers)? {
+    let mut payload = match media(headers, body)? {
         Media::Json => SendPayload::from_json(body).map_err(|error| Problem::invalid(error.to_string()))?,
         Media::Text => text_payload(utf8(body)?)?,
         Media::Form => {
@@ -51,7 +51,7 @@ pub(crate) fn read_message(headers: &HeaderMap, path_key: Option<String>, body: 
 
 /// Reads a JSON body of another kind.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
-    if media(headers)? != Media::Json {
+    if media(headers, body)? != Media::Json {
         return Err(unsupported("application/json"));
     }
     check_depth(body).map_err(|error| Problem::invalid(error.to_string()))?;
@@ -103,7 +103,9 @@ fn one_key(keys: [Option<String>; 3]) -> Result<Option<String>, Problem> {
 }
 
 /// What the body is, by its `Content-Type`; JSON if there is none.
-fn media(headers: &HeaderMap) -> Result<Media, Problem> {
+///
+/// `curl -d` calls everything a form: what starts with a brace is JSON nevertheless, since no form with `text=` does.
+fn media(headers: &HeaderMap, body: &[u8]) -> Result<Media, Problem> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(Media::Json);
     };
@@ -113,6 +115,7 @@ fn media(headers: &HeaderMap) -> Result<Media, Problem> {
         "application/json" => Media::Json,
         json if json.starts_with("application/") && json.ends_with("+json") => Media::Json,
         "text/plain" => Media::Text,
+        "application/x-www-form-urlencoded" if body.trim_ascii_start().starts_with(b"{") => Media::Json,
         "application/x-www-form-urlencoded" => Media::Form,
         _ => {
             return Err(unsupported(
@@ -169,6 +172,7 @@ mod tests {
             r#"{"text":"ä"}"#,
             None,
         ),
+        (FORM, JSON, HI, None),
         (FORM, "text=a+b&key=k", r#"{"text":"a b"}"#, Some("k")),
         (&[("idempotency-key", "k")], JSON, HI, Some("k")),
         (&[("idempotency-key", "\"k \\\" \\\\\"")], JSON, HI, Some("k \" \\")),
