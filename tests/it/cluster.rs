@@ -15,8 +15,9 @@ use crate::support::nats::Nats;
 use crate::support::poll::{Poll, cursor_now, read_all};
 
 const SERVERS: usize = 3;
-/// How long the death of a server may be felt by senders: JetStream's election takes 4 to 8 seconds of it.
-const SENDS_GO_ON_WITHIN: Duration = Duration::from_secs(10);
+/// After this long without receipts senders are taken to be stuck. JetStream's election takes 4 to 8 seconds; the rest is
+/// for a machine that is busy with other tests. What was measured is printed.
+const SENDS_GO_ON_WITHIN: Duration = Duration::from_secs(30);
 const SENDERS: usize = 2;
 const LOBBY: &str = "/v1/rooms/lobby/messages";
 
