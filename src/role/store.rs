@@ -70,13 +70,7 @@ pub(crate) async fn work(
     }
     let telling = history::run(client, database, log.clone(), stop());
     tasks.spawn(async { telling.await.context("history") });
-    let watched = Watched {
-        leads,
-        archived,
-        is_open,
-        differs,
-    };
-    tokio::spawn(tell_ready(ready, watched, stop()));
+    tokio::spawn(tell_ready(ready, (leads, archived, is_open, differs), stop()));
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
@@ -90,22 +84,27 @@ async fn sign_in(config: &Config, url: &str) -> anyhow::Result<Accounts> {
     })
 }
 
-/// What tells how the parts of this role fare.
-struct Watched {
-    leads: watch::Receiver<bool>,
-    archived: watch::Receiver<Progress>,
-    is_open: watch::Receiver<bool>,
-    differs: watch::Receiver<bool>,
-}
+/// What tells how the parts of this role fare: the writer, the archive, the work for devices, and whether the writer's state
+/// differs from the others'.
+type Watched = (
+    watch::Receiver<bool>,
+    watch::Receiver<Progress>,
+    watch::Receiver<bool>,
+    watch::Receiver<bool>,
+);
 
-async fn tell_ready(ready: watch::Sender<bool>, mut watched: Watched, shutdown: CancellationToken) {
+async fn tell_ready(
+    ready: watch::Sender<bool>,
+    (mut leads, mut archived, mut is_open, mut differs): Watched,
+    shutdown: CancellationToken,
+) {
     let told = async {
-        let _ = watched.leads.wait_for(|leads| *leads).await;
-        let _ = watched.archived.wait_for(|archived| archived.ready).await;
-        let _ = watched.is_open.wait_for(|is_open| *is_open).await;
+        let _ = leads.wait_for(|leads| *leads).await;
+        let _ = archived.wait_for(|archived| archived.ready).await;
+        let _ = is_open.wait_for(|is_open| *is_open).await;
         ready.send_replace(true);
         // A worker whose state cannot be trusted is not ready, whatever else works.
-        let _ = watched.differs.wait_for(|differs| *differs).await;
+        let _ = differs.wait_for(|differs| *differs).await;
         ready.send_replace(false);
     };
     tokio::select! {

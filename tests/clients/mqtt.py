@@ -1,6 +1,6 @@
 """An MQTT 3.1.1 device (paho-mqtt), driven by JSON lines.
 
-Standard input: {"id": N, "op": "connect" | "subscribe" | "publish", ...}; data is base64.
+Standard input: {"id": N, "op": "connect" | "subscribe" | "publish" | "disconnect", ...}; data is base64.
 Standard output: {"answer": {"id": N, "value": {...}}}, {"message": {...}}, {"happened": "..."}.
 """
 
@@ -27,6 +27,7 @@ class Device:
         self.asked = {}
         self.asking = threading.Lock()
         self.connected = threading.Event()
+        self.disconnected = threading.Event()
         self.refusal = None
         self.client = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
@@ -37,7 +38,7 @@ class Device:
         self.client.username_pw_set(options["user"], options["token"])
         self.client.reconnect_delay_set(min_delay=1, max_delay=1)
         self.client.on_connect = self.on_connect
-        self.client.on_disconnect = lambda *_: tell(happened="disconnected")
+        self.client.on_disconnect = self.on_disconnect
         self.client.on_subscribe = self.on_subscribe
         self.client.on_message = self.on_message
         self.client.connect(options["host"], options["port"], keepalive=20)
@@ -56,6 +57,10 @@ class Device:
             for wanted in self.filters:
                 self.subscribe(wanted, None)
         self.connected.set()
+
+    def on_disconnect(self, *_):
+        tell(happened="disconnected")
+        self.disconnected.set()
 
     def subscribe(self, wanted, command):
         with self.asking:
@@ -88,6 +93,11 @@ def main():
         if command["op"] == "subscribe":
             device.filters.append(command["subject"])
             device.subscribe(command["subject"], command["id"])
+            continue
+        if command["op"] == "disconnect":
+            device.client.disconnect()
+            device.disconnected.wait(ANSWER_WITHIN)
+            tell(answer={"id": command["id"], "value": {}})
             continue
         sent = device.client.publish(command["subject"], base64.b64decode(command["data"]), qos=command.get("qos", 1))
         try:

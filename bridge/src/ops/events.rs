@@ -266,7 +266,7 @@ fn past_problem(bridge: &Bridge, reader: &Reader, error: PastError) -> Problem {
                  messages of that time"
             );
             let mut problem = Problem::new(ProblemCode::CursorExpired, detail);
-            let earliest_cursor = bridge.cursors.make(reader, earliest);
+            let earliest_cursor = bridge.cursors.make(reader, earliest, Heard::default());
             problem.more = Some(Box::new(More { earliest_cursor }));
             problem
         }

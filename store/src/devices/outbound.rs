@@ -88,7 +88,10 @@ impl Outbound {
         let (mut place, found) = Place::open(&accounts.core, config).await?;
         let start = self.start(&mut place, found).await?;
         let start = self.behind_what_was_trimmed(start).await?;
-        let view = begin_state(&accounts.core, &config.log).await.map_err(DevicesError::from)?.view;
+        let view = begin_state(&accounts.core, &config.log)
+            .await
+            .map_err(DevicesError::from)?
+            .view;
         let mut keeper = Keeper {
             jetstream: jetstream::new(accounts.devices.clone()),
             core: &accounts.core,

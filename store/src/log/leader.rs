@@ -181,7 +181,7 @@ impl Leader<'_> {
         let now = self.now();
         while let Some(Pending { request, to }) = queue.pop_front() {
             let outcome = match request {
-                Ok(request) if request.kind.is_ephemeral() => self.tell(request, &now),
+                Ok(request) if request.kind.is_ephemeral() => self.tell(&request, &now),
                 Ok(request) if !batch.draft.fits(&request) => {
                     let request = Ok(request);
                     queue.push_front(Pending { request, to });
@@ -198,8 +198,8 @@ impl Leader<'_> {
     }
 
     /// Lets what is not kept be told with the next answers.
-    fn tell(&mut self, request: Request, now: &Now) -> Result<Receipt, Problem> {
-        let (bytes, receipt) = self.ephemera.admit(&self.state.view, &request, now)?;
+    fn tell(&mut self, request: &Request, now: &Now) -> Result<Receipt, Problem> {
+        let (bytes, receipt) = self.ephemera.admit(&self.state.view, request, now)?;
         let tenant = &request.principal.tenant;
         let subject = self.config.log.subjects.room_now(tenant, &request.room);
         self.telling.push(Told { subject, bytes });

@@ -11,4 +11,3 @@ mod rooms;
 mod steps;
 mod support;
 mod take_over;
-mod three_servers;

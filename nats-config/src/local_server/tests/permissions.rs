@@ -267,12 +267,8 @@ async fn sys_finds_and_closes_connections_and_does_nothing_else() {
     server.shutdown().await;
 }
 
-/// What store does for the devices, by its own ways.
-#[tokio::test]
-async fn store_fetches_what_devices_sent_and_does_nothing_else_in_their_account() {
-    let home = Home::new().await;
-    let server = home.start().await;
-    let (devices, mut heard) = watched(&home, &server, "devices", KeyName::Devices).await;
+/// What store does for the devices, by every way that it has.
+async fn works_for_devices(devices: &Client) {
     let jetstream = jetstream::new(devices.clone());
     let stream = jetstream
         .create_stream(stream::Config {
@@ -318,10 +314,26 @@ async fn store_fetches_what_devices_sent_and_does_nothing_else_in_their_account(
         .keep(1)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn store_fetches_what_devices_sent_and_keeps_events_for_them() {
+    let home = Home::new().await;
+    let server = home.start().await;
+    let (devices, mut heard) = watched(&home, &server, "devices", KeyName::Devices).await;
+    works_for_devices(&devices).await;
     let _requests = devices.subscribe(subjects().inbound_all()).await.unwrap();
     let _advice = devices.subscribe(Subjects::mqtt_consumer_advice()).await.unwrap();
     assert_eq!(refusals(&devices, &mut heard).await, Vec::<String>::new());
 
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn store_does_nothing_else_in_the_account_of_the_devices() {
+    let home = Home::new().await;
+    let server = home.start().await;
+    let (devices, mut heard) = watched(&home, &server, "devices", KeyName::Devices).await;
     let forbidden = [
         "chat.in.main.alice.lobby.msg",
         "chat.room.main.lobby.log",
