@@ -63,7 +63,10 @@ impl Outbound {
         loop {
             let ended = tokio::select! {
                 ended = self.follow() => ended,
-                () = self.duty.over() => return Ok(()),
+                () = self.duty.over() => {
+                    self.watched.wanted.since(Some(Seq::ZERO));
+                    return Ok(());
+                }
             };
             match ended {
                 Ok(never) => match never {},
@@ -120,9 +123,12 @@ impl Outbound {
 
     /// Where to go on: where a predecessor was (always between two frames), or at the log's end once somebody listens.
     async fn start(&self, place: &mut Place, found: Option<Seq>) -> Result<Seq, Interrupted> {
+        let wanted = &self.watched.wanted;
         if let Some(found) = found.filter(|_| !self.watched.is_empty()) {
+            wanted.since(Some(found));
             return Ok(found);
         }
+        wanted.since(None);
         place.forget().await?;
         if self.watched.is_empty() {
             // Without MQTT nobody reads the log for it.
@@ -130,6 +136,7 @@ impl Outbound {
         }
         let end = self.config.log.end(&self.accounts.core).await;
         let end = Seq::end_of_frame(end.map_err(|error| error.to_string())?);
+        wanted.since(Some(end));
         Ok(end)
     }
 

@@ -168,6 +168,8 @@ impl Sessions {
 mod tests {
     use serde_json::json;
 
+    use natterjack_nats_config::contract::Seq;
+
     use super::*;
 
     const LOBBY: &str = "$MQTT.msgs.chat.room.main.lobby.log";
@@ -218,7 +220,7 @@ mod tests {
     #[test]
     fn a_room_is_wanted_while_a_session_has_a_record_and_a_consumer() {
         let (mut sessions, wanted) = sessions();
-        let is_wanted = || wanted.want(&id("main"), &id("lobby"));
+        let is_wanted = || wanted.want(&id("main"), &id("lobby"), Seq(1));
         let user = sessions
             .record("a", &record("main:dev1", false, &[("a_1", LOBBY)]))
             .unwrap();

@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use natterjack_nats_config::contract::Id;
+use natterjack_nats_config::contract::{Id, Seq};
 use parking_lot::RwLock;
 
 /// The rooms whose events are kept for MQTT sessions of `QoS` 1: those that such a session listens to.
@@ -13,12 +13,20 @@ pub struct Wanted(Arc<Inner>);
 struct Inner {
     rooms: RwLock<HashMap<Id, HashMap<Id, usize>>>,
     refused: AtomicBool,
+    since: AtomicU64,
 }
 
 impl Wanted {
-    /// Whether a copy of each event of this room is kept now, so that sessions need not hear it otherwise.
-    pub(crate) fn want(&self, tenant: &Id, room: &Id) -> bool {
-        !self.0.refused.load(Ordering::Relaxed) && self.keep(tenant, room)
+    /// Whether a copy of this room's event at `seq` is kept, so that sessions need not hear it otherwise.
+    pub(crate) fn want(&self, tenant: &Id, room: &Id, seq: Seq) -> bool {
+        let is_kept = !self.0.refused.load(Ordering::Relaxed) && seq.0 > self.0.since.load(Ordering::Relaxed);
+        is_kept && self.keep(tenant, room)
+    }
+
+    /// Says from where on events are kept: a session that was just begun hears those before as they are told. `None`: they
+    /// are not yet. A worker that does not keep them cannot know, and takes it that they are.
+    pub(super) fn since(&self, seq: Option<Seq>) {
+        self.0.since.store(seq.map_or(u64::MAX, |seq| seq.0), Ordering::Relaxed);
     }
 
     /// Whether a session listens to the room, also while nothing can be kept.
@@ -58,5 +66,28 @@ impl Wanted {
         if of_tenant.is_empty() {
             rooms.remove(tenant);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_kept_is_said_to_be() {
+        let (wanted, tenant, room): (_, Id, Id) =
+            (Wanted::default(), "main".parse().unwrap(), "lobby".parse().unwrap());
+        wanted.add(&tenant, &room);
+        let is_wanted = |seq| wanted.want(&tenant, &room, Seq(seq));
+        for (since, expected) in [
+            (None, [false, false, false]),
+            (Some(Seq(7)), [false, false, true]),
+            (Some(Seq::ZERO), [true, true, true]),
+        ] {
+            wanted.since(since);
+            assert_eq!([6, 7, 8].map(is_wanted), expected, "{since:?}");
+        }
+        wanted.refuse(true);
+        assert!(!is_wanted(8));
     }
 }

@@ -187,7 +187,7 @@ impl FanOut {
         if self.live {
             self.heads.note(event, Instant::now());
             // Sessions of QoS 1 get the copy that is kept for them, and pass over one that says so.
-            if self.config.devices.want(&event.tenant, &event.room) {
+            if self.config.devices.want(&event.tenant, &event.room, event.seq) {
                 headers.insert(devices::KEPT, "1");
             }
         }
