@@ -173,7 +173,7 @@ async fn any_server_may_die_while_messages_are_sent() {
     all_current(&house).await;
     let cursor = cursor_now(&house.http("alice")).await;
     let receipts = Mailbox::new();
-    let senders = keep_sending(&house, &receipts);
+    let mut senders = keep_sending(&house, &receipts);
     for server in 0..SERVERS {
         more_receipts(&receipts, 50).await;
         let before = house.server_pid_of(server).unwrap();
@@ -189,8 +189,15 @@ async fn any_server_may_die_while_messages_are_sent() {
         .await;
         all_current(&house).await;
     }
-    drop(senders);
-    let (lines, _) = read_all(&house.http("alice"), &cursor).await;
+    senders.shutdown().await;
+    let last = receipts.all().iter().map(|(_, receipt, _)| seq(receipt)).max().unwrap();
+    // The bridge reads on a moment after the writer does.
+    let lines = eventually("the last receipt's event is read", async || {
+        let (lines, _) = read_all(&house.http("alice"), &cursor).await;
+        let end = lines.last().map_or(0, |line| seq(&parse(line)));
+        (end >= last).then_some(lines)
+    })
+    .await;
     assert_unbroken(&lines);
     let events: Vec<Value> = lines.iter().map(|line| parse(line)).collect();
     let keys: HashSet<&str> = events.iter().map(|event| event["key"].as_str().unwrap()).collect();
