@@ -123,31 +123,12 @@ pub(crate) async fn sizes(
     range: Range,
     (order, limit): (Order, u64),
 ) -> Result<Vec<(Seq, usize)>, DbErr> {
-    let rows: Vec<(i64, i64)> = messages_of(room, range)
-        .select_only()
-        .column(event::Column::Seq)
-        // In bytes for a BLOB on SQLite, a bytea on PostgreSQL and everything on MySQL.
-        .expr(Func::cust("LENGTH").arg(Expr::col(event::Column::Bytes)))
-        .order_by(event::Column::Seq, order)
-        .limit(limit)
-        .into_tuple()
-        .all(db)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(seq, size)| (Seq(seq.unsigned_abs()), usize::try_from(size).unwrap_or(usize::MAX)))
-        .collect())
+    sizes_of(db, messages_of(room, range), (order, limit)).await
 }
 
 /// The lines of the room's messages in a range, oldest first. The caller knows that they are few.
 pub(crate) async fn lines(db: &DatabaseConnection, room: Room<'_>, range: Range) -> Result<Vec<Vec<u8>>, DbErr> {
-    messages_of(room, range)
-        .select_only()
-        .column(event::Column::Bytes)
-        .order_by(event::Column::Seq, Order::Asc)
-        .into_tuple()
-        .all(db)
-        .await
+    lines_of(db, messages_of(room, range)).await
 }
 
 /// Whose events, as they stood in the log: of a tenant, or of one room of it.
@@ -165,30 +146,12 @@ pub(crate) async fn past_sizes(
     range: Range,
     limit: u64,
 ) -> Result<Vec<(Seq, usize)>, DbErr> {
-    let rows: Vec<(i64, i64)> = past_events(of, range)
-        .select_only()
-        .column(event::Column::Seq)
-        .expr(Func::cust("LENGTH").arg(Expr::col(event::Column::Bytes)))
-        .order_by(event::Column::Seq, Order::Asc)
-        .limit(limit)
-        .into_tuple()
-        .all(db)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(seq, size)| (Seq(seq.unsigned_abs()), usize::try_from(size).unwrap_or(usize::MAX)))
-        .collect())
+    sizes_of(db, past_events(of, range), (Order::Asc, limit)).await
 }
 
 /// The lines of all events in a range, in log order. The caller knows that they are few.
 pub(crate) async fn past_lines(db: &DatabaseConnection, of: Past<'_>, range: Range) -> Result<Vec<Vec<u8>>, DbErr> {
-    past_events(of, range)
-        .select_only()
-        .column(event::Column::Bytes)
-        .order_by(event::Column::Seq, Order::Asc)
-        .into_tuple()
-        .all(db)
-        .await
+    lines_of(db, past_events(of, range)).await
 }
 
 /// First and last of the last frames, up to a frame, that the log had not got any more when it was archived.
@@ -224,6 +187,37 @@ fn past_events(of: Past<'_>, range: Range) -> Select<event::Entity> {
         .filter(event::Column::Tenant.eq(of.tenant.as_str()))
         .filter(event::Column::Seq.gte(bound(range.first)))
         .filter(event::Column::Seq.lte(bound(range.last)))
+}
+
+async fn sizes_of(
+    db: &DatabaseConnection,
+    events: Select<event::Entity>,
+    (order, limit): (Order, u64),
+) -> Result<Vec<(Seq, usize)>, DbErr> {
+    let rows: Vec<(i64, i64)> = events
+        .select_only()
+        .column(event::Column::Seq)
+        // In bytes for a BLOB on SQLite, a bytea on PostgreSQL and everything on MySQL.
+        .expr(Func::cust("LENGTH").arg(Expr::col(event::Column::Bytes)))
+        .order_by(event::Column::Seq, order)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(seq, size)| (Seq(seq.unsigned_abs()), usize::try_from(size).unwrap_or(usize::MAX)))
+        .collect())
+}
+
+async fn lines_of(db: &DatabaseConnection, events: Select<event::Entity>) -> Result<Vec<Vec<u8>>, DbErr> {
+    events
+        .select_only()
+        .column(event::Column::Bytes)
+        .order_by(event::Column::Seq, Order::Asc)
+        .into_tuple()
+        .all(db)
+        .await
 }
 
 fn of_log(log: &Log) -> Select<event::Entity> {
