@@ -324,7 +324,7 @@ fn user_fact(tenant: &Id, user: &Id, known: &User) -> Fact {
         .text(tenant.as_str())
         .text(user.as_str())
         .text(known.role.as_ref().map_or("", Id::as_str))
-        .number(known.changed_ms.unsigned_abs())
+        .number(known.changed_ms.cast_unsigned())
 }
 
 fn permissions(of: fn(&str) -> Option<&'static [Permission]>, role: Option<&Id>) -> &'static [Permission] {

@@ -32,7 +32,7 @@ pub(crate) struct Draft {
     pub(crate) has_policy: bool,
 }
 
-/// An event as it was asked for, after the decision.
+/// An event as it was asked for.
 struct Wanted {
     room: Id,
     kind: Kind,
@@ -40,8 +40,13 @@ struct Wanted {
     key: Option<Marked>,
 }
 
-/// A body that may be written, and how it counts when a repeated request is compared with the first, if that differs.
-type Decided = (Box<RawValue>, Option<String>);
+/// What a request would change, as far as its permission depends on it.
+enum Change {
+    Room,
+    Member(MemberBody),
+    User(UserBody),
+    Nothing,
+}
 
 impl Draft {
     /// An empty frame behind `end`.
@@ -64,10 +69,14 @@ impl Draft {
 /// Decides a request against the exact state at its place in the log. What is admitted is added to the draft and to the
 /// state; the receipt is good only once the draft stands in the log.
 pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now: &Now) -> Result<Receipt, Problem> {
-    let mut wanted = decide(&state.view, request)?;
-    if let Some(receipt) = known_key(state, &wanted)? {
+    let (mut wanted, change) = read(request)?;
+    let known = wanted.key.as_ref().map(|key| state.keys.look_up(key));
+    // What stands in the log stands, whatever has become of the sender's rights since.
+    if let Some(Known::Same(receipt)) = known {
         return Ok(receipt);
     }
+    permit(&state.view, request, &change)?;
+    known.map_or(Ok(()), free)?;
     if now.log_full && !request.kind.is_policy() {
         return Err(log_full());
     }
@@ -125,22 +134,30 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
     write(state, draft, &request, &wanted, now).map(|_| ())
 }
 
-fn decide(view: &View, request: &Request) -> Result<Wanted, Problem> {
+/// Reads what is asked for, whoever asks.
+fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
     let about_tenant = request.room.as_str() == TENANT_ROOM;
     if about_tenant != (request.kind == Kind::User) {
         return Err(Problem::invalid(format!(
             "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` events go there, and nowhere else"
         )));
     }
-    let (body, requested) = match request.kind {
-        Kind::Room => decide_room(view, request)?,
-        Kind::Member => decide_member(view, request)?,
-        Kind::User => decide_user(view, request)?,
-        kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
-        _ => {
-            may(view, &request.principal, &request.room, Permission::RoomSend)?;
-            (request.payload.body.clone(), None)
+    let as_asked = &request.payload.body;
+    // How the body counts when a repeated request is compared with the first, where that is not the body as it is written.
+    let mut requested = None;
+    let (body, change) = match request.kind {
+        Kind::Room => (raw(&room_body(as_asked)?)?, Change::Room),
+        Kind::Member => {
+            let change: MemberBody = parse(as_asked)?;
+            requested = Some(membership_request(&change));
+            (as_asked.clone(), Change::Member(change))
         }
+        Kind::User => {
+            let change: UserBody = parse(as_asked)?;
+            (raw(&change)?, Change::User(change))
+        }
+        kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
+        _ => (as_asked.clone(), Change::Nothing),
     };
     let key = request.payload.key.as_deref().map(|key| {
         let content = Content {
@@ -153,32 +170,45 @@ fn decide(view: &View, request: &Request) -> Result<Wanted, Problem> {
         };
         Marked::of(key, &content)
     });
-    Ok(Wanted {
+    let wanted = Wanted {
         room: request.room.clone(),
         kind: request.kind,
         body,
         key,
-    })
+    };
+    Ok((wanted, change))
 }
 
-fn decide_room(view: &View, request: &Request) -> Result<Decided, Problem> {
-    if view.room(&request.principal.tenant, &request.room).is_some() {
-        may(view, &request.principal, &request.room, Permission::RoomManage)?;
-    } else {
-        may_in_tenant(view, &request.principal, Permission::RoomCreate)?;
-    }
-    let body: RoomBody = parse(&request.payload.body)?;
+fn room_body(body: &RawValue) -> Result<RoomBody, Problem> {
+    let body: RoomBody = parse(body)?;
     if body.title.as_ref().is_some_and(|title| title.len() > MAX_TITLE_BYTES) {
         return Err(Problem::invalid(format!(
             "`title` is longer than {MAX_TITLE_BYTES} bytes"
         )));
     }
-    Ok((raw(&body)?, None))
+    Ok(body)
 }
 
-fn decide_member(view: &View, request: &Request) -> Result<Decided, Problem> {
+/// Whether the principal may have this done, by the policy at this place in the log.
+fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem> {
+    let (who, room) = (&request.principal, &request.room);
+    match change {
+        Change::Room if view.room(&who.tenant, room).is_some() => may(view, who, room, Permission::RoomManage)?,
+        Change::Room => may_in_tenant(view, who, Permission::RoomCreate)?,
+        Change::Member(change) => permit_member(view, request, change)?,
+        Change::User(change) => {
+            may_in_tenant(view, who, Permission::TenantAdmin)?;
+            if let Some(role) = change.role.as_ref().filter(|role| tenant_role(role.as_str()).is_none()) {
+                return Err(no_such_role(role));
+            }
+        }
+        Change::Nothing => may(view, who, room, Permission::RoomSend)?,
+    }
+    Ok(())
+}
+
+fn permit_member(view: &View, request: &Request, change: &MemberBody) -> Result<(), Problem> {
     let who = &request.principal;
-    let change: MemberBody = parse(&request.payload.body)?;
     let now = view
         .membership(&who.tenant, &request.room, &change.user)
         .map(|member| member.role.clone());
@@ -192,16 +222,7 @@ fn decide_member(view: &View, request: &Request) -> Result<Decided, Problem> {
     if let Some(permission) = needed {
         may(view, who, &request.room, permission)?;
     }
-    Ok((request.payload.body.clone(), Some(membership_request(&change))))
-}
-
-fn decide_user(view: &View, request: &Request) -> Result<Decided, Problem> {
-    may_in_tenant(view, &request.principal, Permission::TenantAdmin)?;
-    let body: UserBody = parse(&request.payload.body)?;
-    if let Some(role) = body.role.as_ref().filter(|role| tenant_role(role.as_str()).is_none()) {
-        return Err(no_such_role(role));
-    }
-    Ok((raw(&body)?, None))
+    Ok(())
 }
 
 /// Someone who is in the room keeps what he could see; a newcomer sees what the request says, by default everything.
@@ -227,13 +248,10 @@ fn stamp_visible_from(view: &View, request: &Request, wanted: &mut Wanted) -> Re
     Ok(())
 }
 
-fn known_key(state: &State, wanted: &Wanted) -> Result<Option<Receipt>, Problem> {
-    let Some(key) = &wanted.key else {
-        return Ok(None);
-    };
-    match state.keys.look_up(key) {
-        Known::New => Ok(None),
-        Known::Same(receipt) => Ok(Some(receipt)),
+/// Whether a key may be taken for a new event.
+fn free(known: Known) -> Result<(), Problem> {
+    match known {
+        Known::New | Known::Same(_) => Ok(()),
         Known::Different => Err(Problem::new(
             ProblemCode::IdempotencyMismatch,
             "this key was used within the last ten minutes for another request; take a new key",

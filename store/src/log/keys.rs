@@ -236,8 +236,8 @@ impl Entry {
             .bytes(&self.principal)
             .number(self.seq.0)
             .number(self.n)
-            .number(self.at_ms.unsigned_abs())
-            .number(self.written_ms.unsigned_abs());
+            .number(self.at_ms.cast_unsigned())
+            .number(self.written_ms.cast_unsigned());
         match &self.id {
             EventId::Uuid(uuid) => fact.bytes(uuid.as_bytes()),
             EventId::Other(text) => fact.text(text),

@@ -216,8 +216,8 @@ impl State {
             .bytes(&part(self.view.hash()))
             .bytes(&part(self.heads_hash))
             .bytes(&part(self.keys.hash()))
-            .number(self.time.at_ms.unsigned_abs())
-            .number(self.time.written_ms.unsigned_abs())
+            .number(self.time.at_ms.cast_unsigned())
+            .number(self.time.written_ms.cast_unsigned())
             .number(u64::from(self.time.in_term))
             .hash()
     }

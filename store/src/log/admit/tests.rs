@@ -190,6 +190,23 @@ fn a_successor_that_folds_the_log_decides_as_its_predecessor() {
 }
 
 #[test]
+fn who_repeats_what_stands_is_told_so_even_when_he_may_no_longer_send() {
+    let mut book = Book::founded();
+    book.set_member("alice", "bob", Some("member")).unwrap();
+    let hi = json!({"key": "k", "body": {"text": "hi"}});
+    let first = book.say("bob", &hi).unwrap();
+    book.set_member("alice", "bob", None).unwrap();
+    let again = book.say("bob", &hi).unwrap();
+    assert_eq!((again.seq, again.duplicate), (first.seq, true));
+    let other = json!({"key": "k", "body": {"text": "ho"}});
+    assert_eq!(book.say("bob", &other), Err(ProblemCode::NotFound));
+    assert_eq!(
+        book.say("bob", &json!({"body": {"text": "hi"}})),
+        Err(ProblemCode::NotFound)
+    );
+}
+
+#[test]
 fn the_key_is_judged_before_if_last() {
     let mut book = Book::founded();
     let first = book.say("alice", &json!({"body": 1})).unwrap();

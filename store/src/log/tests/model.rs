@@ -136,13 +136,16 @@ impl Model {
     }
 
     fn decide(&mut self, ask: &Ask, if_last: Option<u64>, before: usize) -> Result<Expected, ProblemCode> {
+        if (ask.room == "_") != (ask.kind == Kind::User) || ask.body == Body::Wrong {
+            return Err(ProblemCode::InvalidRequest);
+        }
+        let first = self.first_with_key(ask);
+        if let Some(first) = first.filter(|first| first.ask.is_the_same_as(ask)) {
+            return Ok(Expected::Again { seq: first.seq });
+        }
         self.check_rights(ask)?;
-        if let Some(first) = self.first_with_key(ask) {
-            return if first.ask.is_the_same_as(ask) {
-                Ok(Expected::Again { seq: first.seq })
-            } else {
-                Err(ProblemCode::IdempotencyMismatch)
-            };
+        if first.is_some() {
+            return Err(ProblemCode::IdempotencyMismatch);
         }
         if self.log_full && !ask.kind.is_policy() {
             return Err(ProblemCode::LogFull);
@@ -170,12 +173,15 @@ impl Model {
     }
 
     fn check_rights(&self, ask: &Ask) -> Result<(), ProblemCode> {
-        if (ask.room == "_") != (ask.kind == Kind::User) {
-            return Err(ProblemCode::InvalidRequest);
-        }
         let is_admin = self.tenant_role(ask.tenant, ask.user) == "admin";
         match (&ask.kind, &ask.body) {
             (Kind::User, _) if !is_admin => Err(ProblemCode::Forbidden),
+            (
+                Kind::User,
+                Body::User {
+                    role: Some("emperor"), ..
+                },
+            ) => Err(ProblemCode::InvalidRequest),
             (Kind::Room, _) if self.has_room(ask.tenant, ask.room) => self.need(ask, "manage"),
             (Kind::Room, _) if !matches!(self.tenant_role(ask.tenant, ask.user), "admin" | "member") => {
                 Err(ProblemCode::Forbidden)
@@ -193,19 +199,6 @@ impl Model {
             }
             (Kind::Room | Kind::Member | Kind::User, _) => Ok(()),
             _ => self.need(ask, "send"),
-        }?;
-        let is_wrong = matches!(
-            ask.body,
-            Body::Wrong
-                | Body::User {
-                    role: Some("emperor"),
-                    ..
-                }
-        );
-        if is_wrong {
-            Err(ProblemCode::InvalidRequest)
-        } else {
-            Ok(())
         }
     }
 

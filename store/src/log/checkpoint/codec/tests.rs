@@ -213,6 +213,14 @@ fn a_state_that_differs_in_anything_is_seen_at_the_next_frame() {
     let late = follow(State::default(), before).restored(end, Time { at_ms, ..time });
     assert!(late.compare(last.stream_seq, last.stamp.as_ref()).is_err(), "log time");
 
+    // One flipped bit pattern turns a number's sign.
+    let at_ms = -time.at_ms;
+    let negative = follow(State::default(), before).restored(end, Time { at_ms, ..time });
+    assert!(
+        negative.compare(last.stream_seq, last.stamp.as_ref()).is_err(),
+        "its sign"
+    );
+
     // What another version says is no judgement.
     let mut stamp = last.stamp.clone().unwrap();
     stamp.version += 1;
