@@ -54,6 +54,8 @@ struct Job {
 /// What became of a bundle.
 enum Delivered {
     Answered(Bytes),
+    /// An attempt before the last one was answered. Its receipts are true; what it refused may stand by now.
+    AnsweredEarlier(Bytes),
     /// Surely nobody took it.
     NotTaken,
     /// Somebody may have taken it.
@@ -147,11 +149,14 @@ impl Bundler {
     }
 
     /// Sends a bundle until it is answered or it is time to give up. It is the same bundle with the same keys each
-    /// time, so the writer does not write it twice; and an answer to any attempt is the answer.
+    /// time, so the writer does not write it twice, and a receipt for any attempt is the receipt. A refusal is final only
+    /// as the answer to the last attempt: the writer decides each one that reaches it, in order, and what it refused at
+    /// the first it may admit at the second, when a right was given in between.
     async fn deliver(&mut self, inbox: &mut Inbox, bundle: Bytes) -> Result<Delivered, async_nats::SubscribeError> {
         self.number += 1;
         let give_up = Instant::now() + GIVE_UP;
         let mut may_be_taken = false;
+        let mut earlier = None;
         let mut attempt = 0u32;
         while Instant::now() < give_up {
             if self.client.connection_state() != State::Connected {
@@ -170,7 +175,8 @@ impl Bundler {
                 continue;
             }
             let ask_again = give_up.min(Instant::now() + ASK_AGAIN);
-            match timeout_at(ask_again, inbox.answer_to(self.number, &reply)).await {
+            let answer = inbox.answer_to(self.number, &reply, &mut earlier);
+            match timeout_at(ask_again, answer).await {
                 Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
                     tokio::time::sleep(RETRY).await;
                 }
@@ -189,16 +195,16 @@ impl Bundler {
                 }
             }
         }
-        Ok(if may_be_taken {
-            Delivered::Unknown
-        } else {
-            Delivered::NotTaken
+        Ok(match earlier {
+            Some(answers) => Delivered::AnsweredEarlier(answers),
+            None if may_be_taken => Delivered::Unknown,
+            None => Delivered::NotTaken,
         })
     }
 
     fn answer(&self, jobs: Vec<Job>, delivered: &Delivered) {
         let mut outcomes = match delivered {
-            Delivered::Answered(answers) => {
+            Delivered::Answered(answers) | Delivered::AnsweredEarlier(answers) => {
                 self.answered_at_ms.store(clock::now_ms(), Ordering::Relaxed);
                 Some(read_outcomes(answers))
             }
@@ -210,6 +216,9 @@ impl Bundler {
         for job in jobs {
             let answer = match outcomes.as_mut().map(Iterator::next) {
                 Some(Some(Ok(Outcome::Receipt(receipt)))) => Ok(receipt),
+                Some(Some(Ok(Outcome::Problem(_)))) if matches!(delivered, Delivered::AnsweredEarlier(_)) => {
+                    Err(outcome_unknown())
+                }
                 Some(Some(Ok(Outcome::Problem(problem)))) => Err(problem),
                 None if matches!(delivered, Delivered::NotTaken) => Err(not_taken()),
                 Some(Some(Err(_)) | None) | None => Err(outcome_unknown()),
@@ -227,21 +236,28 @@ impl Inbox {
         Ok(Self { prefix, answers })
     }
 
-    /// The next message that answers bundle `number`; that nobody listens counts only for the attempt with this reply
-    /// subject. `None`: the subscription ended.
-    async fn answer_to(&mut self, number: u64, reply: &str) -> Option<Message> {
+    /// The message that answers bundle `number` for good: one for the attempt with this reply subject, or one of an attempt
+    /// before it that refuses nothing. One that does is kept in `earlier`. `None`: the subscription ended.
+    async fn answer_to(&mut self, number: u64, reply: &str, earlier: &mut Option<Bytes>) -> Option<Message> {
         let of_bundle = format!("{}.{number}.", self.prefix);
         loop {
             let message = self.answers.next().await?;
-            let is_answer = match message.status {
-                Some(_) => message.subject.as_str() == reply,
-                None => message.subject.starts_with(&of_bundle),
-            };
-            if is_answer {
+            if message.subject.as_str() == reply {
                 return Some(message);
             }
+            if message.status.is_some() || !message.subject.starts_with(&of_bundle) {
+                continue;
+            }
+            if refuses_nothing(&message.payload) {
+                return Some(message);
+            }
+            *earlier = Some(message.payload);
         }
     }
+}
+
+fn refuses_nothing(answers: &[u8]) -> bool {
+    read_outcomes(answers).all(|outcome| matches!(outcome, Ok(Outcome::Receipt(_))))
 }
 
 /// Takes what fits into one bundle out of what waits. Whoever has gone is left out; whoever has waited for too long is

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use natterjack_nats_config::checkpoint::{Checkpoints, Kept};
 use natterjack_nats_config::client::{Login, Seed, connect};
 use natterjack_nats_config::clock;
-use natterjack_nats_config::tail::Log;
+use natterjack_nats_config::tail::{Log, TailError};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Endpoints, Global};
@@ -67,8 +67,21 @@ async fn view(client: &Client, log: &Log, what: View, shutdown: &CancellationTok
     let mut tail = log.tail(client, what.from.max(bounds.first).saturating_sub(1));
     while what.follow || tail.passed() < bounds.last {
         let frame = tokio::select! {
-            frame = tail.next() => frame?,
+            frame = tail.next() => frame,
             () = shutdown.cancelled() => return Ok(()),
+        };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(TailError::Trimmed { first, wanted }) => {
+                tracing::warn!(
+                    wanted,
+                    first,
+                    "the log was trimmed meanwhile, the frames between are gone"
+                );
+                tail = log.tail(client, first - 1);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
         };
         if what.frames {
             say(format_args!(

@@ -157,6 +157,33 @@ async fn a_late_answer_to_the_first_attempt_counts() {
 }
 
 #[tokio::test]
+async fn a_late_refusal_waits_for_what_the_next_attempt_comes_to() {
+    let nats = Nats::start().await;
+    let book = Book::with_lobby(&nats).await;
+    let bridge = Bridge::start(&nats, Caps::default()).await;
+    let mut writer = AtTheWriter::new(&book).await;
+    let token = bridge.token("alice");
+    let body = json!({"body": {"text": "hi"}});
+    let (sent, ()) = tokio::join!(bridge.post("/v1/rooms/lobby/messages", &token, &body), async {
+        let first = writer.bundles.next().await.unwrap();
+        let second = writer.bundles.next().await.unwrap();
+        // Both attempts reach the writer, and between them the sender becomes a member.
+        let refused = Outcome::Problem(Problem::new(ProblemCode::NotFound, "no such room"));
+        for (attempt, outcome) in [(first, refused), (second, receipt(7, false))] {
+            let mut answers = BytesMut::new();
+            write_outcome(&mut answers, &outcome).unwrap();
+            writer
+                .client
+                .publish(attempt.reply.unwrap(), answers.freeze())
+                .await
+                .unwrap();
+        }
+    });
+    assert_eq!(sent.status.as_u16(), 201);
+    bridge.shutdown().await;
+}
+
+#[tokio::test]
 async fn without_a_writer_it_is_said_whether_the_message_can_have_been_written() {
     let nats = Nats::start().await;
     let book = Book::with_lobby(&nats).await;

@@ -76,7 +76,7 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
         return Ok(receipt);
     }
     permit(&state.view, request, &change)?;
-    known.map_or(Ok(()), free)?;
+    known.as_ref().map_or(Ok(()), free)?;
     if now.log_full && !request.kind.is_policy() {
         return Err(log_full());
     }
@@ -249,7 +249,7 @@ fn stamp_visible_from(view: &View, request: &Request, wanted: &mut Wanted) -> Re
 }
 
 /// Whether a key may be taken for a new event.
-fn free(known: Known) -> Result<(), Problem> {
+fn free(known: &Known) -> Result<(), Problem> {
     match known {
         Known::New | Known::Same(_) => Ok(()),
         Known::Different => Err(Problem::new(
