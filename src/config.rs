@@ -77,6 +77,7 @@ pub(crate) struct Keys {
 pub(crate) struct Store {
     pub(crate) database: String,
     pub(crate) log_max_bytes: u64,
+    pub(crate) audit_every: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -193,6 +194,9 @@ pub(crate) fn endpoints_file(data: &Path) -> PathBuf {
 /// The addresses of a running `up`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
+    /// The process that runs.
+    #[serde(default)]
+    pub(crate) pid: u32,
     pub(crate) http: String,
     /// The first server's.
     pub(crate) nats: String,

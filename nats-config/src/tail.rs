@@ -156,6 +156,17 @@ impl Tail {
                 continue;
             }
             if stream_seq != self.passed + 1 {
+                if !is_trimmed(&self.client, &self.stream, self.passed + 1).await {
+                    // One copy of the log is damaged there; the next consumer may be put onto another one.
+                    tracing::error!(
+                        stream = self.stream,
+                        frame = self.passed + 1,
+                        "a frame is missing where the log was read, reading it elsewhere"
+                    );
+                    self.reading = None;
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
                 return Err(TailError::Trimmed {
                     wanted: self.passed + 1,
                     first: stream_seq,
@@ -246,6 +257,15 @@ pub fn is_frame(headers: Option<&HeaderMap>, stream_seq: u64) -> bool {
         .get("Nats-Expected-Last-Sequence")
         .map(|before| before.as_str().to_owned());
     headers.get("Nats-Msg-Id").is_some() && before == Some((stream_seq - 1).to_string())
+}
+
+/// Whether the stream surely begins behind a frame.
+async fn is_trimmed(client: &Client, stream: &str, frame: u64) -> bool {
+    let context = jetstream::new(client.clone());
+    match timeout(SILENT_FOR, context.get_stream(stream)).await {
+        Ok(Ok(stream)) => stream.cached_info().state.first_sequence > frame,
+        _ => false,
+    }
 }
 
 /// Whether the stream surely holds something behind `passed`.

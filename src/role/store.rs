@@ -1,7 +1,10 @@
+use std::time::Duration;
+
 use anyhow::Context;
 use natterjack_nats_config::client::connect;
 use natterjack_nats_config::contract::Principal;
 use natterjack_store::archive::{self, ArchiveConfig, Database, Progress};
+use natterjack_store::audit::{self, AuditConfig, Mender};
 use natterjack_store::history;
 use natterjack_store::log::{self, Bootstrap, WriterConfig};
 use tokio::sync::watch;
@@ -24,23 +27,28 @@ pub(crate) async fn work(
     ready: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    work_with(config, url, (ready, None), shutdown).await
+}
+
+/// The same, with somebody who makes a server's copy of the log anew.
+pub(crate) async fn work_with(
+    config: Config,
+    url: String,
+    (ready, mender): (watch::Sender<bool>, Option<Mender>),
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("the data folder {} cannot be made", config.data.display()))?;
     let database = Database::open(&config.database()).await?;
     let client = connect(&login(&config, &url, "store")?).await?;
     let worker = worker_name("store");
     let log = config.log();
-    let writer = WriterConfig {
+    let writer = writer_config(&config, &worker)?;
+    let audit = AuditConfig {
         log: log.clone(),
         worker: worker.clone(),
-        replicas: config.nats.replicas,
-        log_max_bytes: i64::try_from(config.store.log_max_bytes).context("`store.log_max_bytes` is too large")?,
-        bootstrap: Some(Bootstrap {
-            admin: Principal {
-                tenant: config.tenant.clone(),
-                user: config.admin.clone(),
-            },
-        }),
+        every: Duration::from_secs(config.store.audit_every.max(1)),
+        mender,
     };
     let archive = ArchiveConfig {
         log: log.clone(),
@@ -55,6 +63,8 @@ pub(crate) async fn work(
     tasks.spawn(async { writing.await.context("the writer") });
     let archiving = archive::run(client.clone(), database.clone(), archive, progress, stop.clone());
     tasks.spawn(async { archiving.await.context("the archive") });
+    let auditing = audit::run(client.clone(), database.clone(), audit, stop.clone());
+    tasks.spawn(async { auditing.await.context("the audit") });
     let telling = history::run(client, database, log, stop);
     tasks.spawn(async { telling.await.context("history") });
     tokio::spawn(async move {
@@ -71,4 +81,19 @@ pub(crate) async fn work(
         ended??;
     }
     Ok(())
+}
+
+fn writer_config(config: &Config, worker: &str) -> anyhow::Result<WriterConfig> {
+    Ok(WriterConfig {
+        log: config.log(),
+        worker: worker.to_owned(),
+        replicas: config.nats.replicas,
+        log_max_bytes: i64::try_from(config.store.log_max_bytes).context("`store.log_max_bytes` is too large")?,
+        bootstrap: Some(Bootstrap {
+            admin: Principal {
+                tenant: config.tenant.clone(),
+                user: config.admin.clone(),
+            },
+        }),
+    })
 }

@@ -93,6 +93,7 @@ impl House {
             mqtt: any,
             dir: plan.server_dir.clone(),
             max_store: plan.max_store,
+            cluster: None,
         };
         let server = Server::start(binary, config, keys.clone()).await?;
         let mut house = Self {

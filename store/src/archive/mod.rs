@@ -8,8 +8,8 @@ mod batch;
 mod consume;
 mod database;
 mod insert;
-mod keeper;
-mod project;
+pub(crate) mod keeper;
+pub(crate) mod project;
 pub(crate) mod sql;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -5,12 +5,15 @@ use async_nats::jetstream;
 use bytes::Bytes;
 use natterjack_nats_config::tail::{Log, POLICY};
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use super::broken::broken;
 
 /// How long one attempt waits for its ack. What was sent while there was no leader gets none, and the same bytes may always be
 /// sent again; an ack takes milliseconds.
-const ATTEMPT: Duration = Duration::from_secs(1);
+const ATTEMPT: Duration = Duration::from_millis(500);
+/// How long a look at the frame's place may take, for the same reason.
+const LOOK_WITHIN: Duration = Duration::from_millis(500);
 /// Waiting between attempts of unknown outcome.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -118,11 +121,12 @@ impl Appender {
             if broken("refused-means-lost") {
                 continue;
             }
-            match self.occupant(frame).await {
-                Ok(Occupant::Ours) => return Appended::Committed,
-                Ok(Occupant::Another) => return Appended::Lost,
-                Ok(Occupant::Nobody) => {}
-                Err(reason) => tracing::debug!(reason, "the log's leader cannot be asked yet"),
+            match timeout(LOOK_WITHIN, self.occupant(frame)).await {
+                Ok(Ok(Occupant::Ours)) => return Appended::Committed,
+                Ok(Ok(Occupant::Another)) => return Appended::Lost,
+                Ok(Ok(Occupant::Nobody)) => {}
+                Ok(Err(reason)) => tracing::debug!(reason, "the log's leader cannot be asked yet"),
+                Err(_) => tracing::debug!("the log has no leader yet"),
             }
             tokio::time::sleep(RETRY).await;
         }
