@@ -20,6 +20,7 @@ mod journey;
 mod keys;
 mod membership;
 mod rates;
+mod repair;
 mod restart;
 mod strangers;
 mod support;
