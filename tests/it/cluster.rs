@@ -315,7 +315,7 @@ fn the_files_of_three_machines_are_what_nats_server_accepts_and_nobody_else_read
     let secret = std::fs::read_to_string(data.join("keys/routes.key")).unwrap();
     assert!(!text.contains(secret.trim()), "what is printed is no secret");
 
-    let hosts = "localhost=a,localhost=b,localhost=c";
+    let hosts = "127.0.0.1=a,127.0.0.2=b,127.0.0.3=c";
     let written = config(&["--host", hosts, "--out", out.to_str().unwrap()]);
     assert!(written.status.success(), "{written:?}");
     for file in ["n1.conf", "n2.conf", "n3.conf", "routes.conf"] {
