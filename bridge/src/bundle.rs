@@ -36,6 +36,9 @@ pub(crate) struct Sending {
     answered_at_ms: Arc<AtomicI64>,
 }
 
+/// A request that waits for the writer's answer.
+pub(crate) struct Pending(oneshot::Receiver<Result<Receipt, Problem>>);
+
 /// The one task that talks to the writer.
 pub(crate) struct Bundler {
     client: Client,
@@ -89,8 +92,9 @@ pub(crate) fn channel(client: Client, subject: String, queue: usize) -> (Sending
 }
 
 impl Sending {
-    /// Asks the writer, and waits for what it says. The request needs a key, because it may be sent twice.
-    pub(crate) async fn append(&self, request: Request) -> Result<Receipt, Problem> {
+    /// Asks the writer. What one caller asks one after the other is decided in that order. The request needs a key, because
+    /// it may be sent twice.
+    pub(crate) fn ask(&self, request: Request) -> Result<Pending, Problem> {
         let (answer, outcome) = oneshot::channel();
         let job = Job {
             request,
@@ -103,12 +107,19 @@ impl Sending {
                 "too many sends are waiting for the log; send again with the same key",
             )
         })?;
-        outcome.await.unwrap_or_else(|_| Err(outcome_unknown()))
+        Ok(Pending(outcome))
     }
 
     /// When the writer last answered, in milliseconds since 1970; 0 if it never did.
     pub(crate) fn answered_at_ms(&self) -> i64 {
         self.answered_at_ms.load(Ordering::Relaxed)
+    }
+}
+
+impl Pending {
+    /// Waits for what the writer says.
+    pub(crate) async fn outcome(self) -> Result<Receipt, Problem> {
+        self.0.await.unwrap_or_else(|_| Err(outcome_unknown()))
     }
 }
 

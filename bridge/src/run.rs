@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::bundle::{self, Bundler};
 use crate::config::BridgeConfig;
-use crate::door::{HttpDoor, NativeDoor};
+use crate::door::{HttpDoor, NativeDoor, Origins, Tickets};
 use crate::error::BridgeError;
 use crate::feed::{Cursors, Feed, Past, follow, listen};
 use crate::health::{Health, Watched, watch_health};
@@ -45,7 +45,14 @@ pub async fn run(
     let draining = CancellationToken::new();
     let (bridge, mut tasks) = start(&config, &client, draining.clone(), ready);
     let native = NativeDoor::open(Arc::clone(&bridge), config.caps.native_requests).await?;
-    let http = HttpDoor::new(bridge, config.verifier, &config.caps);
+    let subjects = &config.log.subjects;
+    let tickets = Tickets::new(&config.cursor_key, client.clone(), subjects, config.replicas);
+    let http = HttpDoor::new(
+        bridge,
+        config.verifier,
+        (tickets, Origins::new(config.origins)),
+        &config.caps,
+    );
     let stop = CancellationToken::new();
     let mut http = AbortOnDropHandle::new(tokio::spawn(http.serve(listener, stop.clone())));
     let mut native = AbortOnDropHandle::new(tokio::spawn(native.serve(stop.clone())));

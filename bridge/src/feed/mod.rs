@@ -146,6 +146,11 @@ impl Feed {
         self.tell_passed(end);
     }
 
+    /// How many parked polls a principal may have.
+    pub(crate) fn polls_per_principal(&self) -> usize {
+        self.polls_per_principal
+    }
+
     /// The sequence up to which the log has been read.
     pub(crate) fn passed(&self) -> Seq {
         *self.passed.borrow()

@@ -5,6 +5,7 @@ mod events;
 mod history;
 mod me;
 mod members;
+mod reading;
 mod rooms;
 mod send;
 mod settling;
@@ -16,12 +17,13 @@ use natterjack_nats_config::tail::Log;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use events::{EventsQuery, events};
+pub(crate) use events::{EventsPage, EventsQuery, events};
 pub(crate) use history::{HistoryAsk, history};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{members, put_member, remove_member, show_member};
+pub(crate) use reading::{Reading, Step};
 pub(crate) use rooms::{put_room, rooms, show_room};
-pub(crate) use send::{send, tell};
+pub(crate) use send::{Sent, begin_send, begin_tell, send};
 pub(crate) use settling::Settling;
 
 use crate::bundle::Sending;

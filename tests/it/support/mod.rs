@@ -9,6 +9,7 @@ pub(crate) mod nats;
 pub(crate) mod poll;
 pub(crate) mod roles;
 pub(crate) mod script;
+pub(crate) mod stream;
 pub(crate) mod tools;
 
 use std::time::{Duration, Instant};

@@ -1,10 +1,16 @@
 //! The HTTP door: HTTP/1.0, HTTP/1.1 and h2c on one port.
 
 mod answer;
+mod events;
 mod form;
+mod frame;
+mod origins;
 mod query;
 mod routes;
 mod serve;
+mod sse;
+mod text;
+mod ws;
 
 use std::sync::Arc;
 
@@ -20,9 +26,11 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::auth::Auth;
+use super::ticket::Tickets;
 use crate::config::Caps;
 use crate::ops::Bridge;
 use answer::{REQUEST_ID, Refusal};
+pub(crate) use origins::Origins;
 
 const METHOD_OVERRIDE: &str = "x-http-method-override";
 
@@ -36,6 +44,8 @@ pub(crate) struct HttpDoor {
 pub(crate) struct DoorState {
     pub(crate) bridge: Arc<Bridge>,
     pub(crate) auth: Auth,
+    pub(crate) tickets: Tickets,
+    pub(crate) origins: Origins,
     pub(crate) max_body_bytes: usize,
 }
 
@@ -46,11 +56,18 @@ struct Front {
 }
 
 impl HttpDoor {
-    pub(crate) fn new(bridge: Arc<Bridge>, verifier: Arc<Verifier>, caps: &Caps) -> Self {
+    pub(crate) fn new(
+        bridge: Arc<Bridge>,
+        verifier: Arc<Verifier>,
+        (tickets, origins): (Tickets, Origins),
+        caps: &Caps,
+    ) -> Self {
         let max_body_bytes = caps.max_body_bytes.min(MAX_EVENT_BYTES);
         let state = DoorState {
             bridge,
             auth: Auth::new(verifier),
+            tickets,
+            origins,
             max_body_bytes,
         };
         Self {

@@ -13,18 +13,19 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use natterjack_nats_config::contract::{
-    Id, Kind, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomKind, SendPayload, Seq,
+    Id, Kind, MemberBody, Problem, ProblemCode, RoomBody, RoomKind, SendPayload, Seq,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
 use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json, read_message};
 use super::query::{Fields, id};
-use crate::ops::{self, EventsQuery, HistoryAsk, Listing};
+use super::{events, ws};
+use crate::door::auth::Caller;
+use crate::ops::{self, HistoryAsk, Listing};
 
 /// How long a client has for a request's body.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -33,12 +34,6 @@ type Door = State<Arc<DoorState>>;
 
 /// The parts of a path, decoded.
 struct Path(Vec<(String, String)>);
-
-/// The caller, after the token was checked.
-struct Caller {
-    who: Principal,
-    expires_in: Duration,
-}
 
 /// `POST /v1/rooms`
 #[derive(Deserialize)]
@@ -67,7 +62,10 @@ pub(crate) fn router(state: Arc<DoorState>) -> Router {
         .route("/v1/rooms/{room}/messages", post(send).get(history))
         .route("/v1/rooms/{room}/messages/by-key/{key}", put(send_by_key))
         .route("/v1/rooms/{room}/typing", post(typing))
-        .route("/v1/events", get(events))
+        .route("/v1/events", get(events::events))
+        .route("/v1/events/stream", get(events::stream))
+        .route("/v1/tickets", post(events::ticket))
+        .route("/v1/ws", get(ws::talk))
         .route("/v1/rooms", get(rooms).post(new_room))
         .route("/v1/rooms/{room}", get(room).put(put_room))
         .route("/v1/rooms/{room}/members", get(members))
@@ -118,22 +116,9 @@ async fn typing(State(door): Door, caller: Caller, path: Path, request: Request)
     } else {
         read_message(&headers, None, &body)?
     };
-    let receipt = ops::tell(&door.bridge, &caller.who, room, Kind::Typing, payload).await?;
+    let sent = ops::begin_tell(&door.bridge, &caller.who, room, Kind::Typing, payload)?;
+    let receipt = sent.receipt().await?;
     json(StatusCode::ACCEPTED, &receipt)
-}
-
-async fn events(State(door): Door, caller: Caller, request: Request) -> Answer {
-    let known = ["cursor", "wait", "limit", "max_bytes", "rooms"];
-    let mut fields = Fields::parse(request.uri().query().unwrap_or_default(), &known)?;
-    let numbers = [
-        fields.number("wait")?,
-        fields.number("limit")?,
-        fields.number("max_bytes")?,
-    ];
-    let query = EventsQuery::new(fields.take("cursor").unwrap_or_default(), fields.rooms()?, numbers)?;
-    let until = Instant::now() + caller.expires_in;
-    let page = ops::events(&door.bridge, &caller.who, query, Some(until)).await?;
-    Ok(json_bytes(StatusCode::OK, page.to_json()))
 }
 
 async fn history(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
@@ -241,7 +226,7 @@ async fn me(State(door): Door, caller: Caller) -> Answer {
         StatusCode::OK,
         &Shown {
             me,
-            expires_in: caller.expires_in.as_secs(),
+            expires_in: caller.expires_in().as_secs(),
         },
     )
 }
@@ -301,8 +286,7 @@ impl FromRequestParts<Arc<DoorState>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, door: &Arc<DoorState>) -> Result<Self, Refusal> {
-        let (who, expires_in) = door.auth.caller(&parts.headers)?;
-        Ok(Self { who, expires_in })
+        Ok(door.auth.caller(&parts.headers)?)
     }
 }
 

@@ -1,0 +1,84 @@
+use http::HeaderMap;
+use http::header::{HOST, ORIGIN};
+use natterjack_nats_config::contract::{Problem, ProblemCode};
+
+/// The web origins (RFC 6454) whose pages may use this bridge from a browser. `*`: all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origins(Vec<String>);
+
+impl Origins {
+    pub(crate) fn new(origins: Vec<String>) -> Self {
+        Self(origins)
+    }
+
+    /// Whether a page of this origin may.
+    pub(crate) fn admit(&self, origin: &str) -> bool {
+        self.0
+            .iter()
+            .any(|admitted| admitted == "*" || admitted.eq_ignore_ascii_case(origin))
+    }
+
+    /// A browser opens a WebSocket for every page and asks nobody first (no CORS there): so it is judged here. Who is no
+    /// browser sends no `Origin`.
+    ///
+    /// # Errors
+    /// `forbidden`, if it is neither this host's own page nor one in the list.
+    pub(crate) fn check_socket(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(origin) = headers.get(ORIGIN) else {
+            return Ok(());
+        };
+        let origin = origin.to_str().unwrap_or_default();
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let own = origin.split_once("://").map(|(_, authority)| authority);
+        if self.admit(origin) || host.is_some_and(|host| own.is_some_and(|own| own.eq_ignore_ascii_case(host))) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            ProblemCode::Forbidden,
+            "pages of this `Origin` may not connect; whoever runs the bridge lists them in `bridge.origins`",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_pages_and_the_host_s_own_may_open_a_socket() {
+        let may = |list: &[&str], pairs: &[(&str, &str)]| {
+            let headers = pairs
+                .iter()
+                .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
+                .collect();
+            let list = list.iter().map(ToString::to_string).collect();
+            Origins::new(list).check_socket(&headers).is_ok()
+        };
+        let chat = "https://chat.example";
+        assert!(may(&[], &[]));
+        assert!(may(&[], &[("host", "chat.example")]));
+        assert!(may(&[], &[("origin", chat), ("host", "Chat.example")]));
+        assert!(may(
+            &[chat],
+            &[("origin", "https://Chat.example"), ("host", "api.example")]
+        ));
+        assert!(may(&["*"], &[("origin", "null"), ("host", "api.example")]));
+        for origin in [
+            "https://evil.example",
+            "null",
+            "",
+            "https://chat.example.evil",
+            "chat.example",
+        ] {
+            assert!(
+                !may(&[chat], &[("origin", origin), ("host", "api.example")]),
+                "{origin}"
+            );
+        }
+        assert!(!may(
+            &[],
+            &[("origin", "https://chat.example:8443"), ("host", "chat.example")]
+        ));
+        assert!(!may(&[], &[("origin", chat)]));
+    }
+}
