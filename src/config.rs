@@ -96,6 +96,7 @@ pub(crate) struct Bridge {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Logging {
     pub(crate) filter: String,
+    pub(crate) requests: bool,
     pub(crate) format: LogFormat,
 }
 

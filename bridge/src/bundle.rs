@@ -15,6 +15,8 @@ use natterjack_nats_config::contract::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::metrics::Metrics;
+
 /// The most requests in a bundle: half a frame, so that a bundle never waits for a second frame.
 const MAX_REQUESTS: usize = 512;
 /// A bundle this large takes in no more. One request adds at most 128 KiB and some, and `max_payload` is 1 MB.
@@ -46,6 +48,7 @@ pub(crate) struct Bundler {
     queue: mpsc::Receiver<Job>,
     answered_at_ms: Arc<AtomicI64>,
     number: u64,
+    metrics: Arc<Metrics>,
 }
 
 struct Job {
@@ -72,7 +75,7 @@ struct Inbox {
 }
 
 /// Makes both ends of the queue to the writer; `subject` is where bundles go.
-pub(crate) fn channel(client: Client, subject: String, queue: usize) -> (Sending, Bundler) {
+pub(crate) fn channel(client: Client, subject: String, queue: usize, metrics: Arc<Metrics>) -> (Sending, Bundler) {
     let (sender, receiver) = mpsc::channel(queue.max(1));
     let answered_at_ms = Arc::new(AtomicI64::new(0));
     let sending = Sending {
@@ -87,6 +90,7 @@ pub(crate) fn channel(client: Client, subject: String, queue: usize) -> (Sending
             queue: receiver,
             answered_at_ms,
             number: 0,
+            metrics,
         },
     )
 }
@@ -108,6 +112,11 @@ impl Sending {
             )
         })?;
         Ok(Pending(outcome))
+    }
+
+    /// How many requests wait to be bundled.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
     }
 
     /// When the writer last answered, in milliseconds since 1970; 0 if it never did.
@@ -139,7 +148,9 @@ impl Bundler {
             if jobs.is_empty() {
                 continue;
             }
+            let (began, bytes) = (Instant::now(), bundle.len());
             let delivered = self.deliver(&mut inbox, bundle).await?;
+            self.metrics.bundle(jobs.len(), bytes, began.elapsed());
             self.answer(jobs, &delivered);
         }
     }
@@ -220,6 +231,7 @@ impl Bundler {
                 Some(read_outcomes(answers))
             }
             Delivered::NotTaken | Delivered::Unknown => {
+                self.metrics.bundles_unanswered.inc();
                 tracing::error!(sends = jobs.len(), "the writer did not answer in time");
                 None
             }

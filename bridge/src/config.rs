@@ -19,6 +19,8 @@ pub struct BridgeConfig {
     pub replicas: usize,
     /// The web origins whose pages may use this bridge from a browser; `*` for all.
     pub origins: Vec<String>,
+    /// Whether every request is logged at `info`; else at `debug`, and failures of ours at `info`.
+    pub log_requests: bool,
     /// The limits.
     pub caps: Caps,
 }

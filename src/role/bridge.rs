@@ -40,6 +40,7 @@ pub(crate) async fn work(
         cursor_key: data::cursor_key(&keys, false)?,
         replicas: config.nats.replicas,
         origins: config.bridge.origins.clone(),
+        log_requests: config.logging.requests,
         caps: Caps {
             max_connections: config.bridge.max_connections,
             ring_bytes: config.bridge.ring_bytes,

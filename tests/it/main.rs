@@ -11,9 +11,11 @@
 
 mod abuse;
 mod bad_input;
+mod browser;
 mod cluster;
 mod commands;
 mod conformance;
+mod described;
 mod devices;
 mod ephemera;
 mod fan_out;
@@ -22,6 +24,7 @@ mod keys;
 mod membership;
 mod rates;
 mod restart;
+mod sending;
 mod sockets;
 mod strangers;
 mod streams;

@@ -73,6 +73,9 @@ impl Reading {
         let mut page = Page::new(self.seq, size.events, size.bytes);
         page.heard = self.heard;
         let superseded = fill(bridge, &self.reader, &mut page, deadline).await?;
+        if superseded {
+            bridge.metrics.superseded.inc();
+        }
         if page.events.is_empty() && is_over(until) {
             return Err(expired());
         }

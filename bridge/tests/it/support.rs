@@ -279,6 +279,7 @@ impl Bridge {
             cursor_key: [7; 32],
             replicas: 1,
             origins: Vec::new(),
+            log_requests: false,
             caps,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

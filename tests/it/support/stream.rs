@@ -59,7 +59,10 @@ impl Readers {
         let (mut all, mut cursor) = (Vec::new(), cursor.to_owned());
         let until = tokio::time::Instant::now() + DEADLINE;
         while all.len() < count {
-            assert!(tokio::time::Instant::now() < until, "{count} events behind {cursor}; there are {all:#?}");
+            assert!(
+                tokio::time::Instant::now() < until,
+                "{count} events behind {cursor}; there are {all:#?}"
+            );
             // Small pages, so that there are many cursors.
             let limit = (count - all.len()).min(3);
             let (lines, next) = match by {

@@ -9,9 +9,9 @@ use http::header::{ACCEPT, HeaderMap};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::Problem;
 
-use super::DoorState;
 use super::answer::{Answer, json_bytes};
 use super::query::Fields;
+use super::{DoorState, openapi};
 use super::{sse, text};
 use crate::door::auth::Caller;
 use crate::ops::{self, EventsQuery, Reading};
@@ -30,6 +30,51 @@ enum Format {
 }
 
 /// `GET /v1/events`
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "reading",
+    params(
+        (
+            "cursor" = Option<String>,
+            Query,
+            description = "Where the reader stands: empty for now, `earliest` with `rooms` for the beginning",
+        ),
+        (
+            "rooms" = Option<String>,
+            Query,
+            description = "Ids with commas between them; all of the caller's by default",
+        ),
+        ("ticket" = Option<String>, Query, description = "Instead of the header, once"),
+        (
+            "wait" = Option<u64>,
+            Query,
+            description = "Seconds to wait while there is nothing: 0 to 50; 25 by default",
+        ),
+        ("limit" = Option<u64>, Query, description = "The most events: 1 to 1000; 100 by default"),
+        (
+            "max_bytes" = Option<u64>,
+            Query,
+            description = "The most bytes of events: 1 to 786432; 262144 by default",
+        ),
+        (
+            "format" = Option<String>,
+            Query,
+            description = "`json`, `text` (one room) or `sse`; else by `Accept`",
+        ),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "What follows the cursor",
+            content(
+                (openapi::EventsPage = "application/json"),
+                (String = "text/plain"),
+                (String = "text/event-stream"),
+            ),
+        ),
+    ),
+)]
 pub(super) async fn events(State(door): State<Arc<DoorState>>, request: Request) -> Answer {
     let mut fields = Fields::parse(request.uri().query().unwrap_or_default(), FIELDS)?;
     let format = format(request.headers(), fields.take("format").as_deref())?;
@@ -54,6 +99,33 @@ pub(super) async fn events(State(door): State<Arc<DoorState>>, request: Request)
 }
 
 /// `GET /v1/events/stream`
+#[utoipa::path(
+    get,
+    path = "/v1/events/stream",
+    tag = "reading",
+    params(
+        (
+            "cursor" = Option<String>,
+            Query,
+            description = "Where the reader stands: empty for now, `earliest` with `rooms` for the beginning",
+        ),
+        (
+            "rooms" = Option<String>,
+            Query,
+            description = "Ids with commas between them; all of the caller's by default",
+        ),
+        ("ticket" = Option<String>, Query, description = "Instead of the header, once"),
+        ("Last-Event-ID" = Option<String>, Header, description = "A cursor; counts before `cursor`"),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "Server-sent events; each id is a cursor",
+            body = String,
+            content_type = "text/event-stream",
+        ),
+    ),
+)]
 pub(super) async fn stream(State(door): State<Arc<DoorState>>, request: Request) -> Answer {
     let mut fields = Fields::parse(
         request.uri().query().unwrap_or_default(),
@@ -114,6 +186,12 @@ fn format(headers: &HeaderMap, asked: Option<&str>) -> Result<Format, Problem> {
 }
 
 /// `POST /v1/tickets`
+#[utoipa::path(
+    post,
+    path = "/v1/tickets",
+    tag = "reading",
+    responses((status = 201, description = "Instead of the header, for one stream", body = openapi::Ticket)),
+)]
 pub(super) async fn ticket(State(door): State<Arc<DoorState>>, caller: Caller) -> Answer {
     let ticket = door.tickets.give(&caller, clock::now_ms());
     let good_for = crate::door::ticket::GOOD_FOR.as_secs();

@@ -1,6 +1,30 @@
-use http::HeaderMap;
-use http::header::{HOST, ORIGIN};
+use std::time::Duration;
+
+use http::header::{HOST, HeaderName, ORIGIN};
+use http::{HeaderMap, Method};
 use natterjack_nats_config::contract::{Problem, ProblemCode};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+/// Headers that a page may send.
+const ASKED: [&str; 6] = [
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-none-match",
+    "last-event-id",
+    "x-request-id",
+];
+/// Headers that a page may read.
+const TOLD: [&str; 6] = [
+    "chat-cursor",
+    "chat-more",
+    "etag",
+    "location",
+    "retry-after",
+    "x-request-id",
+];
+/// How long a browser need not ask again.
+const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 
 /// The web origins (RFC 6454) whose pages may use this bridge from a browser. `*`: all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +40,23 @@ impl Origins {
         self.0
             .iter()
             .any(|admitted| admitted == "*" || admitted.eq_ignore_ascii_case(origin))
+    }
+
+    /// What browsers are told; `None` where no page of elsewhere may use this bridge. Tokens go in a header that a page sets by
+    /// itself, so no page may have the browser's own credentials sent along.
+    pub(super) fn cors(&self) -> Option<CorsLayer> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let origins = self.clone();
+        let allow = AllowOrigin::predicate(move |origin, _| origin.to_str().is_ok_and(|origin| origins.admit(origin)));
+        let layer = CorsLayer::new()
+            .allow_origin(allow)
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_headers(ASKED.map(HeaderName::from_static))
+            .expose_headers(TOLD.map(HeaderName::from_static))
+            .max_age(REMEMBERED_FOR);
+        Some(layer)
     }
 
     /// A browser opens a WebSocket for every page and asks nobody first (no CORS there): so it is judged here. Who is no

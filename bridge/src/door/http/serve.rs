@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Front, HttpDoor};
+use crate::metrics::UnderWay;
 
 /// How long a client has for a request's head, from the moment it connects or the answer before it.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -40,6 +41,7 @@ pub(super) struct Stay(Arc<Held>);
 
 struct Held {
     _place: OwnedSemaphorePermit,
+    _counted: UnderWay,
     _mark: TaskTrackerToken,
     kill: CancellationToken,
 }
@@ -71,17 +73,20 @@ impl HttpDoor {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => {
+                Ok((stream, _)) => {
+                    if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                         let stay = Stay(Arc::new(Held {
                             _place: place,
+                            _counted: shared.front.metrics.connected(),
                             _mark: connections.token(),
                             kill: shared.kill.clone(),
                         }));
                         connections.spawn(Arc::clone(&shared).connection(stream, stay));
+                    } else {
+                        shared.front.metrics.turned_away.inc();
+                        turn_away(&stream);
                     }
-                    Err(_) => turn_away(&stream),
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_RETRY).await;

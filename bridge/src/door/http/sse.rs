@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::DoorState;
 use super::answer::Answer;
 use super::events::unbuffered;
+use crate::metrics::UnderWay;
 use crate::ops::{EventsPage, Reading, Step};
 
 /// After how long a browser comes back, in milliseconds.
@@ -28,6 +29,7 @@ struct Streaming {
     until: Instant,
     /// The cursor that the reader was told last.
     told: String,
+    _counted: UnderWay,
 }
 
 /// Begins a stream. What stands in the way of it is told as a problem as long as nothing else was; after that as the
@@ -45,6 +47,7 @@ pub(super) async fn answer(door: Arc<DoorState>, mut reading: Reading, until: In
         Step::Quiet(_) | Step::Later(_) | Step::End(None) => {}
     }
     let streaming = Streaming {
+        _counted: door.bridge.metrics.streaming("sse"),
         door,
         reading,
         until,

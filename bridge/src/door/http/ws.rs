@@ -56,6 +56,25 @@ struct Over;
 type GoesOn = Result<(), Over>;
 
 /// `GET /v1/ws`
+#[utoipa::path(
+    get,
+    path = "/v1/ws",
+    tag = "reading",
+    params(
+        (
+            "cursor" = Option<String>,
+            Query,
+            description = "Where the reader stands: empty for now, `earliest` with `rooms` for the beginning",
+        ),
+        (
+            "rooms" = Option<String>,
+            Query,
+            description = "Ids with commas between them; all of the caller's by default",
+        ),
+        ("ticket" = Option<String>, Query, description = "Instead of the header, once"),
+    ),
+    responses((status = 101, description = "A WebSocket; docs/subjects.md has the frames")),
+)]
 pub(super) async fn talk(State(door): State<Arc<DoorState>>, stay: Extension<Stay>, request: Request) -> Answer {
     let mut fields = Fields::parse(
         request.uri().query().unwrap_or_default(),
@@ -81,6 +100,7 @@ pub(super) async fn talk(State(door): State<Arc<DoorState>>, stay: Extension<Sta
 
 /// What is wrong with the cursor is told in a frame: a browser shows nobody the answer to a handshake.
 async fn begin(door: Arc<DoorState>, caller: Caller, (rooms, cursor): (Filter, String), mut socket: WebSocket) {
+    let _counted = door.bridge.metrics.streaming("websocket");
     match Reading::begin(&door.bridge, &caller.who, rooms, &cursor) {
         Ok(reading) => {
             let until = caller.until();
