@@ -31,6 +31,8 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
+/// What one of them may have waiting for a client that does not read, in bytes; the default is 400 KB.
+const STREAM_BUFFER: usize = 64 * 1024;
 /// Waiting when no connection can be accepted, for example because the process has no file descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -178,6 +180,7 @@ fn builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(STREAM_BUFFER)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(HEAD_WITHIN);
     builder
