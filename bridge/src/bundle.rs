@@ -15,6 +15,8 @@ use natterjack_nats_config::contract::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::metrics::Metrics;
+
 /// The most requests in a bundle: half a frame, so that a bundle never waits for a second frame.
 const MAX_REQUESTS: usize = 512;
 /// A bundle this large takes in no more. One request adds at most 128 KiB and some, and `max_payload` is 1 MB.
@@ -38,6 +40,9 @@ pub(crate) struct Sending {
     answered_at_ms: Arc<AtomicI64>,
 }
 
+/// A request that waits for the writer's answer.
+pub(crate) struct Pending(oneshot::Receiver<Result<Receipt, Problem>>);
+
 /// The one task that talks to the writer.
 pub(crate) struct Bundler {
     client: Client,
@@ -45,6 +50,7 @@ pub(crate) struct Bundler {
     queue: mpsc::Receiver<Job>,
     answered_at_ms: Arc<AtomicI64>,
     number: u64,
+    metrics: Arc<Metrics>,
 }
 
 struct Job {
@@ -71,7 +77,7 @@ struct Inbox {
 }
 
 /// Makes both ends of the queue to the writer; `subject` is where bundles go.
-pub(crate) fn channel(client: Client, subject: String, queue: usize) -> (Sending, Bundler) {
+pub(crate) fn channel(client: Client, subject: String, queue: usize, metrics: Arc<Metrics>) -> (Sending, Bundler) {
     let (sender, receiver) = mpsc::channel(queue.max(1));
     let answered_at_ms = Arc::new(AtomicI64::new(0));
     let sending = Sending {
@@ -86,13 +92,15 @@ pub(crate) fn channel(client: Client, subject: String, queue: usize) -> (Sending
             queue: receiver,
             answered_at_ms,
             number: 0,
+            metrics,
         },
     )
 }
 
 impl Sending {
-    /// Asks the writer, and waits for what it says. The request needs a key, because it may be sent twice.
-    pub(crate) async fn append(&self, request: Request) -> Result<Receipt, Problem> {
+    /// Asks the writer. What one caller asks one after the other is decided in that order. The request needs a key, because
+    /// it may be sent twice.
+    pub(crate) fn ask(&self, request: Request) -> Result<Pending, Problem> {
         let (answer, outcome) = oneshot::channel();
         let job = Job {
             request,
@@ -105,12 +113,24 @@ impl Sending {
                 "too many sends are waiting for the log; send again with the same key",
             )
         })?;
-        outcome.await.unwrap_or_else(|_| Err(outcome_unknown()))
+        Ok(Pending(outcome))
+    }
+
+    /// How many requests wait to be bundled.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
     }
 
     /// When the writer last answered, in milliseconds since 1970; 0 if it never did.
     pub(crate) fn answered_at_ms(&self) -> i64 {
         self.answered_at_ms.load(Ordering::Relaxed)
+    }
+}
+
+impl Pending {
+    /// Waits for what the writer says.
+    pub(crate) async fn outcome(self) -> Result<Receipt, Problem> {
+        self.0.await.unwrap_or_else(|_| Err(outcome_unknown()))
     }
 }
 
@@ -130,7 +150,9 @@ impl Bundler {
             if jobs.is_empty() {
                 continue;
             }
+            let (began, bytes) = (Instant::now(), bundle.len());
             let delivered = self.deliver(&mut inbox, bundle).await?;
+            self.metrics.bundle(jobs.len(), bytes, began.elapsed());
             self.answer(jobs, &delivered);
         }
     }
@@ -212,6 +234,7 @@ impl Bundler {
                 Some(read_outcomes(answers))
             }
             Delivered::NotTaken | Delivered::Unknown => {
+                self.metrics.bundles_unanswered.inc();
                 tracing::error!(sends = jobs.len(), "the writer did not answer in time");
                 None
             }

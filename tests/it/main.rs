@@ -11,8 +11,12 @@
 
 mod abuse;
 mod bad_input;
+mod browser;
+mod clients;
 mod cluster;
 mod commands;
+mod conformance;
+mod described;
 mod devices;
 mod ephemera;
 mod fan_out;
@@ -22,8 +26,12 @@ mod membership;
 mod rates;
 mod repair;
 mod restart;
+mod sending;
+mod sockets;
 mod strangers;
+mod streams;
 mod support;
+mod tickets;
 mod tidy;
 mod tokens;
 mod tools;
