@@ -30,6 +30,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Tail(tail) => cli::tail::run(config, &tail),
         Command::History(history) => cli::history::run(config, &history),
         Command::Log(log) => cli::log::run(config, &log),
+        Command::Migrate(migrate) => cli::migrate::run(config, &migrate),
         Command::Nats(nats) => cli::nats::run(config, &nats),
         Command::Bench(bench) => cli::bench::run(config, &bench),
         Command::Config(show) => cli::config::run(config, &show),

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod history;
 pub(crate) mod log;
+pub(crate) mod migrate;
 pub(crate) mod nats;
 mod print;
 pub(crate) mod room;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     History(history::History),
     /// Look at the log itself
     Log(log::LogCommand),
+    /// The tables of the archive: what they lack, and bring them up to date
+    Migrate(migrate::MigrateCommand),
     /// NATS accounts for tools of your own
     Nats(nats::NatsCommand),
     /// Measure this installation against its limits, as ratios

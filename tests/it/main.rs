@@ -13,6 +13,7 @@ mod abuse;
 mod bad_input;
 mod cluster;
 mod commands;
+mod databases;
 mod devices;
 mod ephemera;
 mod fan_out;

@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 
 use crate::entity::{event, quarantine};
 
+/// The version of events that is stored.
+const VERSION: u8 = 1;
 /// The line number of a quarantined whole frame.
 const WHOLE_FRAME: i64 = -1;
 
@@ -25,6 +27,8 @@ enum Unfit {
     Nul { what: &'static str },
     #[error("{what} is larger than 2^63-1")]
     TooLarge { what: &'static str },
+    #[error("the event is of version {0}, which this program does not know")]
+    Version(u8),
 }
 
 /// The rows of one frame.
@@ -96,6 +100,9 @@ pub(crate) fn hash(bytes: &[u8]) -> Vec<u8> {
 
 fn row(log: &Log, line: &EventLine) -> Result<event::Model, Unfit> {
     let event = &line.event;
+    if event.v != VERSION {
+        return Err(Unfit::Version(event.v));
+    }
     Ok(event::Model {
         epoch: i64::from(log.epoch),
         shard: i64::from(log.shard),
@@ -202,6 +209,7 @@ mod tests {
             (line(1, 2, &format!(r#","key":"{}""#, "k".repeat(129))), "key"),
             (line(1, 2, r#","key":"a\u0000b""#), "NUL"),
             (line(1, u64::MAX, ""), "n is larger"),
+            (line(1, 2, "").replace(r#""v":1"#, r#""v":2"#), "version 2"),
         ] {
             let bytes = Bytes::from(format!("{}\n{unfit}\n{}", line(0, 1, ""), line(2, 3, "")));
             let rows = frame(&log(), 42, &bytes);

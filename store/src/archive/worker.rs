@@ -15,6 +15,7 @@ use super::consume::{self, ReadError, Reader};
 use super::database::Database;
 use super::sql::{self, Commit};
 use super::{keeper, project};
+use crate::log::broken;
 
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -222,6 +223,9 @@ impl Worker {
                 not_before = Instant::now() + BETWEEN_COMMITS;
             }
             let upto = batch.new_watermark();
+            if broken("archive-commit-before-ack") {
+                reader.ack().await;
+            }
             match sql::commit(&self.database, log, batch).await? {
                 Commit::Done => {}
                 Commit::Overtaken => {
