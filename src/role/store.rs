@@ -11,6 +11,7 @@ use natterjack_store::history;
 use natterjack_store::log::{
     self, Bootstrap, CheckpointConfig, TrimConfig, WriterConfig, keep_checkpoints, keep_trimmed,
 };
+use natterjack_store::search;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -109,6 +110,7 @@ async fn keep_archive(
         };
         tasks.spawn(keep_trimmed((client.clone(), database.clone()), trim, leads, stop()).map(Ok));
     }
+    tasks.spawn(search::keep(database.clone(), log.clone(), stop()).map(Ok));
     let telling = history::run(client, database, log, stop());
     tasks.spawn(async { telling.await.context("history") });
     while let Some(ended) = tasks.join_next().await {

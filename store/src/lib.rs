@@ -7,3 +7,4 @@ pub mod history;
 pub mod log;
 mod migration;
 mod past;
+pub mod search;
