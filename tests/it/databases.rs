@@ -16,6 +16,8 @@ const MESSAGES: &str = "/v1/rooms/lobby/messages";
 const SENDERS: usize = 3;
 /// Receipts that must come while the database is away.
 const MEANWHILE: usize = 300;
+/// The pause between a sender's messages: so that these are seconds, and not thousands of messages.
+const PACE: Duration = Duration::from_millis(20);
 /// The longest that a sender may wait, on a machine that runs other tests too.
 const LONGEST: Duration = Duration::from_secs(3);
 
@@ -119,7 +121,7 @@ fn parse_text_and_seq(line: &str) -> (String, u64) {
     (text, event["seq"].as_u64().unwrap())
 }
 
-/// People who talk without a pause; what has a receipt, with its sequence.
+/// People who talk on and on; what has a receipt, with its sequence.
 struct Load {
     said: Said,
     stop: CancellationToken,
@@ -182,5 +184,6 @@ async fn talk(http: Http, sender: usize, said: Said, stop: CancellationToken) {
         let body = json!({"key": text, "body": {"text": text}});
         let receipt = http.post(MESSAGES, &body).await.created();
         said.lock().unwrap().push((text, seq(&receipt), begun.elapsed()));
+        tokio::time::sleep(PACE).await;
     }
 }

@@ -22,6 +22,7 @@ mod keys;
 mod membership;
 mod rates;
 mod restart;
+mod search;
 mod strangers;
 mod support;
 mod tidy;

@@ -6,6 +6,7 @@ mod history;
 mod me;
 mod members;
 mod rooms;
+mod search;
 mod send;
 mod settling;
 
@@ -21,6 +22,7 @@ pub(crate) use history::{HistoryAsk, history};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{members, put_member, remove_member, show_member};
 pub(crate) use rooms::{put_room, rooms, show_room};
+pub(crate) use search::{SearchAsk, search};
 pub(crate) use send::{send, tell};
 pub(crate) use settling::Settling;
 

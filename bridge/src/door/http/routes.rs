@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json, read_message};
 use super::query::{Fields, id};
-use crate::ops::{self, EventsQuery, HistoryAsk, Listing};
+use crate::ops::{self, EventsQuery, HistoryAsk, Listing, SearchAsk};
 
 /// How long a client has for a request's body.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -68,6 +68,7 @@ pub(crate) fn router(state: Arc<DoorState>) -> Router {
         .route("/v1/rooms/{room}/messages/by-key/{key}", put(send_by_key))
         .route("/v1/rooms/{room}/typing", post(typing))
         .route("/v1/events", get(events))
+        .route("/v1/search", get(search))
         .route("/v1/rooms", get(rooms).post(new_room))
         .route("/v1/rooms/{room}", get(room).put(put_room))
         .route("/v1/rooms/{room}/members", get(members))
@@ -148,6 +149,23 @@ async fn history(State(door): Door, caller: Caller, path: Path, request: Request
     let body =
         serde_json::to_vec(&json!({"messages": page.messages, "next": page.next})).map_err(|error| internal(&error))?;
     Ok(with_etag(request.headers(), body.into()))
+}
+
+async fn search(State(door): Door, caller: Caller, request: Request) -> Answer {
+    let mut fields = Fields::parse(
+        request.uri().query().unwrap_or_default(),
+        &["q", "room", "from", "limit"],
+    )?;
+    let given = |name: &'static str| fields.text(name).map(|text| id(name, text)).transpose();
+    let ask = SearchAsk {
+        room: given("room")?,
+        from: given("from")?,
+        limit: fields.number("limit")?,
+        q: fields
+            .take("q")
+            .ok_or_else(|| Problem::invalid("`q` is missing: the words to find"))?,
+    };
+    json(StatusCode::OK, &ops::search(&door.bridge, &caller.who, ask).await?)
 }
 
 async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
