@@ -6,11 +6,12 @@
 
 mod address;
 mod batch;
+mod catch_up;
 mod consume;
 mod database;
 mod insert;
 pub(crate) mod keeper;
-mod project;
+pub(crate) mod project;
 mod schema;
 pub(crate) mod sql;
 #[cfg(test)]

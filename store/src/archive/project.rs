@@ -20,7 +20,7 @@ pub(crate) struct Rows {
 /// Events that do not fit their columns. The limits hold on every engine, so that no engine refuses a row which another
 /// one takes: a refusal would look like a database error and be tried again for ever.
 #[derive(Debug, thiserror::Error)]
-enum Unfit {
+pub(crate) enum Unfit {
     #[error("{what} is longer than {limit} bytes")]
     TooLong { what: &'static str, limit: usize },
     #[error("{what} holds a NUL character")]
@@ -98,7 +98,8 @@ pub(crate) fn hash(bytes: &[u8]) -> Vec<u8> {
     Sha256::digest(bytes).to_vec()
 }
 
-fn row(log: &Log, line: &EventLine) -> Result<event::Model, Unfit> {
+/// The row of one event.
+pub(crate) fn row(log: &Log, line: &EventLine) -> Result<event::Model, Unfit> {
     let event = &line.event;
     if event.v != VERSION {
         return Err(Unfit::Version(event.v));

@@ -276,7 +276,7 @@ fn bound(seq: Seq) -> i64 {
     i64::try_from(seq.0).unwrap_or(i64::MAX)
 }
 
-async fn move_watermark(
+pub(crate) async fn move_watermark(
     db: &impl ConnectionTrait,
     old: &watermark::Model,
     (epoch, stream_seq): (i64, i64),
@@ -331,7 +331,7 @@ async fn set_apart(db: &DatabaseTransaction, log: &Log, rows: &mut Rows) -> Resu
 }
 
 /// Keeps a row in quarantine, unless the very same is there.
-async fn insert_quarantined(db: &DatabaseTransaction, row: &quarantine::Model) -> Result<(), DbErr> {
+pub(crate) async fn insert_quarantined(db: &DatabaseTransaction, row: &quarantine::Model) -> Result<(), DbErr> {
     let key = (row.epoch, row.shard, row.stream_seq, row.line, row.hash.clone());
     if quarantine::Entity::find_by_id(key).one(db).await?.is_none() {
         quarantine::Entity::insert(row.clone().into_active_model())

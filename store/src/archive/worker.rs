@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
+use super::catch_up::CatchUp;
 use super::consume::{self, ReadError, Reader};
 use super::database::Database;
 use super::sql::{self, Commit};
@@ -209,6 +210,7 @@ impl Worker {
         let mut reader = Reader::open(log, &stream, watermark).await?;
         self.tell_frame(watermark, true);
         let mut not_before = Instant::now();
+        let mut catch_up = CatchUp::begin(watermark, stream.cached_info().state.last_sequence, Instant::now());
         loop {
             let mut batch = Batch::after(watermark);
             let fill = async {
@@ -222,7 +224,7 @@ impl Worker {
             if !batch.is_full() {
                 not_before = Instant::now() + BETWEEN_COMMITS;
             }
-            let upto = batch.new_watermark();
+            let (upto, events) = (batch.new_watermark(), batch.events());
             if broken("archive-commit-before-ack") {
                 reader.ack().await;
             }
@@ -239,6 +241,7 @@ impl Worker {
             reader.ack().await;
             watermark = upto;
             *pause = FIRST_PAUSE;
+            catch_up.tell(watermark, events);
             self.tell_frame(watermark, true);
         }
     }
@@ -339,5 +342,7 @@ impl From<ReadError> for Trouble {
     }
 }
 
+#[cfg(test)]
+mod rate;
 #[cfg(test)]
 mod tests;

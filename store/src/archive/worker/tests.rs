@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use natterjack_nats_config::contract::Kind;
-use sea_orm::sqlx::{QueryBuilder, Sqlite};
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel, Statement};
 
 use super::super::testing::{
@@ -10,7 +9,7 @@ use super::super::testing::{
 };
 use super::*;
 use crate::archive::project::hash;
-use crate::entity::{event, watermark};
+use crate::entity::watermark;
 
 on_each_engine!(
     rows_are_the_lines_of_the_log_byte_for_byte,
@@ -522,60 +521,4 @@ async fn a_second_worker_stands_by_and_takes_over(engine: Engine) {
     tokio::time::timeout(LIMIT, held_again).await.unwrap();
     assert_archived(&database, &scribe.lines).await;
     second.stop().await;
-}
-
-/// The rows, ready as they are, by sqlx alone and in transactions as large as the archive's.
-async fn bare_load(bare: &Database, rows: &[event::Model]) {
-    let pool = bare.connection().get_sqlite_connection_pool();
-    for transaction_rows in rows.chunks(64 * 200) {
-        let mut transaction = pool.begin().await.unwrap();
-        for chunk in transaction_rows.chunks(250) {
-            let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO event ");
-            insert.push_values(chunk, |mut one, row| {
-                one.push_bind(row.epoch).push_bind(row.shard).push_bind(row.seq);
-                one.push_bind(&row.tenant).push_bind(&row.room).push_bind(row.n);
-                one.push_bind(row.prev).push_bind(&row.id).push_bind(&row.from_user);
-                one.push_bind(&row.kind).push_bind(&row.at).push_bind(&row.key);
-                one.push_bind(&row.bytes[..]).push_bind(&row.hash[..]);
-            });
-            insert.build().execute(&mut *transaction).await.unwrap();
-        }
-        transaction.commit().await.unwrap();
-    }
-}
-
-/// A measurement, not a test: `cargo nextest run --release -p natterjack-store --run-ignored only archive_rate --no-capture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures the archive against a bare bulk load, and says what it found"]
-async fn archive_rate() {
-    const FRAMES: usize = 500;
-    let house = House::new(Engine::Sqlite).await;
-    let mut scribe = house.scribe().await;
-    scribe.chatter(FRAMES, 200).await;
-    let database = house.database("archive").await;
-    let begun = std::time::Instant::now();
-    let mut worker = house.start(&database, "one").await;
-    worker.reached(scribe.end()).await;
-    let archive = begun.elapsed();
-    worker.stop().await;
-    let rows = events(&database).await;
-    assert_eq!(rows.len(), FRAMES * 200);
-    let count = u32::try_from(rows.len()).unwrap();
-    let bytes: usize = rows.iter().map(|row| row.bytes.len()).sum();
-
-    let bare = house.database("bare").await;
-    let begun = std::time::Instant::now();
-    bare_load(&bare, &rows).await;
-    let load = begun.elapsed();
-    assert_eq!(events(&bare).await, rows);
-    let rate = |took: Duration| f64::from(count) / took.as_secs_f64();
-    println!("{count} events of {} bytes in {FRAMES} frames", bytes / rows.len());
-    println!(
-        "archive:   {archive:?}, {:.0} events/s, from the log to the last commit",
-        rate(archive)
-    );
-    println!(
-        "bare load: {load:?}, {:.0} events/s, ready rows, the same transactions",
-        rate(load)
-    );
 }
