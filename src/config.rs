@@ -288,7 +288,7 @@ impl Config {
 }
 
 /// The first line of a file, as secrets are mounted into containers.
-fn read_password(file: &Path) -> anyhow::Result<String> {
+pub(crate) fn read_password(file: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("`store.database_password_file` = {} cannot be read", file.display()))?;
     match text.lines().next() {

@@ -31,6 +31,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::History(history) => cli::history::run(config, &history),
         Command::Log(log) => cli::log::run(config, &log),
         Command::Migrate(migrate) => cli::migrate::run(config, &migrate),
+        Command::Archive(archive) => cli::archive::run(config, &archive),
+        Command::Verify(verify) => cli::verify::run(config, &verify),
         Command::Nats(nats) => cli::nats::run(config, &nats),
         Command::Bench(bench) => cli::bench::run(config, &bench),
         Command::Config(show) => cli::config::run(config, &show),

@@ -1,5 +1,6 @@
 //! What a person types.
 
+pub(crate) mod archive;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -13,6 +14,7 @@ pub(crate) mod send;
 pub(crate) mod server;
 pub(crate) mod tail;
 pub(crate) mod token;
+pub(crate) mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -55,6 +57,10 @@ pub(crate) enum Command {
     Log(log::LogCommand),
     /// The tables of the archive: what they lack, and bring them up to date
     Migrate(migrate::MigrateCommand),
+    /// Move the archive to another database; write a room's events to a file, and read them from there
+    Archive(archive::ArchiveCommand),
+    /// Compare the archive with the log, and repair it. Fails if faults are left
+    Verify(verify::Verify),
     /// NATS accounts for tools of your own
     Nats(nats::NatsCommand),
     /// Measure this installation against its limits, as ratios

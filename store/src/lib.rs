@@ -8,3 +8,5 @@ pub mod log;
 mod migration;
 mod past;
 pub mod search;
+pub mod transfer;
+pub mod verify;
