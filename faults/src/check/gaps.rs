@@ -58,8 +58,7 @@ pub(super) fn check(history: &History, verdict: &mut Verdict) {
     }
 }
 
-/// Each fault with the longest gap that touches the time from its beginning to the next fault, or to the end of its
-/// aftermath.
+/// Each fault with the longest gap in the time from its beginning to the next fault, or to the end of its aftermath.
 fn each(history: &History) -> impl Iterator<Item = (&Fault, Ms)> {
     let faults = history.faults.iter();
     faults.clone().enumerate().map(|(at, fault)| {
@@ -69,17 +68,16 @@ fn each(history: &History) -> impl Iterator<Item = (&Fault, Ms)> {
     })
 }
 
-/// The longest gap between neighbours of which the later one lies behind `from` and the earlier one before `to`. What
-/// was before `from` is not counted.
+/// The longest time without an ack between `from` and `to`. What lies outside is not counted: it is another fault's.
 fn longest_gap(acks: &[Ms], from: Ms, to: Ms) -> Ms {
     let start = acks.partition_point(|ack| *ack < from);
     let mut before = from;
     let mut longest = 0;
     for ack in acks.get(start..).unwrap_or_default() {
-        longest = longest.max(ack - before);
         if *ack > to {
-            return longest;
+            break;
         }
+        longest = longest.max(ack - before);
         before = *ack;
     }
     longest.max(to.saturating_sub(before))
