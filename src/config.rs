@@ -82,6 +82,7 @@ pub(crate) struct Store {
     pub(crate) log_keep_secs: u64,
     pub(crate) checkpoint_frames: u64,
     pub(crate) checkpoint_bytes: u64,
+    pub(crate) audit_every: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -226,6 +227,9 @@ pub(crate) fn endpoints_file(data: &Path) -> PathBuf {
 /// The addresses of a running `up`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
+    /// The process that runs.
+    #[serde(default)]
+    pub(crate) pid: u32,
     pub(crate) http: String,
     /// The first server's.
     pub(crate) nats: String,

@@ -31,6 +31,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::History(history) => cli::history::run(config, &history),
         Command::Log(log) => cli::log::run(config, &log),
         Command::Nats(nats) => cli::nats::run(config, &nats),
+        Command::Doctor(doctor) => cli::doctor::run(config, &doctor),
         Command::Bench(bench) => cli::bench::run(config, &bench),
         Command::Config(show) => cli::config::run(config, &show),
         Command::Completions(shell) => {

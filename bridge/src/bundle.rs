@@ -25,9 +25,11 @@ const FULL_BYTES: usize = 512 * 1024;
 const QUIET_TURNS: u32 = 4;
 /// How long a bundle is tried for, and how long a request waits in the queue.
 const GIVE_UP: Duration = Duration::from_secs(10);
-/// How long the writer has for an answer before the same bundle is sent again. A commit takes milliseconds; a new writer
-/// after a crash takes a few seconds.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How long the writer has for an answer before the same bundle is sent again: the first time, and at most. A commit takes
+/// milliseconds; an answer that was lost with a server's restart is missed after the first; a new writer after a crash takes
+/// a few seconds.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(2);
 /// Waiting for a writer, or for NATS, to come back.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -179,7 +181,7 @@ impl Bundler {
         let give_up = Instant::now() + GIVE_UP;
         let mut may_be_taken = false;
         let mut earlier = None;
-        let mut attempt = 0u32;
+        let (mut attempt, mut patience) = (0u32, ASK_AGAIN);
         while Instant::now() < give_up {
             if self.client.connection_state() != State::Connected {
                 tokio::time::sleep(RETRY).await;
@@ -196,7 +198,8 @@ impl Bundler {
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
-            let ask_again = give_up.min(Instant::now() + ASK_AGAIN);
+            let ask_again = give_up.min(Instant::now() + patience);
+            patience = ASK_AGAIN_AT_MOST.min(patience * 2);
             let answer = inbox.answer_to(self.number, &reply, &mut earlier);
             match timeout_at(ask_again, answer).await {
                 Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod log;
 pub(crate) mod nats;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Log(log::LogCommand),
     /// NATS accounts for tools of your own
     Nats(nats::NatsCommand),
+    /// Look at servers, streams, workers, archive and audit; says what to do, and fails if something is not well
+    Doctor(doctor::Doctor),
     /// Measure this installation against its limits, as ratios
     Bench(bench::Bench),
     /// Show the settings

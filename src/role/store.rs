@@ -6,6 +6,7 @@ use natterjack_nats_config::client::connect;
 use natterjack_nats_config::contract::Principal;
 use natterjack_nats_config::tail::Log;
 use natterjack_store::archive::{self, ArchiveConfig, Database, Progress};
+use natterjack_store::audit::{self, AuditConfig, Mender};
 use natterjack_store::devices::{self, Accounts, DevicesConfig, Wanted};
 use natterjack_store::history;
 use natterjack_store::log::{
@@ -30,6 +31,16 @@ pub(crate) async fn work(
     config: Config,
     url: String,
     ready: watch::Sender<bool>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    work_with(config, url, (ready, None), shutdown).await
+}
+
+/// The same, with somebody who makes a server's copy of the log anew.
+pub(crate) async fn work_with(
+    config: Config,
+    url: String,
+    (ready, mender): (watch::Sender<bool>, Option<Mender>),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data)
@@ -68,6 +79,8 @@ pub(crate) async fn work(
         let parts = (client.clone(), database.clone());
         tasks.spawn(keep_trimmed(parts, settings.trim(), leads.clone(), stop()).map(Ok));
     }
+    let auditing = audit::run(client.clone(), database.clone(), settings.audit(mender), stop());
+    tasks.spawn(async { auditing.await.context("the audit") });
     let telling = history::run(client, database, log.clone(), stop());
     tasks.spawn(async { telling.await.context("history") });
     tokio::spawn(tell_ready(ready, (leads, archived, is_open, differs), stop()));
@@ -152,6 +165,15 @@ impl Settings<'_> {
             log: self.log.clone(),
             worker: self.worker.to_owned(),
             replicas: self.config.nats.replicas,
+        }
+    }
+
+    fn audit(&self, mender: Option<Mender>) -> AuditConfig {
+        AuditConfig {
+            log: self.log.clone(),
+            worker: self.worker.to_owned(),
+            every: Duration::from_secs(self.config.store.audit_every.max(1)),
+            mender,
         }
     }
 

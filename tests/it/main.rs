@@ -24,6 +24,7 @@ mod journey;
 mod keys;
 mod membership;
 mod rates;
+mod repair;
 mod restart;
 mod sending;
 mod sockets;

@@ -9,7 +9,7 @@ mod consume;
 mod database;
 mod insert;
 pub(crate) mod keeper;
-mod project;
+pub(crate) mod project;
 pub(crate) mod sql;
 #[cfg(test)]
 pub(crate) mod testing;

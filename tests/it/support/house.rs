@@ -26,7 +26,8 @@ pub(crate) struct House {
     child: Option<Child>,
     /// How many nats-servers it has.
     servers: usize,
-    settings: &'static [(&'static str, &'static str)],
+    /// Settings that are not the default's, as environment variables.
+    pub(crate) settings: Vec<(&'static str, String)>,
     pub(crate) endpoints: Endpoints,
 }
 
@@ -43,20 +44,25 @@ pub(crate) struct Endpoints {
 impl House {
     /// Starts a house on an empty folder and waits until it is ready.
     pub(crate) async fn start() -> Self {
-        Self::with(1, &[]).await
+        Self::with(1, Vec::new()).await
     }
 
-    /// The same with settings of its own, as variables of the environment.
-    pub(crate) async fn start_with(settings: &'static [(&'static str, &'static str)]) -> Self {
+    /// The same with settings, as environment variables.
+    pub(crate) async fn start_with(settings: Vec<(&'static str, String)>) -> Self {
         Self::with(1, settings).await
     }
 
     /// The same with a cluster of three nats-servers.
     pub(crate) async fn cluster() -> Self {
-        Self::with(3, &[]).await
+        Self::cluster_set(Vec::new()).await
     }
 
-    async fn with(servers: usize, settings: &'static [(&'static str, &'static str)]) -> Self {
+    /// That with settings, as environment variables.
+    pub(crate) async fn cluster_set(settings: Vec<(&'static str, String)>) -> Self {
+        Self::with(3, settings).await
+    }
+
+    async fn with(servers: usize, settings: Vec<(&'static str, String)>) -> Self {
         let dir = tempfile::Builder::new().prefix("natterjack-it-").tempdir().unwrap();
         let mut house = Self {
             dir,
@@ -80,7 +86,7 @@ impl House {
             .unwrap();
         let out = fs::File::create(self.dir.path().join("up.out")).unwrap();
         let mut up = up(&self.data());
-        up.envs(self.settings.iter().copied());
+        up.envs(self.settings.iter().map(|(name, value)| (name, value)));
         if self.servers > 1 {
             up.args([
                 "--cluster",
@@ -132,6 +138,11 @@ impl House {
             assert!(Instant::now() < until, "nats-server survived a kill");
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Its own process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// The process id of its (first) nats-server, while that runs.

@@ -392,19 +392,19 @@ async fn livez() -> Answer {
     responses((status = 200, description = "It can work", body = openapi::Ready)),
 )]
 async fn readyz(State(door): Door) -> Answer {
-    let health = *door.bridge.health.borrow();
+    let health = door.bridge.health.borrow().clone();
     if health.is_ready() {
-        return json(
-            StatusCode::OK,
-            &json!({"ready": true, "nats": true, "log": true, "writer": true}),
-        );
+        let mut told = serde_json::to_value(&health).map_err(|error| internal(&error))?;
+        if let Some(told) = told.as_object_mut() {
+            told.insert("ready".to_owned(), true.into());
+        }
+        return json(StatusCode::OK, &told);
     }
-    let missing = [(health.nats, "nats"), (health.log, "log"), (health.writer, "writer")];
-    let missing: Vec<_> = missing
-        .into_iter()
-        .filter_map(|(is_well, name)| (!is_well).then_some(name))
-        .collect();
-    let detail = format!("not ready yet, or not now; missing: {}", missing.join(", "));
+    let mut detail = format!("not ready yet, or not now; missing: {}", health.missing().join(", "));
+    for degraded in &health.degraded {
+        detail.push_str("; ");
+        detail.push_str(degraded);
+    }
     Err(Refusal(Problem::new(ProblemCode::BrokerUnavailable, detail)))
 }
 
