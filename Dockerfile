@@ -20,7 +20,7 @@ LABEL org.opencontainers.image.title="natterjack" \
 RUN groupadd --system --gid 10001 natterjack \
  && useradd --system --uid 10001 --gid natterjack --home-dir /data --no-create-home natterjack \
  && install -d -m 0700 -o natterjack -g natterjack /data /keys \
- && install -d -m 0755 -o natterjack -g natterjack /server
+ && install -d -m 0755 -o natterjack -g natterjack /server /secret
 COPY --from=build /out/natterjack /usr/local/bin/natterjack
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/natterjack/
 USER natterjack

@@ -10,7 +10,12 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
 use natterjack_nats_config::contract::{Id, Subjects};
 use natterjack_nats_config::tail::Log;
+use natterjack_store::archive::{Address, Tables};
 use serde::{Deserialize, Serialize};
+
+/// The variable of the database's password, and its name in the loop over all variables.
+const PASSWORD_VARIABLE: &str = "NATTERJACK_STORE__DATABASE_PASSWORD";
+const PASSWORD: &str = "store__database_password";
 
 /// Every setting, with its default and what it is for.
 pub(crate) const DEFAULT_FILE: &str = include_str!("../natterjack.default.toml");
@@ -27,6 +32,10 @@ pub(crate) struct Global {
     /// The NATS to use instead of one of our own: nats://host:port[,nats://…]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) nats_url: Option<String>,
+    /// The archive: the path of a SQLite file, `postgres://user@host/database` or `mysql://user@host/database` (MariaDB too).
+    /// Other users of the machine see flags: give a password by `store.database_password_file` or the environment
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) database: Option<String>,
 }
 
 /// The whole configuration.
@@ -75,7 +84,10 @@ pub(crate) struct Keys {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Store {
-    pub(crate) database: String,
+    pub(crate) database: DatabaseUrl,
+    pub(crate) database_password: Secret,
+    pub(crate) database_password_file: PathBuf,
+    pub(crate) migrate: bool,
     pub(crate) log_max_bytes: u64,
     pub(crate) trim: bool,
     pub(crate) log_keep_bytes: u64,
@@ -108,6 +120,50 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Where the archive is. It is never shown with a password.
+#[derive(Clone, Deserialize)]
+pub(crate) struct DatabaseUrl(String);
+
+/// A password. It is never shown.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Secret(String);
+
+/// What is shown in place of a password.
+const HIDDEN: &str = "(hidden)";
+
+impl std::fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match Address::parse(&self.0, None) {
+            Ok(address) => address.fmt(f),
+            Err(_) => f.write_str(HIDDEN),
+        }
+    }
+}
+
+impl std::fmt::Display for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "" } else { HIDDEN })
+    }
+}
+
+/// `Debug` and `Serialize` as `Display`.
+macro_rules! shown_as_displayed {
+    ($($type:ty),*) => {$(
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{:?}", self.to_string())
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )*};
+}
+shown_as_displayed!(DatabaseUrl, Secret);
+
 impl Config {
     /// Reads the configuration and checks it, before anything is opened.
     pub(crate) fn load(global: &Global) -> anyhow::Result<Self> {
@@ -124,17 +180,24 @@ impl Config {
             figment = figment.merge(Toml::file_exact(file));
         }
         let not_settings: &[&str] = if cfg!(feature = "faults") {
-            &["config", "url", "token", "user", "fault"]
+            &["config", "url", "token", "user", PASSWORD, "fault"]
         } else {
-            &["config", "url", "token", "user"]
+            &["config", "url", "token", "user", PASSWORD]
         };
         figment = figment.merge(Env::prefixed("NATTERJACK_").ignore(not_settings).split("__"));
+        // As it stands: figment would take a password of digits for a number, and say so in an error with all of it.
+        if let Ok(password) = std::env::var(PASSWORD_VARIABLE) {
+            figment = figment.merge(("store.database_password", password));
+        }
         figment = figment.merge(Serialized::defaults(flags));
         if let Some(data) = &global.data {
             figment = figment.merge(("data", data));
         }
         if let Some(url) = &global.nats_url {
             figment = figment.merge(("nats.url", url));
+        }
+        if let Some(url) = &global.database {
+            figment = figment.merge(("store.database", url));
         }
         let config: Self = figment.extract().map_err(|error| explain(&error))?;
         config.check()?;
@@ -170,6 +233,7 @@ impl Config {
                 self.store.log_max_bytes
             );
         }
+        self.database()?;
         if self.store.checkpoint_frames < 16 {
             bail!(
                 "`store.checkpoint_frames` = {} is less than 16: the writer tells its state's hash, which a checkpoint is \
@@ -194,12 +258,48 @@ impl Config {
         }
     }
 
-    /// Where the archive is: `store.database`, or `archive.db` in the data folder.
-    pub(crate) fn database(&self) -> String {
-        if self.store.database.is_empty() {
-            return self.data.join("archive.db").display().to_string();
+    /// Where the archive is: `store.database` with its password, or `archive.db` in the data folder.
+    pub(crate) fn database(&self) -> anyhow::Result<Address> {
+        let Store {
+            database: DatabaseUrl(url),
+            database_password: Secret(password),
+            database_password_file: file,
+            ..
+        } = &self.store;
+        let password = match (password.as_str(), file.as_os_str().is_empty()) {
+            ("", true) => None,
+            (password, true) => Some(password.to_owned()),
+            ("", false) => Some(read_password(file)?),
+            (_, false) => bail!("give `store.database_password` or `store.database_password_file`, not both"),
+        };
+        if url.is_empty() {
+            if password.is_some() {
+                bail!(
+                    "a database's password is set, but no `store.database`: the archive is a SQLite file, which has none"
+                );
+            }
+            return Ok(Address::file(&self.data.join("archive.db")));
         }
-        self.store.database.clone()
+        Address::parse(url, password.map(Into::into)).context("`store.database`")
+    }
+
+    /// What happens to the archive's tables when they are older than this program.
+    pub(crate) fn tables(&self) -> Tables {
+        if self.store.migrate {
+            Tables::Migrate
+        } else {
+            Tables::Refuse
+        }
+    }
+}
+
+/// The first line of a file, as secrets are mounted into containers.
+pub(crate) fn read_password(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("`store.database_password_file` = {} cannot be read", file.display()))?;
+    match text.lines().next() {
+        Some(password) if !password.is_empty() => Ok(password.to_owned()),
+        _ => bail!("`store.database_password_file` = {} is empty", file.display()),
     }
 }
 
@@ -331,6 +431,65 @@ mod tests {
         ] {
             let error = check_origin(bad).unwrap_err().to_string();
             assert!(error.contains("bridge.origins"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_shown_nowhere() {
+        let shown = |toml: &str| {
+            let config: Config = Figment::from(Toml::string(DEFAULT_FILE))
+                .merge(Toml::string(toml))
+                .extract()
+                .unwrap();
+            config.check().unwrap();
+            format!("{config:?}\n{}", toml::to_string(&config).unwrap())
+        };
+        let within = shown("[store]\ndatabase = \"postgres://nj:geheim@db/chat\"");
+        let apart = shown("[store]\ndatabase = \"mysql://nj@db/chat\"\ndatabase_password = \"geheim\"");
+        assert!(
+            within.contains("postgres://nj@db/chat") && apart.contains(HIDDEN),
+            "{within}\n{apart}"
+        );
+        assert!(
+            !within.contains("geheim") && !apart.contains("geheim"),
+            "{within}\n{apart}"
+        );
+    }
+
+    #[test]
+    fn a_password_comes_from_one_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        let check = |toml: &str| {
+            let toml = toml.replace("FILE", file.to_str().unwrap());
+            let config: Config = Figment::from(Toml::string(DEFAULT_FILE))
+                .merge(Toml::string(&format!("[store]\n{toml}")))
+                .extract()
+                .unwrap();
+            config.database().map(drop).map_err(|error| format!("{error:#}"))
+        };
+        let server = "database = \"postgres://nj@db/chat\"\n";
+        let missing = check(&format!("{server}database_password_file = 'FILE'")).unwrap_err();
+        assert!(missing.contains("cannot be read"), "{missing}");
+        for (text, works) in [("", false), ("\n", false), ("geheim\n", true), ("geheim", true)] {
+            std::fs::write(&file, text).unwrap();
+            let checked = check(&format!("{server}database_password_file = 'FILE'"));
+            assert_eq!(checked.is_ok(), works, "{text:?}: {checked:?}");
+        }
+        for (toml, why) in [
+            ("database_password = 'geheim'", "SQLite"),
+            (
+                "database = 'postgres://nj:geheim@db/chat'\ndatabase_password = 'geheim'",
+                "twice",
+            ),
+            (
+                "database_password = 'geheim'\ndatabase_password_file = 'FILE'",
+                "not both",
+            ),
+            ("database = 'oracle://nj:geheim@db/chat'", "oracle"),
+        ] {
+            let error = check(toml).unwrap_err();
+            assert!(error.contains(why) && !error.contains("geheim"), "{error}");
         }
     }
 

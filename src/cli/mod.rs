@@ -1,11 +1,13 @@
 //! What a person types.
 
+pub(crate) mod archive;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod log;
+pub(crate) mod migrate;
 pub(crate) mod nats;
 mod print;
 pub(crate) mod room;
@@ -13,6 +15,7 @@ pub(crate) mod send;
 pub(crate) mod server;
 pub(crate) mod tail;
 pub(crate) mod token;
+pub(crate) mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -53,6 +56,12 @@ pub(crate) enum Command {
     History(history::History),
     /// Look at the log itself
     Log(log::LogCommand),
+    /// The tables of the archive: what they lack, and bring them up to date
+    Migrate(migrate::MigrateCommand),
+    /// Move the archive to another database; write a room's events to a file, and read them from there
+    Archive(archive::ArchiveCommand),
+    /// Compare the archive with the log, and repair it. Fails if faults are left
+    Verify(verify::Verify),
     /// NATS accounts for tools of your own
     Nats(nats::NatsCommand),
     /// Look at servers, streams, workers, archive and audit; says what to do, and fails if something is not well

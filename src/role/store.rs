@@ -5,19 +5,23 @@ use futures_util::FutureExt;
 use natterjack_nats_config::client::connect;
 use natterjack_nats_config::contract::Principal;
 use natterjack_nats_config::tail::Log;
-use natterjack_store::archive::{self, ArchiveConfig, Database, Progress};
+use natterjack_store::archive::{self, ArchiveConfig, Database, OpenError, Progress};
 use natterjack_store::audit::{self, AuditConfig, Mender};
 use natterjack_store::devices::{self, Accounts, DevicesConfig, Wanted};
 use natterjack_store::history;
 use natterjack_store::log::{
     self, Bootstrap, CheckpointConfig, TrimConfig, WriterConfig, keep_checkpoints, keep_trimmed,
 };
+use natterjack_store::search;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{login, run_alone, worker_name};
 use crate::config::{Config, Global};
+
+/// The pause before a database is looked for again.
+const OPEN_AGAIN: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
     run_alone(global, work)
@@ -45,7 +49,6 @@ pub(crate) async fn work_with(
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("the data folder {} cannot be made", config.data.display()))?;
-    let database = Database::open(&config.database()).await?;
     let accounts = sign_in(&config, &url).await?;
     let client = accounts.core.clone();
     let worker = worker_name("store");
@@ -68,26 +71,80 @@ pub(crate) async fn work_with(
         stop(),
     ));
     tasks.spawn(async { writing.await.context("the writer") });
-    let archiving = archive::run(client.clone(), database.clone(), settings.archive(), progress, stop());
-    tasks.spawn(async { archiving.await.context("the archive") });
+    let archiving = keep_archive(
+        (client.clone(), config.clone()),
+        (settings.archive(), settings.audit(mender)),
+        (progress, leads.clone()),
+        stop(),
+    );
+    tasks.spawn(Box::pin(archiving));
     let (open, is_open) = watch::channel(false);
     let serving = devices::run(accounts, settings.devices(), wanted, open, stop());
     tasks.spawn(async { Box::pin(serving).await.context("the work for MQTT devices") });
-    let keeping = keep_checkpoints(client.clone(), settings.checkpoints(), leads.clone(), stop());
+    let keeping = keep_checkpoints(client, settings.checkpoints(), leads.clone(), stop());
     tasks.spawn(keeping.map(Ok));
-    if config.store.trim {
-        let parts = (client.clone(), database.clone());
-        tasks.spawn(keep_trimmed(parts, settings.trim(), leads.clone(), stop()).map(Ok));
-    }
-    let auditing = audit::run(client.clone(), database.clone(), settings.audit(mender), stop());
-    tasks.spawn(async { auditing.await.context("the audit") });
-    let telling = history::run(client, database, log.clone(), stop());
-    tasks.spawn(async { telling.await.context("history") });
     tokio::spawn(tell_ready(ready, (leads, archived, is_open, differs), stop()));
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
     Ok(())
+}
+
+/// What needs the database: the archive, history, the audit, and trimming the log behind the archive. The writer does not, and works on
+/// while a server of a database is away, also at the start.
+async fn keep_archive(
+    (client, config): (async_nats::Client, Config),
+    (archive, audit): (ArchiveConfig, AuditConfig),
+    (progress, leads): (watch::Sender<Progress>, watch::Receiver<bool>),
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let opened = tokio::select! {
+        opened = open(&config) => opened?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let (database, stop) = (opened, || shutdown.clone());
+    let log = config.log();
+    let mut tasks = JoinSet::new();
+    let archiving = Box::pin(archive::run(
+        client.clone(),
+        database.clone(),
+        archive,
+        progress,
+        stop(),
+    ));
+    tasks.spawn(async { archiving.await.context("the archive") });
+    if config.store.trim {
+        let trim = TrimConfig {
+            log: log.clone(),
+            keep_bytes: config.store.log_keep_bytes,
+            keep: Duration::from_secs(config.store.log_keep_secs),
+        };
+        tasks.spawn(keep_trimmed((client.clone(), database.clone()), trim, leads, stop()).map(Ok));
+    }
+    let auditing = audit::run(client.clone(), database.clone(), audit, stop());
+    tasks.spawn(async { auditing.await.context("the audit") });
+    tasks.spawn(search::keep(database.clone(), log.clone(), stop()).map(Ok));
+    let telling = history::run(client, database, log, stop());
+    tasks.spawn(async { telling.await.context("history") });
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+/// Opens the database, as soon as it is there.
+async fn open(config: &Config) -> anyhow::Result<Database> {
+    let address = config.database()?;
+    loop {
+        match Database::open(&address, config.tables()).await {
+            Ok(database) => return Ok(database),
+            Err(error @ OpenError::Away { .. }) => {
+                tracing::warn!(%error, retry_in = ?OPEN_AGAIN, "nothing is archived yet, and there is no history");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(OPEN_AGAIN).await;
+    }
 }
 
 async fn sign_in(config: &Config, url: &str) -> anyhow::Result<Accounts> {
@@ -184,14 +241,6 @@ impl Settings<'_> {
             replicas: self.config.nats.replicas,
             every_frames: self.config.store.checkpoint_frames,
             every_bytes: self.config.store.checkpoint_bytes,
-        }
-    }
-
-    fn trim(&self) -> TrimConfig {
-        TrimConfig {
-            log: self.log.clone(),
-            keep_bytes: self.config.store.log_keep_bytes,
-            keep: Duration::from_secs(self.config.store.log_keep_secs),
         }
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
     ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, PAST_VERB, PastPage, PastQuery,
-    Problem, ProblemCode, Seq, Subjects, WATERMARK_VERB,
+    Problem, ProblemCode, SEARCH_VERB, SearchQuery, Seq, Subjects, WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Database, sql};
 use crate::past::past;
+use crate::search::search;
 
 /// The name of the service, as `nats micro ls` shows it, and of the queue group that shares its work.
 const SERVICE: &str = "natterjack-store";
@@ -42,6 +43,7 @@ pub struct HistoryError(String);
 enum Verb {
     History,
     Past,
+    Search,
     Watermark,
 }
 
@@ -50,10 +52,12 @@ enum Verb {
 pub(crate) struct Cut {
     /// First and last message; none for an empty page.
     pub(crate) range: Option<sql::Range>,
+    /// How many.
+    pub(crate) count: usize,
     pub(crate) next: Option<Seq>,
 }
 
-/// Answers `chat.store.history`, `chat.store.past` and `chat.store.watermark` until `shutdown`; what is in work is answered first.
+/// Answers `chat.store.history`, `.past`, `.search` and `.watermark` until `shutdown`; what is in work is answered first.
 ///
 /// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
 /// [`Problem`] with the headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
@@ -72,10 +76,16 @@ pub async fn run(
         .map_err(|error| HistoryError(error.to_string()))?;
     let history = add(&service, &log.subjects, HISTORY_VERB).await?;
     let past = add(&service, &log.subjects, PAST_VERB).await?;
+    let search = add(&service, &log.subjects, SEARCH_VERB).await?;
     let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
+    let endpoints = [
+        (Verb::History, history),
+        (Verb::Past, past),
+        (Verb::Search, search),
+        (Verb::Watermark, watermark),
+    ];
     let mut serving = pin!(
-        requests(history, past, watermark)
-            .for_each_concurrent(CONCURRENCY, |(verb, request)| answer(&database, &log, verb, request))
+        requests(endpoints).for_each_concurrent(CONCURRENCY, |(verb, request)| answer(&database, &log, verb, request))
     );
     tokio::select! {
         () = &mut serving => return Err(HistoryError("the connection to NATS was closed".to_owned())),
@@ -99,12 +109,8 @@ async fn add(service: &service::Service, subjects: &Subjects, verb: &str) -> Res
         .map_err(|error| HistoryError(error.to_string()))
 }
 
-fn requests(history: Endpoint, past: Endpoint, watermark: Endpoint) -> impl Stream<Item = (Verb, service::Request)> {
-    let archive = stream::select(
-        history.map(|request| (Verb::History, request)),
-        past.map(|request| (Verb::Past, request)),
-    );
-    stream::select(archive, watermark.map(|request| (Verb::Watermark, request)))
+fn requests(endpoints: [(Verb, Endpoint); 4]) -> impl Stream<Item = (Verb, service::Request)> {
+    stream::select_all(endpoints.map(|(verb, endpoint)| endpoint.map(move |request| (verb, request))))
 }
 
 async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Request) {
@@ -123,6 +129,7 @@ async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Re
         match verb {
             Verb::History => history(connection, log, &request.message.payload).await,
             Verb::Past => what_was(connection, log, &request.message.payload).await,
+            Verb::Search => what_is_found(connection, log, &request.message.payload).await,
             Verb::Watermark => watermark(connection, log).await,
         }
     });
@@ -158,6 +165,14 @@ async fn what_was(connection: &DatabaseConnection, log: &Log, request: &[u8]) ->
     let (page, lines) = past(connection, log, &query).await.map_err(|error| no_answer(&error))?;
     let events = lines.into_iter().map(raw).collect::<Result<_, _>>()?;
     to_json(&PastPage { events, ..page })
+}
+
+async fn what_is_found(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query: SearchQuery =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no search query: {error}")))?;
+    query.check()?;
+    let found = search(connection, log, &query).await;
+    to_json(&found.map_err(|error| no_answer(&error))??)
 }
 
 /// The page without its messages, and their lines. The watermark is read first: what is below it does not change.
@@ -226,10 +241,14 @@ pub(crate) fn cut(found: &[(Seq, usize)], limit: usize) -> Cut {
     } else {
         None
     };
-    Cut { range, next }
+    Cut {
+        range,
+        count: page.len(),
+        next,
+    }
 }
 
-fn raw(line: Vec<u8>) -> Result<Box<RawValue>, Problem> {
+pub(crate) fn raw(line: Vec<u8>) -> Result<Box<RawValue>, Problem> {
     String::from_utf8(line)
         .ok()
         .and_then(|line| RawValue::from_string(line).ok())

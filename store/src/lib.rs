@@ -8,3 +8,6 @@ pub mod history;
 pub mod log;
 mod migration;
 mod past;
+pub mod search;
+pub mod transfer;
+pub mod verify;

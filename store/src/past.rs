@@ -44,7 +44,7 @@ pub(crate) async fn past(
         room: query.room.as_ref(),
     };
     let sizes = sql::past_sizes(db, of, range, MAX_EVENTS as u64 + 1).await?;
-    let Cut { range, next } = cut(&sizes, MAX_EVENTS);
+    let Cut { range, next, .. } = cut(&sizes, MAX_EVENTS);
     page.passed = next.unwrap_or(up_to);
     let lines = match range {
         Some(range) => sql::past_lines(db, of, range).await?,

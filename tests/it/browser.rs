@@ -28,11 +28,7 @@ fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_listed_pages_may_read_answers() {
-    let house = House::start_with(vec![(
-        "NATTERJACK_BRIDGE__ORIGINS",
-        r#"["https://chat.example"]"#.to_owned(),
-    )])
-    .await;
+    let house = House::start_with([("NATTERJACK_BRIDGE__ORIGINS", r#"["https://chat.example"]"#)]).await;
     let (bob, nobody) = (house.http("bob"), Http::new(&house.endpoints.http, None));
     let asked = with_origin(&nobody, Method::OPTIONS, "/v1/rooms/lobby", LISTED).await;
     assert_eq!(asked.status, 200, "{asked:?}");

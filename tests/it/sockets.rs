@@ -147,11 +147,7 @@ async fn a_frame_that_is_too_large_ends_the_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_listed_pages_may_open_a_websocket() {
-    let house = House::start_with(vec![(
-        "NATTERJACK_BRIDGE__ORIGINS",
-        r#"["https://chat.example"]"#.to_owned(),
-    )])
-    .await;
+    let house = House::start_with([("NATTERJACK_BRIDGE__ORIGINS", r#"["https://chat.example"]"#)]).await;
     let script = Script::events("bob").await;
     for (origin, status) in [
         ("https://evil.example", Some(403)),

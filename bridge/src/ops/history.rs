@@ -6,6 +6,8 @@ use natterjack_authz::policy::{Permission, may, readable};
 use natterjack_nats_config::contract::{
     DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, Id, Principal, Problem, ProblemCode, Seq,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::Bridge;
@@ -13,9 +15,9 @@ use super::Bridge;
 /// How long the archive has for a page: it reads an index, so more means that it is in trouble.
 const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait until this bridge has read what the archive has.
-const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
 /// How often a page is asked for again because the reader's rights changed meanwhile.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 /// Which page of a room's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub(crate) async fn history(bridge: &Bridge, who: &Principal, ask: HistoryAsk) -
             visible_from,
         };
         query.check()?;
-        let page = ask_store(bridge, &query).await?;
+        let page: HistoryPage = ask_store(bridge, HISTORY_VERB, &query).await?;
         if !bridge
             .feed
             .wait_passed(page.watermark, Instant::now() + CATCH_UP_WITHIN)
@@ -64,8 +66,13 @@ fn visible_from(bridge: &Bridge, who: &Principal, room: &Id) -> Result<Seq, Prob
     })
 }
 
-async fn ask_store(bridge: &Bridge, query: &HistoryQuery) -> Result<HistoryPage, Problem> {
-    let subject = bridge.log.subjects.store_service(HISTORY_VERB);
+/// Asks whichever store is free.
+pub(super) async fn ask_store<A: DeserializeOwned>(
+    bridge: &Bridge,
+    verb: &str,
+    query: &impl Serialize,
+) -> Result<A, Problem> {
+    let subject = bridge.log.subjects.store_service(verb);
     let payload = serde_json::to_vec(query).map_err(|error| Problem::invalid(error.to_string()))?;
     let request = Request::new()
         .payload(payload.into())
@@ -103,6 +110,6 @@ fn limit(limit: Option<u64>) -> u16 {
     limit.map_or(DEFAULT_HISTORY_LIMIT, |limit| u16::try_from(limit).unwrap_or(u16::MAX))
 }
 
-fn lagging(detail: &str) -> Problem {
+pub(super) fn lagging(detail: &str) -> Problem {
     Problem::new(ProblemCode::StoreLagging, detail)
 }

@@ -8,6 +8,7 @@ mod me;
 mod members;
 mod reading;
 mod rooms;
+mod search;
 mod send;
 mod settling;
 
@@ -25,6 +26,7 @@ pub(crate) use me::{Me, me};
 pub(crate) use members::{members, put_member, remove_member, show_member};
 pub(crate) use reading::{Reading, Step};
 pub(crate) use rooms::{put_room, rooms, show_room};
+pub(crate) use search::{SearchAsk, search};
 pub(crate) use send::{Sent, begin_send, begin_tell, send};
 pub(crate) use settling::Settling;
 

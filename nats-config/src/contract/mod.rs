@@ -11,6 +11,7 @@ mod id;
 mod problem;
 mod receipt;
 mod request;
+mod search;
 mod subject;
 
 pub use audit::{AUDIT_VERB, AuditReport, Fault, Finding, FindingState};
@@ -32,4 +33,8 @@ pub use id::{Id, InvalidId, MAX_ID_BYTES};
 pub use problem::{More, Problem, ProblemCode};
 pub use receipt::{Durability, Receipt};
 pub use request::{MAX_KEY_BYTES, Principal, Request, RequestError, SendPayload};
+pub use search::{
+    DEFAULT_SEARCH_LIMIT, MAX_SEARCH_BYTES, MAX_SEARCH_LIMIT, MAX_SEARCH_ROOMS, SEARCH_VERB, SearchPage, SearchQuery,
+    SearchResult, SearchRoom, Snippet,
+};
 pub use subject::{ApiCall, InboundSubject, MQTT_MESSAGES, MQTT_SESSIONS, Seq, Subjects, TENANT_ROOM};

@@ -82,6 +82,11 @@ impl Batch {
         self.frames >= MAX_FRAMES || self.bytes >= MAX_BYTES
     }
 
+    /// How many events are in it.
+    pub(crate) fn events(&self) -> usize {
+        self.rows.events.len()
+    }
+
     /// The watermark that the batch stands on.
     pub(crate) fn old_watermark(&self) -> u64 {
         self.after

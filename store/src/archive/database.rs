@@ -1,24 +1,38 @@
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sea_orm::sqlx::mysql::MySqlConnectOptions;
+use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sea_orm::{ConnectOptions, DatabaseConnection, DbErr};
-use sea_orm_migration::MigratorTrait;
+use sea_orm::sqlx::{self, ConnectOptions as _};
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
+use super::address::{Address, Place};
 use super::insert::Insert;
-use crate::migration::Migrator;
+use super::schema::{self, Schema};
 
-/// How long a statement waits for another connection's write before it fails and is tried again.
+/// How long a statement waits for another connection's write before it fails and is tried again (SQLite).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request waits for a free connection.
+/// How long a request waits for a free connection, and a start for a server.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may take to answer when it is given back. A request that was given up leaves it in the middle of
+/// an answer, from which MySQL's may never come back; and a server that vanished never answers. Such a connection is
+/// closed, so that the server gives up its locks and another one takes its place.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pages of 4 KiB that the write-ahead log gathers before they are moved into the database: 32 MiB. Each move flushes both
 /// files, and a page that was changed many times is moved once.
 const WAL_PAGES: &str = "8192";
-/// One writes, the others read; WAL lets them work at once.
+/// One writes, the others read. On SQLite, WAL lets them work at once.
 const MAX_CONNECTIONS: u32 = 8;
+/// What a connection to PostgreSQL is set to, whatever the server's or the user's defaults. A commit is on the disk when it
+/// returns; and the locks of a store that vanished without a word are given up soon, so that another one goes on.
+const POSTGRES_SETTINGS: [(&str, &str); 2] = [
+    ("synchronous_commit", "on"),
+    ("idle_in_transaction_session_timeout", "30s"),
+];
 
 /// The archive's database, with its tables as this program needs them. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -27,12 +41,18 @@ pub struct Database {
     insert: Arc<Insert>,
 }
 
+/// What happens to tables that are older than this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// They are brought up to date.
+    Migrate,
+    /// They are refused: somebody runs `natterjack migrate up` with rights that this program has not.
+    Refuse,
+}
+
 /// A database that cannot be used. Nothing was changed in it, except by a migration that is named.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Not an engine that this program speaks.
-    #[error("the archive's database must be a path or a URL `sqlite:…`; the scheme {0:?} is not spoken here")]
-    Scheme(String),
     /// SQLite keeps further files beside the database, so its folder must be writable.
     #[error("the archive's folder {folder} is not writable: {source}", folder = folder.display())]
     Folder {
@@ -41,13 +61,31 @@ pub enum OpenError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The file is there but is no database, or is locked.
+    /// Nobody answers, or not yet. It may be tried again.
+    #[error("the archive {at} is not reached: {source}")]
+    Away {
+        /// The database, without a password.
+        at: String,
+        /// What the system says.
+        source: DbErr,
+    },
+    /// The file is there but is no database, or is locked; or the server refuses.
     #[error("the archive {at} cannot be opened: {source}")]
     Open {
-        /// The database, without credentials.
+        /// The database, without a password.
         at: String,
         /// What the engine says.
         source: DbErr,
+    },
+    /// Its texts cannot hold every character.
+    #[error(
+        "the archive {at} has the encoding {encoding}: make the database anew with UTF8 (`CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`)"
+    )]
+    Encoding {
+        /// The database, without a password.
+        at: String,
+        /// Its encoding.
+        encoding: String,
     },
     /// A newer program has been here.
     #[error(
@@ -55,15 +93,23 @@ pub enum OpenError {
          program, or restore the archive from before its upgrade"
     )]
     Newer {
-        /// The database, without credentials.
+        /// The database, without a password.
         at: String,
         /// The migrations that are not known.
         unknown: String,
     },
+    /// The tables are older than this program, and it is not to change them.
+    #[error("the archive {at} lacks {pending}: run `natterjack migrate up`, or set `store.migrate`")]
+    Older {
+        /// The database, without a password.
+        at: String,
+        /// The migrations that it lacks.
+        pending: String,
+    },
     /// A migration failed.
     #[error("the tables of the archive {at} could not be brought up to date: {source}")]
     Migrate {
-        /// The database, without credentials.
+        /// The database, without a password.
         at: String,
         /// What the engine says.
         source: DbErr,
@@ -71,47 +117,54 @@ pub enum OpenError {
 }
 
 impl Database {
-    /// Opens the archive by a URL (`sqlite:…`) or by the path of a SQLite file, as [`Database::open_file`] does.
-    pub async fn open(url_or_path: &str) -> Result<Self, OpenError> {
-        if let Some(rest) = url_or_path.strip_prefix("sqlite:") {
-            let path = rest.strip_prefix("//").unwrap_or(rest);
-            return Self::open_file(Path::new(path)).await;
+    /// Opens the archive. A missing SQLite file is made; a database on a server must be there.
+    ///
+    /// A commit is on the disk when it returns, as far as the client can say so: MySQL and MariaDB are warned about.
+    pub async fn open(address: &Address, tables: Tables) -> Result<Self, OpenError> {
+        let at = address.to_string();
+        let schema = Self::schema(address).await?;
+        schema.check(&at)?;
+        match tables {
+            Tables::Migrate => Self::migrate(address).await.map(drop)?,
+            Tables::Refuse if schema.pending.is_empty() => {}
+            Tables::Refuse => {
+                let pending = schema.pending.join(", ");
+                return Err(OpenError::Older { at, pending });
+            }
         }
-        match url_or_path.split_once("://") {
-            Some((scheme, _)) => Err(OpenError::Scheme(scheme.to_owned())),
-            None => Self::open_file(Path::new(url_or_path)).await,
-        }
+        let connection = connect(address, MAX_CONNECTIONS).await?;
+        look_at_settings(&connection, &at).await?;
+        let insert = Arc::new(Insert::new(connection.get_database_backend()));
+        Ok(Self { connection, insert })
     }
 
-    /// Opens a SQLite file, making it when it is missing, and brings its tables up to date.
-    ///
-    /// A commit is on the disk when it returns (`synchronous=FULL`), and readers do not wait for the writer (WAL).
+    /// Opens a SQLite file.
     pub async fn open_file(path: &Path) -> Result<Self, OpenError> {
-        probe_folder(path).await?;
-        let file = path.to_owned();
-        let mut options = ConnectOptions::new("sqlite:");
-        options
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .sqlx_logging(false)
-            .map_sqlx_sqlite_opts(move |_| {
-                SqliteConnectOptions::new()
-                    .filename(&file)
-                    .create_if_missing(true)
-                    .journal_mode(SqliteJournalMode::Wal)
-                    .synchronous(SqliteSynchronous::Full)
-                    .pragma("wal_autocheckpoint", WAL_PAGES)
-                    .busy_timeout(BUSY_TIMEOUT)
-                    .foreign_keys(true)
-            });
-        Self::connect(options, path.display().to_string()).await
+        Self::open(&Address::file(path), Tables::Migrate).await
+    }
+
+    /// What the database's tables have had, and what they lack. Nothing is changed.
+    pub async fn schema(address: &Address) -> Result<Schema, OpenError> {
+        let connection = connect(address, 1).await?;
+        let schema = Schema::read(&connection).await;
+        close(connection).await;
+        schema.map_err(|source| OpenError::Open {
+            at: address.to_string(),
+            source,
+        })
+    }
+
+    /// Brings the tables up to date, and names what was missing.
+    pub async fn migrate(address: &Address) -> Result<Vec<String>, OpenError> {
+        let connection = connect(address, 1).await?;
+        let done = schema::migrate(&connection, &address.to_string()).await;
+        close(connection).await;
+        done
     }
 
     /// Ends all connections; what was committed stays.
     pub async fn close(self) {
-        if let Err(error) = self.connection.close().await {
-            tracing::warn!(%error, "the archive's connections were not closed cleanly");
-        }
+        close(self.connection).await;
     }
 
     pub(crate) fn connection(&self) -> &DatabaseConnection {
@@ -121,17 +174,147 @@ impl Database {
     pub(crate) fn insert(&self) -> &Insert {
         &self.insert
     }
+}
 
-    /// `at` names the database in errors and logs and holds no credentials.
-    async fn connect(options: ConnectOptions, at: String) -> Result<Self, OpenError> {
-        let connection = match sea_orm::Database::connect(options).await {
-            Ok(connection) => connection,
-            Err(source) => return Err(OpenError::Open { at, source }),
-        };
-        migrate(&connection, &at).await?;
-        let insert = Arc::new(Insert::new(connection.get_database_backend()));
-        Ok(Self { connection, insert })
+async fn connect(address: &Address, connections: u32) -> Result<DatabaseConnection, OpenError> {
+    let password = address.password.clone();
+    let mut options = match &address.place {
+        Place::Sqlite(path) => {
+            probe_folder(path).await?;
+            sqlite(path.clone())
+        }
+        Place::Postgres(url) => postgres(url, password),
+        Place::MySql(url) => mysql(url, password),
+    };
+    options
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false);
+    let connected = sea_orm::Database::connect(options).await;
+    connected.map_err(|source| {
+        let at = address.to_string();
+        if is_away(&source) {
+            OpenError::Away { at, source }
+        } else {
+            OpenError::Open { at, source }
+        }
+    })
+}
+
+async fn close(connection: DatabaseConnection) {
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "the archive's connections were not closed cleanly");
     }
+}
+
+fn sqlite(path: PathBuf) -> ConnectOptions {
+    let mut options = ConnectOptions::new("sqlite:");
+    options.map_sqlx_sqlite_opts(move |_| {
+        SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("wal_autocheckpoint", WAL_PAGES)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .disable_statement_logging()
+    });
+    options
+}
+
+/// The password comes in apart from the URL: that one is written into spans.
+fn postgres(url: &Url, password: Option<SecretString>) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url.as_str());
+    options.map_sqlx_postgres_pool_opts(|pool| pool.after_release(|connection, _| Box::pin(is_usable(connection))));
+    options.map_sqlx_postgres_opts(move |options: PgConnectOptions| {
+        let options = options.options(POSTGRES_SETTINGS);
+        let options = match options.get_application_name() {
+            Some(_) => options,
+            None => options.application_name("natterjack"),
+        };
+        match &password {
+            Some(password) => options.password(password.expose_secret()),
+            None => options,
+        }
+    });
+    options
+}
+
+fn mysql(url: &Url, password: Option<SecretString>) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url.as_str());
+    options.map_sqlx_mysql_pool_opts(|pool| pool.after_release(|connection, _| Box::pin(is_usable(connection))));
+    options.map_sqlx_mysql_opts(move |options: MySqlConnectOptions| match &password {
+        Some(password) => options.password(password.expose_secret()),
+        None => options,
+    });
+    options
+}
+
+async fn is_usable(connection: &mut impl sqlx::Connection) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(RELEASE_TIMEOUT, connection.ping()).await {
+        Ok(answered) => answered.map(|()| true),
+        Err(_) => Err(sqlx::Error::Protocol(
+            "the database does not answer: this connection is closed".to_owned(),
+        )),
+    }
+}
+
+/// Whether it may be that the server is only away, or starting. A server that answers and refuses is there.
+fn is_away(error: &DbErr) -> bool {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return matches!(error, DbErr::ConnectionAcquire(_));
+    };
+    match &**error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        // 53: it has no room for one more; 57: it starts or stops (PostgreSQL).
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| code.starts_with("53") || code.starts_with("57")),
+        _ => false,
+    }
+}
+
+/// Refuses what would fail later and for ever, and warns of what takes away from what is promised.
+async fn look_at_settings(connection: &DatabaseConnection, at: &str) -> Result<(), OpenError> {
+    let ask = async |sql: &'static str| {
+        let statement = Statement::from_string(connection.get_database_backend(), sql);
+        let row = connection.query_one_raw(statement).await;
+        row.and_then(|row| row.map(|row| row.try_get_by_index::<String>(0)).transpose())
+            .map(Option::unwrap_or_default)
+            .map_err(|source| OpenError::Open {
+                at: at.to_owned(),
+                source,
+            })
+    };
+    match connection.get_database_backend() {
+        DbBackend::Postgres => {
+            let encoding = ask("SELECT current_setting('server_encoding')").await?;
+            if encoding != "UTF8" {
+                let at = at.to_owned();
+                return Err(OpenError::Encoding { at, encoding });
+            }
+            if ask("SELECT current_setting('fsync')").await? != "on" {
+                tracing::warn!(
+                    archive = at,
+                    "PostgreSQL runs without fsync: a power cut can lose the archive"
+                );
+            }
+        }
+        DbBackend::MySql => {
+            let flush = ask("SELECT CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR)").await?;
+            if flush != "1" {
+                tracing::warn!(
+                    archive = at,
+                    innodb_flush_log_at_trx_commit = flush,
+                    "the database does not flush each commit: a power cut can lose what was archived and trimmed from the log. \
+                     Set innodb_flush_log_at_trx_commit = 1"
+                );
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Makes and removes a file beside the database. SQLite itself would say "unable to open database file", and only once
@@ -153,58 +336,18 @@ async fn probe_folder(path: &Path) -> Result<(), OpenError> {
     })
 }
 
-async fn migrate(connection: &DatabaseConnection, at: &str) -> Result<(), OpenError> {
-    let applied = match Migrator::get_migration_models(connection).await {
-        Ok(applied) => applied,
-        // Not a database, locked, read-only: nothing has been migrated yet.
-        Err(source) => {
-            return Err(OpenError::Open {
-                at: at.to_owned(),
-                source,
-            });
-        }
-    };
-    let failed = |source| OpenError::Migrate {
-        at: at.to_owned(),
-        source,
-    };
-    let known: BTreeSet<String> = Migrator::migrations()
-        .iter()
-        .map(|migration| migration.name().to_owned())
-        .collect();
-    let unknown: Vec<String> = applied
-        .into_iter()
-        .map(|one| one.version)
-        .filter(|version| !known.contains(version))
-        .collect();
-    if !unknown.is_empty() {
-        return Err(OpenError::Newer {
-            at: at.to_owned(),
-            unknown: unknown.join(", "),
-        });
-    }
-    for pending in Migrator::get_pending_migrations(connection).await.map_err(failed)? {
-        tracing::info!(
-            archive = at,
-            migration = pending.name(),
-            "bringing the archive's tables up to date"
-        );
-    }
-    let Err(error) = Migrator::up(connection, None).await else {
-        return Ok(());
-    };
-    // Stores that start at once all find work to do; one does it, and what it did makes the others fail.
-    match Migrator::get_pending_migrations(connection).await {
-        Ok(pending) if pending.is_empty() => Ok(()),
-        _ => Err(failed(error)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use sea_orm::{ConnectionTrait, Statement};
-
     use super::*;
+    use crate::archive::testing::{Databases, Engine, on_each_engine};
+
+    on_each_engine!(
+        opening_again_changes_nothing_and_a_newer_database_is_refused,
+        a_migration_that_was_cut_off_is_done_again_whole,
+        several_may_open_a_new_database_at_once,
+        tables_are_left_as_they_are_if_that_is_asked_for,
+        ids_that_differ_only_in_case_are_two,
+    );
 
     async fn ask(database: &Database, pragma: &str) -> String {
         let sql = Statement::from_string(sea_orm::DbBackend::Sqlite, format!("PRAGMA {pragma}"));
@@ -229,53 +372,106 @@ mod tests {
         assert!(folder.path().join("a b?#.db").exists());
     }
 
-    #[tokio::test]
-    async fn opening_again_changes_nothing_and_a_newer_database_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("archive.db");
-        let url = format!("sqlite://{}", path.display());
-        Database::open(&url).await.unwrap().close().await;
-        let database = Database::open(path.to_str().unwrap()).await.unwrap();
-        database
-            .connection()
-            .execute_unprepared("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_later', 0)")
-            .await
-            .unwrap();
+    async fn run(database: &Database, sql: &str) {
+        database.connection().execute_unprepared(sql).await.unwrap();
+    }
+
+    async fn opening_again_changes_nothing_and_a_newer_database_is_refused(engine: Engine) {
+        let databases = Databases::new(engine);
+        databases.open("archive").await.close().await;
+        let database = databases.open("archive").await;
+        run(
+            &database,
+            "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_later', 0)",
+        )
+        .await;
         database.close().await;
-        let error = Database::open(&url).await.unwrap_err();
-        assert!(
-            matches!(&error, OpenError::Newer { unknown, .. } if unknown == "m9999_later"),
-            "{error}"
-        );
-        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        let address = databases.address("archive").await;
+        for tables in [Tables::Migrate, Tables::Refuse] {
+            let error = Database::open(&address, tables).await.unwrap_err();
+            assert!(
+                matches!(&error, OpenError::Newer { unknown, .. } if unknown == "m9999_later"),
+                "{error}"
+            );
+            assert!(error.to_string().contains(&address.to_string()), "{error}");
+        }
+        let error = Database::migrate(&address).await.unwrap_err();
+        assert!(matches!(&error, OpenError::Newer { .. }), "{error}");
+        let schema = Database::schema(&address).await.unwrap();
+        assert_eq!((schema.pending.len(), schema.unknown.len()), (0, 1));
     }
 
-    #[tokio::test]
-    async fn a_migration_that_was_cut_off_is_done_again_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("archive.db");
-        let cut_off = Database::open_file(&path).await.unwrap();
-        let undo = "DROP INDEX event_by_room; DROP TABLE watermark; DELETE FROM seaql_migrations";
-        cut_off.connection().execute_unprepared(undo).await.unwrap();
+    async fn a_migration_that_was_cut_off_is_done_again_whole(engine: Engine) {
+        let databases = Databases::new(engine);
+        let cut_off = databases.open("archive").await;
+        let index = if engine == Engine::MariaDb {
+            "event_by_room ON event"
+        } else {
+            "event_by_room"
+        };
+        run(&cut_off, &format!("DROP INDEX {index}")).await;
+        for undo in ["DROP TABLE watermark", "DELETE FROM seaql_migrations"] {
+            run(&cut_off, undo).await;
+        }
         cut_off.close().await;
-        let database = Database::open_file(&path).await.unwrap();
-        let count = "SELECT CAST(COUNT(*) AS TEXT) FROM sqlite_master WHERE name IN ('event_by_room', 'watermark')";
-        let sql = Statement::from_string(sea_orm::DbBackend::Sqlite, count);
-        let row = database.connection().query_one_raw(sql).await.unwrap().unwrap();
-        assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "2");
+        let database = databases.open("archive").await;
+        // Fails if either is not there.
+        run(&database, &format!("DROP INDEX {index}")).await;
+        run(&database, "DROP TABLE watermark").await;
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn several_may_open_a_new_database_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("archive.db");
+    async fn several_may_open_a_new_database_at_once(engine: Engine) {
+        let databases = Databases::new(engine);
+        let address = databases.address("archive").await;
         let opening = (0..6).map(|_| {
-            let path = path.clone();
-            tokio::spawn(async move { Database::open_file(&path).await })
+            let address = address.clone();
+            tokio::spawn(async move { Database::open(&address, Tables::Migrate).await })
         });
         for opened in futures_util::future::join_all(opening).await {
             opened.unwrap().unwrap();
         }
+    }
+
+    async fn tables_are_left_as_they_are_if_that_is_asked_for(engine: Engine) {
+        let databases = Databases::new(engine);
+        let address = databases.address("archive").await;
+        let error = Database::open(&address, Tables::Refuse).await.unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Older { pending, .. } if pending.contains("m0001_archive")),
+            "{error}"
+        );
+        let before = Database::schema(&address).await.unwrap();
+        assert_eq!((before.applied.len(), before.unknown.len()), (0, 0));
+        assert_eq!(Database::migrate(&address).await.unwrap(), before.pending);
+        assert!(Database::migrate(&address).await.unwrap().is_empty());
+        let after = Database::schema(&address).await.unwrap();
+        assert_eq!((after.applied, after.pending), (before.pending, Vec::new()));
+        Database::open(&address, Tables::Refuse).await.unwrap();
+    }
+
+    async fn ids_that_differ_only_in_case_are_two(engine: Engine) {
+        let databases = Databases::new(engine);
+        let database = databases.open("archive").await;
+        let connection = database.connection();
+        for (seq, room) in [(1, "lobby"), (2, "Lobby"), (3, "LOBBY")] {
+            let values = format!("1, 0, {seq}, 'main', '{room}', 1, 0, 'i', 'alice', 'msg', 'a'");
+            let columns = "epoch, shard, seq, tenant, room, n, prev, id, from_user, kind, at, bytes, hash";
+            let (bytes, hash) = (engine.bytes("7b7d"), engine.bytes(&"00".repeat(32)));
+            run(
+                &database,
+                &format!("INSERT INTO event ({columns}) VALUES ({values}, {bytes}, {hash})"),
+            )
+            .await;
+        }
+        let sql = "SELECT COUNT(*), COUNT(DISTINCT room) FROM event WHERE tenant = 'main'";
+        let statement = Statement::from_string(connection.get_database_backend(), sql);
+        let row = connection.query_one_raw(statement).await.unwrap().unwrap();
+        let counts: (i64, i64) = (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap());
+        assert_eq!(counts, (3, 3));
+        let sql = "SELECT COUNT(*) FROM event WHERE room = 'lobby' AND from_user <> 'Alice'";
+        let statement = Statement::from_string(connection.get_database_backend(), sql);
+        let row = connection.query_one_raw(statement).await.unwrap().unwrap();
+        assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), 1);
     }
 
     #[tokio::test]
@@ -295,11 +491,22 @@ mod tests {
         assert!(matches!(&error, OpenError::Open { .. }), "{error}");
         assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
 
-        let error = Database::open("postgres://user:secret@host/db").await.unwrap_err();
-        assert!(
-            matches!(&error, OpenError::Scheme(scheme) if scheme == "postgres"),
-            "{error}"
-        );
-        assert!(!error.to_string().contains("secret"), "{error}");
+        let nobody = Address::parse("postgres://nj:geheim@127.0.0.1:1/chat", None).unwrap();
+        let error = Database::open(&nobody, Tables::Migrate).await.unwrap_err();
+        assert!(matches!(&error, OpenError::Away { .. }), "{error}");
+        assert!(error.to_string().contains("127.0.0.1:1/chat"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("geheim"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_is_told_so_at_once() {
+        for engine in [Engine::Postgres, Engine::MariaDb] {
+            let databases = Databases::new(engine);
+            let there = databases.address("archive").await.to_string();
+            let missing = Address::parse(&format!("{there}_not"), databases.address("archive").await.password).unwrap();
+            let error = Database::open(&missing, Tables::Migrate).await.unwrap_err();
+            assert!(matches!(&error, OpenError::Open { .. }), "{error}");
+            assert!(error.to_string().contains("archive_not"), "{error}");
+        }
     }
 }

@@ -94,7 +94,9 @@ mod tests {
     use sea_orm::{QueryOrder, TransactionTrait};
 
     use super::*;
-    use crate::archive::Database;
+    use crate::archive::testing::{Databases, Engine, on_each_engine};
+
+    on_each_engine!(any_number_of_rows_is_stored_as_it_is);
 
     fn row(seq: i64) -> event::Model {
         event::Model {
@@ -109,20 +111,19 @@ mod tests {
             from_user: "f".to_owned(),
             kind: "msg".to_owned(),
             at: "a".to_owned(),
-            key: (seq % 2 == 0).then(|| "k".to_owned()),
+            key: (seq % 2 == 0).then(|| "Kü🐸 ".to_owned()),
             bytes: vec![0, 255],
-            hash: vec![7],
+            hash: vec![7; 32],
         }
     }
 
-    #[tokio::test]
-    async fn any_number_of_rows_is_stored_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let database = Database::open_file(&folder.path().join("archive.db")).await.unwrap();
+    async fn any_number_of_rows_is_stored_as_it_is(engine: Engine) {
+        let databases = Databases::new(engine);
+        let database = databases.open("archive").await;
         let connection = database.connection();
         let insert = Insert::new(connection.get_database_backend());
         let mut stored = 0;
-        for count in [0, 1, 2, 3, 255, 256, 257, 700] {
+        for count in [0, 1, 2, 3, 255, 256, 257, 5000] {
             let rows: Vec<_> = (stored..stored + count).map(row).collect();
             let transaction = connection.begin().await.unwrap();
             insert.run(&transaction, rows).await.unwrap();
@@ -135,6 +136,21 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(found, (0..stored).map(row).collect::<Vec<_>>());
+    }
+
+    /// SQLite takes 32,766 parameters in a statement, PostgreSQL and MySQL 65,535.
+    #[test]
+    fn the_largest_statement_has_no_more_parameters_than_any_engine_takes() {
+        let row = values(empty()).len();
+        for backend in [DbBackend::Sqlite, DbBackend::Postgres, DbBackend::MySql] {
+            let insert = Insert::new(backend);
+            let sql = insert.by_power.last().unwrap();
+            let parameters = sql
+                .matches(if backend == DbBackend::Postgres { '$' } else { '?' })
+                .count();
+            assert_eq!(parameters, row << LARGEST, "{backend:?}");
+            assert!(parameters <= 32_766, "{backend:?}");
+        }
     }
 
     #[test]

@@ -4,16 +4,21 @@
 //! is no truth: the `watermark` row is, and it moves in the same transaction as the events, by compare-and-set. So a
 //! paused worker that comes back, two workers at once, or a kill between commit and ack neither double nor lose anything.
 
+mod address;
 mod batch;
+mod catch_up;
 mod consume;
 mod database;
 mod insert;
 pub(crate) mod keeper;
 pub(crate) mod project;
+mod schema;
 pub(crate) mod sql;
 #[cfg(test)]
 pub(crate) mod testing;
 mod worker;
 
-pub use database::{Database, OpenError};
+pub use address::{Address, AddressError};
+pub use database::{Database, OpenError, Tables};
+pub use schema::Schema;
 pub use worker::{ArchiveConfig, ArchiveError, Progress, run};

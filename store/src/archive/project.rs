@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 
 use crate::entity::{event, quarantine};
 
+/// The version of events that is stored.
+const VERSION: u8 = 1;
 /// The line number of a quarantined whole frame.
 const WHOLE_FRAME: i64 = -1;
 
@@ -18,13 +20,15 @@ pub(crate) struct Rows {
 /// Events that do not fit their columns. The limits hold on every engine, so that no engine refuses a row which another
 /// one takes: a refusal would look like a database error and be tried again for ever.
 #[derive(Debug, thiserror::Error)]
-enum Unfit {
+pub(crate) enum Unfit {
     #[error("{what} is longer than {limit} bytes")]
     TooLong { what: &'static str, limit: usize },
     #[error("{what} holds a NUL character")]
     Nul { what: &'static str },
     #[error("{what} is larger than 2^63-1")]
     TooLarge { what: &'static str },
+    #[error("the event is of version {0}, which this program does not know")]
+    Version(u8),
 }
 
 /// The rows of one frame.
@@ -94,8 +98,12 @@ pub(crate) fn hash(bytes: &[u8]) -> Vec<u8> {
     Sha256::digest(bytes).to_vec()
 }
 
-fn row(log: &Log, line: &EventLine) -> Result<event::Model, Unfit> {
+/// The row of one event.
+pub(crate) fn row(log: &Log, line: &EventLine) -> Result<event::Model, Unfit> {
     let event = &line.event;
+    if event.v != VERSION {
+        return Err(Unfit::Version(event.v));
+    }
     Ok(event::Model {
         epoch: i64::from(log.epoch),
         shard: i64::from(log.shard),
@@ -202,6 +210,7 @@ mod tests {
             (line(1, 2, &format!(r#","key":"{}""#, "k".repeat(129))), "key"),
             (line(1, 2, r#","key":"a\u0000b""#), "NUL"),
             (line(1, u64::MAX, ""), "n is larger"),
+            (line(1, 2, "").replace(r#""v":1"#, r#""v":2"#), "version 2"),
         ] {
             let bytes = Bytes::from(format!("{}\n{unfit}\n{}", line(0, 1, ""), line(2, 3, "")));
             let rows = frame(&log(), 42, &bytes);

@@ -1,4 +1,6 @@
-//! A real nats-server, a real SQLite file, and a log that the test writes.
+//! A real nats-server, real databases, and a log that the test writes.
+
+mod databases;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,15 +20,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::databases::{Databases, Engine, on_each_engine};
 use super::{ArchiveConfig, ArchiveError, Database, Progress, run};
 use crate::entity::{event, quarantine};
 
 /// Far more than anything here takes; only a failure waits that long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// A server and a folder for databases. The server runs with the permissions of production.
+/// A nats-server, and databases. The server runs with the permissions of production.
 pub(crate) struct House {
-    pub(crate) folder: TempDir,
+    pub(crate) databases: Databases,
+    /// Of the server.
+    _folder: TempDir,
     pub(crate) log: Log,
     keys: Keys,
     server: LocalServer,
@@ -49,7 +54,7 @@ pub(crate) struct Running {
 }
 
 impl House {
-    pub(crate) async fn new() -> Self {
+    pub(crate) async fn new(engine: Engine) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let binary = find(&Find {
             server_bin: std::env::var_os("NATS_SERVER_BIN").map(PathBuf::from),
@@ -74,7 +79,8 @@ impl House {
         };
         let server = LocalServer::start(&binary, config, &keys).await.unwrap();
         let house = Self {
-            folder,
+            databases: Databases::new(engine),
+            _folder: folder,
             log: Log::first(Subjects::default()),
             keys,
             server,
@@ -116,12 +122,8 @@ impl House {
             .unwrap()
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
     pub(crate) async fn database(&self, name: &str) -> Database {
-        Database::open_file(&self.path(name)).await.unwrap()
+        self.databases.open(name).await
     }
 
     pub(crate) async fn scribe(&self) -> Scribe {

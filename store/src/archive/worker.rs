@@ -11,10 +11,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
+use super::catch_up::CatchUp;
 use super::consume::{self, ReadError, Reader};
 use super::database::Database;
 use super::sql::{self, Commit};
 use super::{keeper, project};
+use crate::log::broken;
 
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -208,6 +210,7 @@ impl Worker {
         let mut reader = Reader::open(log, &stream, watermark).await?;
         self.tell_frame(watermark, true);
         let mut not_before = Instant::now();
+        let mut catch_up = CatchUp::begin(watermark, stream.cached_info().state.last_sequence, Instant::now());
         loop {
             let mut batch = Batch::after(watermark);
             let fill = async {
@@ -221,7 +224,10 @@ impl Worker {
             if !batch.is_full() {
                 not_before = Instant::now() + BETWEEN_COMMITS;
             }
-            let upto = batch.new_watermark();
+            let (upto, events) = (batch.new_watermark(), batch.events());
+            if broken("archive-commit-before-ack") {
+                reader.ack().await;
+            }
             match sql::commit(&self.database, log, batch).await? {
                 Commit::Done => {}
                 Commit::Overtaken => {
@@ -235,6 +241,7 @@ impl Worker {
             reader.ack().await;
             watermark = upto;
             *pause = FIRST_PAUSE;
+            catch_up.tell(watermark, events);
             self.tell_frame(watermark, true);
         }
     }
@@ -335,5 +342,7 @@ impl From<ReadError> for Trouble {
     }
 }
 
+#[cfg(test)]
+mod rate;
 #[cfg(test)]
 mod tests;

@@ -6,4 +6,5 @@
 
 pub(crate) mod event;
 pub(crate) mod quarantine;
+pub(crate) mod search_mark;
 pub(crate) mod watermark;

@@ -7,7 +7,17 @@ use sea_orm::ConnectionTrait;
 use serde_json::json;
 
 use super::*;
-use crate::archive::testing::{House, LIMIT};
+use crate::archive::testing::{Engine, House, LIMIT, on_each_engine};
+
+on_each_engine!(
+    pages_are_what_the_bounds_say,
+    messages_are_the_lines_of_the_log_byte_for_byte,
+    a_wrong_request_is_told_what_is_wrong,
+    an_answer_goes_to_a_workers_inbox_only,
+    a_database_that_fails_is_a_reason_to_ask_again,
+    pages_of_large_messages_fit_an_answer_and_leave_none_out,
+    several_stores_share_the_work,
+);
 
 /// Services that answer, a bridge that asks.
 struct Answering {
@@ -101,7 +111,7 @@ fn seq_of(message: &RawValue) -> u64 {
 
 /// Archives what the scribe says, and gives the database.
 async fn archived(house: &House, end: Seq) -> Database {
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(end).await;
     worker.stop().await;
@@ -139,9 +149,8 @@ fn cases(all: &[u64]) -> Vec<Case<'_>> {
     ]
 }
 
-#[tokio::test]
-async fn pages_are_what_the_bounds_say() {
-    let house = House::new().await;
+async fn pages_are_what_the_bounds_say(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.say(&[("lobby", Kind::Room), ("lobby", Kind::Member)]).await;
     // lobby: msg, (shed), command, (member), reply, in frames 2 to 6; Lobby is another room.
@@ -173,9 +182,8 @@ async fn pages_are_what_the_bounds_say() {
     service.stop().await;
 }
 
-#[tokio::test]
-async fn messages_are_the_lines_of_the_log_byte_for_byte() {
-    let house = House::new().await;
+async fn messages_are_the_lines_of_the_log_byte_for_byte(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe
         .say(&[("shed", Kind::Msg), ("shed", Kind::Command), ("shed", Kind::Reply)])
@@ -195,9 +203,8 @@ async fn messages_are_the_lines_of_the_log_byte_for_byte() {
     service.stop().await;
 }
 
-#[tokio::test]
-async fn a_wrong_request_is_told_what_is_wrong() {
-    let house = House::new().await;
+async fn a_wrong_request_is_told_what_is_wrong(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.say(&[("lobby", Kind::Msg)]).await;
     let database = archived(&house, scribe.end()).await;
@@ -230,9 +237,8 @@ async fn a_wrong_request_is_told_what_is_wrong() {
     service.stop().await;
 }
 
-#[tokio::test]
-async fn an_answer_goes_to_a_workers_inbox_only() {
-    let house = House::new().await;
+async fn an_answer_goes_to_a_workers_inbox_only(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.say(&[("lobby", Kind::Msg)]).await;
     let database = archived(&house, scribe.end()).await;
@@ -252,9 +258,8 @@ async fn an_answer_goes_to_a_workers_inbox_only() {
     service.stop().await;
 }
 
-#[tokio::test]
-async fn a_database_that_fails_is_a_reason_to_ask_again() {
-    let house = House::new().await;
+async fn a_database_that_fails_is_a_reason_to_ask_again(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.say(&[("lobby", Kind::Msg)]).await;
     let database = archived(&house, scribe.end()).await;
@@ -274,9 +279,8 @@ async fn a_database_that_fails_is_a_reason_to_ask_again() {
     service.stop().await;
 }
 
-#[tokio::test]
-async fn pages_of_large_messages_fit_an_answer_and_leave_none_out() {
-    let house = House::new().await;
+async fn pages_of_large_messages_fit_an_answer_and_leave_none_out(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     for n in 1..=12u64 {
         let seq = Seq::of(n, 0);
@@ -310,9 +314,8 @@ async fn pages_of_large_messages_fit_an_answer_and_leave_none_out() {
     service.stop().await;
 }
 
-#[tokio::test]
-async fn several_stores_share_the_work() {
-    let house = House::new().await;
+async fn several_stores_share_the_work(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.say(&[("lobby", Kind::Msg)]).await;
     let database = archived(&house, scribe.end()).await;
@@ -362,6 +365,7 @@ fn a_page_is_cut_at_the_limit_and_at_the_bytes_and_is_never_empty_without_need()
             cut,
             Cut {
                 range,
+                count: on_page,
                 next: more.then(|| *seqs.last().unwrap())
             },
             "{name}"

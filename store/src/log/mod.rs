@@ -22,6 +22,7 @@ mod state;
 mod tests;
 mod writer;
 
+pub(crate) use broken::broken;
 pub(crate) use checkpoint::begin as begin_state;
 pub use checkpoint::{CheckpointConfig, TrimConfig, keep_checkpoints, keep_trimmed};
 pub(crate) use notice::Asker;

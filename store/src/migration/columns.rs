@@ -45,3 +45,13 @@ pub(crate) fn table(backend: DbBackend, name: &str) -> TableCreateStatement {
     }
     table
 }
+
+/// The primary key of a table.
+pub(crate) fn primary_key(table: &str, columns: &[&str]) -> IndexCreateStatement {
+    let mut key = Index::create();
+    key.name(format!("pk_{table}"));
+    for column in columns {
+        key.col(Alias::new(*column));
+    }
+    key
+}

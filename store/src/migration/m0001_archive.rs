@@ -1,6 +1,7 @@
 use sea_orm_migration::prelude::*;
 
-use super::columns::{bytes, number, plain_text, sha256, table};
+use super::columns::{bytes, number, plain_text, primary_key, sha256, table};
+use crate::log::broken;
 
 /// `event`, `watermark` and `quarantine`.
 pub(crate) struct Migration;
@@ -37,7 +38,8 @@ impl MigrationTrait for Migration {
 /// Append-only: one row per event of the log, with the line as it stands there.
 fn event(manager: &SchemaManager<'_>) -> TableCreateStatement {
     let backend = manager.get_database_backend();
-    table(backend, "event")
+    let mut event = table(backend, "event");
+    event
         .col(number("epoch"))
         .col(number("shard"))
         .col(number("seq"))
@@ -51,9 +53,11 @@ fn event(manager: &SchemaManager<'_>) -> TableCreateStatement {
         .col(plain_text(backend, "at", 32).not_null())
         .col(plain_text(backend, "key", 128).null())
         .col(bytes(backend, "bytes").not_null())
-        .col(sha256("hash"))
-        .primary_key(&mut primary_key("event", &["epoch", "shard", "seq"]))
-        .take()
+        .col(sha256("hash"));
+    if !broken("archive-unique-key") {
+        event.primary_key(&mut primary_key("event", &["epoch", "shard", "seq"]));
+    }
+    event
 }
 
 /// A room's events in order.
@@ -92,15 +96,6 @@ fn quarantine(manager: &SchemaManager<'_>) -> TableCreateStatement {
             &["epoch", "shard", "stream_seq", "line", "hash"],
         ))
         .take()
-}
-
-fn primary_key(table: &str, columns: &[&str]) -> IndexCreateStatement {
-    let mut key = Index::create();
-    key.name(format!("pk_{table}"));
-    for column in columns {
-        key.col(Alias::new(*column));
-    }
-    key
 }
 
 #[cfg(test)]

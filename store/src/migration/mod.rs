@@ -3,6 +3,7 @@
 
 mod columns;
 mod m0001_archive;
+mod m0002_search;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -11,6 +12,6 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_archive::Migration)]
+        vec![Box::new(m0001_archive::Migration), Box::new(m0002_search::Migration)]
     }
 }

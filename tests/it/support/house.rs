@@ -28,6 +28,8 @@ pub(crate) struct House {
     servers: usize,
     /// Settings that are not the default's, as environment variables.
     pub(crate) settings: Vec<(&'static str, String)>,
+    /// The archive's database; without one it is a file in the data folder.
+    database: Option<String>,
     pub(crate) endpoints: Endpoints,
 }
 
@@ -44,12 +46,18 @@ pub(crate) struct Endpoints {
 impl House {
     /// Starts a house on an empty folder and waits until it is ready.
     pub(crate) async fn start() -> Self {
-        Self::with(1, Vec::new()).await
+        Self::with(1, Vec::new(), None).await
+    }
+
+    /// The same with the archive in a database on a server.
+    pub(crate) async fn start_on(database: &str) -> Self {
+        Self::with(1, Vec::new(), Some(database.to_owned())).await
     }
 
     /// The same with settings, as environment variables.
-    pub(crate) async fn start_with(settings: Vec<(&'static str, String)>) -> Self {
-        Self::with(1, settings).await
+    pub(crate) async fn start_with<V: Into<String>>(settings: impl IntoIterator<Item = (&'static str, V)>) -> Self {
+        let settings = settings.into_iter().map(|(name, value)| (name, value.into()));
+        Self::with(1, settings.collect(), None).await
     }
 
     /// The same with a cluster of three nats-servers.
@@ -59,16 +67,17 @@ impl House {
 
     /// That with settings, as environment variables.
     pub(crate) async fn cluster_set(settings: Vec<(&'static str, String)>) -> Self {
-        Self::with(3, settings).await
+        Self::with(3, settings, None).await
     }
 
-    async fn with(servers: usize, settings: Vec<(&'static str, String)>) -> Self {
+    async fn with(servers: usize, settings: Vec<(&'static str, String)>, database: Option<String>) -> Self {
         let dir = tempfile::Builder::new().prefix("natterjack-it-").tempdir().unwrap();
         let mut house = Self {
             dir,
             child: None,
             servers,
             settings,
+            database,
             endpoints: Endpoints::default(),
         };
         house.restart().await;
@@ -87,6 +96,9 @@ impl House {
         let out = fs::File::create(self.dir.path().join("up.out")).unwrap();
         let mut up = up(&self.data());
         up.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        if let Some(database) = &self.database {
+            up.args(["--database", database]);
+        }
         if self.servers > 1 {
             up.args([
                 "--cluster",
@@ -293,15 +305,24 @@ impl House {
         }
     }
 
+    /// Waits until a room's history, as a member gets it, has a message of this sequence or a later one.
+    pub(crate) async fn archived(&self, user: &str, room: &str, up_to: u64) {
+        let http = self.http(user);
+        let path = format!("/v1/rooms/{room}/messages?limit=1");
+        eventually("the archive has the message", async || {
+            let page = http.get(&path).await;
+            // While its database is away, history says so.
+            let page = (page.status != 503).then(|| page.ok())?;
+            page["messages"][0]["seq"].as_u64().filter(|last| *last >= up_to)
+        })
+        .await;
+    }
+
     /// A room's whole history as a member gets it, once the archive has a message of this sequence; exact lines.
     pub(crate) async fn history(&self, user: &str, room: &str, up_to: u64) -> Vec<String> {
         let http = self.http(user);
         let path = format!("/v1/rooms/{room}/messages");
-        eventually("the archive has the message", async || {
-            let page = http.get(&format!("{path}?limit=1")).await.ok();
-            page["messages"][0]["seq"].as_u64().filter(|last| *last >= up_to)
-        })
-        .await;
+        self.archived(user, room, up_to).await;
         let (mut lines, mut after) = (Vec::new(), 0);
         loop {
             let page = http.get(&format!("{path}?limit=100&after={after}")).await;

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a running house, and a client for each transport.
 
 pub(crate) mod contract;
+pub(crate) mod database;
 pub(crate) mod events;
 pub(crate) mod house;
 pub(crate) mod http;

@@ -89,6 +89,36 @@ pub(super) struct HistoryPage {
     next: Option<u64>,
 }
 
+/// What was found, the best first.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SearchPage {
+    /// How far the archive had read the log: nothing behind it was found.
+    watermark: u64,
+    /// How far the index had read the archive.
+    indexed: u64,
+    results: Vec<SearchResult>,
+    /// Whether there is more than `limit`.
+    more: bool,
+}
+
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SearchResult {
+    snippet: Snippet,
+    message: Event,
+}
+
+/// Where in the text something was found.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Snippet {
+    before: String,
+    /// As it is written there; empty if no word of the query stands there as it is.
+    found: String,
+    after: String,
+}
+
 /// A message to send.
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -26,7 +26,7 @@ use super::form::{header_key, read_json};
 use super::query::{Fields, id};
 use super::{events, openapi, send, ws};
 use crate::door::auth::Caller;
-use crate::ops::{self, HistoryAsk, Listing};
+use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
 /// How long a client has for a request's body.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -79,6 +79,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(send::send_by_key))
         .routes(routes!(send::batch))
         .routes(routes!(send::typing))
+        .routes(routes!(search))
         .routes(routes!(events::events))
         .routes(routes!(events::stream))
         .routes(routes!(events::ticket))
@@ -123,6 +124,35 @@ async fn history(State(door): Door, caller: Caller, path: Path, request: Request
     let body =
         serde_json::to_vec(&json!({"messages": page.messages, "next": page.next})).map_err(|error| internal(&error))?;
     Ok(with_etag(request.headers(), body.into()))
+}
+
+#[utoipa::path(
+    get,
+    path = "/v1/search",
+    tag = "reading",
+    params(
+        ("q" = String, Query, description = "Words; a message must have all of them"),
+        ("room" = Option<String>, Query, description = "Only this room"),
+        ("from" = Option<String>, Query, description = "Only this sender's messages"),
+        ("limit" = Option<u64>, Query, description = "1 to 100; 20 by default"),
+    ),
+    responses((status = 200, description = "Messages with all the words, the best first", body = openapi::SearchPage)),
+)]
+async fn search(State(door): Door, caller: Caller, request: Request) -> Answer {
+    let mut fields = Fields::parse(
+        request.uri().query().unwrap_or_default(),
+        &["q", "room", "from", "limit"],
+    )?;
+    let given = |name: &'static str| fields.text(name).map(|text| id(name, text)).transpose();
+    let ask = SearchAsk {
+        room: given("room")?,
+        from: given("from")?,
+        limit: fields.number("limit")?,
+        q: fields
+            .take("q")
+            .ok_or_else(|| Problem::invalid("`q` is missing: the words to find"))?,
+    };
+    json(StatusCode::OK, &ops::search(&door.bridge, &caller.who, ask).await?)
 }
 
 #[utoipa::path(

@@ -2,13 +2,32 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use natterjack_nats_config::contract::Kind;
-use sea_orm::sqlx::{QueryBuilder, Sqlite};
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel, Statement};
 
-use super::super::testing::{House, LIMIT, Running, assert_archived, events, line, quarantined};
+use super::super::testing::{
+    Engine, House, LIMIT, Running, assert_archived, events, line, on_each_engine, quarantined,
+};
 use super::*;
 use crate::archive::project::hash;
-use crate::entity::{event, watermark};
+use crate::entity::watermark;
+
+on_each_engine!(
+    rows_are_the_lines_of_the_log_byte_for_byte,
+    killed_between_commit_and_ack_nothing_is_doubled_and_nothing_is_missing,
+    killed_at_any_moment_nothing_is_doubled_and_nothing_is_missing,
+    workers_that_race_are_fenced_by_the_watermark,
+    of_two_batches_on_one_watermark_one_is_stored,
+    a_batch_on_an_old_watermark_is_rolled_back_whole,
+    what_cannot_be_read_is_quarantined_and_the_rest_goes_on,
+    poison_is_kept_apart_and_the_rest_flows,
+    an_empty_database_is_filled_again_from_the_log_and_an_old_one_is_brought_up_to_date,
+    frames_that_the_log_has_not_got_are_recorded,
+    a_database_that_fails_is_waited_for_and_nothing_is_acknowledged,
+    another_event_at_an_archived_place_is_a_fork_and_changes_nothing,
+    the_archive_of_another_log_is_refused,
+    epochs_go_only_forward,
+    a_second_worker_stands_by_and_takes_over,
+);
 
 impl Worker {
     async fn new(house: &House, database: &Database, name: &str) -> Self {
@@ -34,28 +53,37 @@ async fn sql(database: &Database, sql: &str) {
 /// Has the database itself note each move of the watermark.
 async fn count_moves(database: &Database) {
     sql(database, "CREATE TABLE moves (backwards INTEGER)").await;
-    let trigger = "CREATE TRIGGER count_moves AFTER UPDATE ON watermark \
-                   BEGIN INSERT INTO moves VALUES (NEW.stream_seq <= OLD.stream_seq); END";
-    sql(database, trigger).await;
+    let note = "INSERT INTO moves VALUES (CASE WHEN NEW.stream_seq <= OLD.stream_seq THEN 1 ELSE 0 END);";
+    let after = "CREATE TRIGGER count_moves AFTER UPDATE ON watermark FOR EACH ROW";
+    match database.connection().get_database_backend() {
+        DbBackend::Postgres => {
+            let body = format!("$$ BEGIN {note} RETURN NEW; END $$");
+            let function = format!("CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS {body}");
+            sql(database, &function).await;
+            sql(database, &format!("{after} EXECUTE FUNCTION note()")).await;
+        }
+        DbBackend::MySql => sql(database, &format!("{after} {note}")).await,
+        _ => sql(database, &format!("{after} BEGIN {note} END")).await,
+    }
 }
 
 /// How often the watermark moved, and how often not forward.
 async fn moves(database: &Database) -> (i64, i64) {
-    let sql = Statement::from_string(
-        DbBackend::Sqlite,
-        "SELECT COUNT(*), COALESCE(SUM(backwards), 0) FROM moves",
-    );
-    let row = database.connection().query_one_raw(sql).await.unwrap().unwrap();
-    (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap())
+    let count = async |which: &str| {
+        let sql = format!("SELECT COUNT(*) FROM moves {which}");
+        let sql = Statement::from_string(database.connection().get_database_backend(), sql);
+        let row = database.connection().query_one_raw(sql).await.unwrap().unwrap();
+        row.try_get_by_index(0).unwrap()
+    };
+    (count("").await, count("WHERE backwards = 1").await)
 }
 
-#[tokio::test]
-async fn rows_are_the_lines_of_the_log_byte_for_byte() {
-    let house = House::new().await;
+async fn rows_are_the_lines_of_the_log_byte_for_byte(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.append(Bytes::new()).await;
     scribe.say(&[("lobby", Kind::Room), ("lobby", Kind::Member)]).await;
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(scribe.end()).await;
     scribe
@@ -83,12 +111,11 @@ async fn rows_are_the_lines_of_the_log_byte_for_byte() {
     worker.stop().await;
 }
 
-#[tokio::test]
-async fn killed_between_commit_and_ack_nothing_is_doubled_and_nothing_is_missing() {
-    let house = House::new().await;
+async fn killed_between_commit_and_ack_nothing_is_doubled_and_nothing_is_missing(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.chatter(10, 3).await;
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     let stream = house.stream().await;
     sql::begin_watermark(database.connection(), &house.log).await.unwrap();
     {
@@ -105,11 +132,10 @@ async fn killed_between_commit_and_ack_nothing_is_doubled_and_nothing_is_missing
     worker.stop().await;
 }
 
-#[tokio::test]
-async fn killed_at_any_moment_nothing_is_doubled_and_nothing_is_missing() {
-    let house = House::new().await;
+async fn killed_at_any_moment_nothing_is_doubled_and_nothing_is_missing(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     count_moves(&database).await;
     let worker = Arc::new(Worker::new(&house, &database, "mortal").await);
     let lives = async {
@@ -136,17 +162,16 @@ async fn killed_at_any_moment_nothing_is_doubled_and_nothing_is_missing() {
     last.stop().await;
 }
 
-#[tokio::test]
-async fn workers_that_race_are_fenced_by_the_watermark() {
-    let house = House::new().await;
+async fn workers_that_race_are_fenced_by_the_watermark(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     count_moves(&database).await;
     let stop = CancellationToken::new();
     let mut tasks = Vec::new();
     for name in ["one", "two", "three"] {
         // Without the lease, on connections of its own, as a worker that was paused and does not know that it lost it.
-        let own = house.database("archive.db").await;
+        let own = house.database("archive").await;
         let worker = Worker::new(&house, &own, name).await;
         let stop = stop.clone();
         tasks.push(tokio::spawn(async move { worker.archive(&stop).await }));
@@ -168,10 +193,9 @@ async fn workers_that_race_are_fenced_by_the_watermark() {
     assert_eq!(moves(&database).await.1, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_two_batches_on_one_watermark_one_is_stored() {
-    let house = House::new().await;
-    let database = house.database("archive.db").await;
+async fn of_two_batches_on_one_watermark_one_is_stored(engine: Engine) {
+    let house = House::new(engine).await;
+    let database = house.database("archive").await;
     sql::begin_watermark(database.connection(), &house.log).await.unwrap();
     count_moves(&database).await;
     let commit_all = async |database: Database, frames_each: u64| {
@@ -192,7 +216,7 @@ async fn of_two_batches_on_one_watermark_one_is_stored() {
             }
         }
     };
-    let (one, two) = (house.database("archive.db").await, house.database("archive.db").await);
+    let (one, two) = (house.database("archive").await, house.database("archive").await);
     let ((done_one, lost_one), (done_two, lost_two)) = tokio::join!(commit_all(one, 3), commit_all(two, 2));
     assert!(lost_one + lost_two > 0, "they never met");
     assert_eq!(events(&database).await.len() as u64, done_one + done_two);
@@ -200,10 +224,9 @@ async fn of_two_batches_on_one_watermark_one_is_stored() {
     assert!(quarantined(&database).await.is_empty());
 }
 
-#[tokio::test]
-async fn a_batch_on_an_old_watermark_is_rolled_back_whole() {
-    let house = House::new().await;
-    let database = house.database("archive.db").await;
+async fn a_batch_on_an_old_watermark_is_rolled_back_whole(engine: Engine) {
+    let house = House::new(engine).await;
+    let database = house.database("archive").await;
     sql::begin_watermark(database.connection(), &house.log).await.unwrap();
     let batch = |text: &'static [u8]| {
         let mut batch = Batch::after(0);
@@ -221,9 +244,8 @@ async fn a_batch_on_an_old_watermark_is_rolled_back_whole() {
     assert!(quarantined(&database).await.is_empty());
 }
 
-#[tokio::test]
-async fn what_cannot_be_read_is_quarantined_and_the_rest_goes_on() {
-    let house = House::new().await;
+async fn what_cannot_be_read_is_quarantined_and_the_rest_goes_on(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.chatter(1, 2).await;
     let junk = Bytes::from_static(b"\xff\0 this is no frame");
@@ -231,7 +253,7 @@ async fn what_cannot_be_read_is_quarantined_and_the_rest_goes_on() {
     assert_eq!(scribe.append(junk.clone()).await, 2);
     assert_eq!(scribe.append(misplaced.clone()).await, 3);
     scribe.chatter(2, 2).await;
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(scribe.end()).await;
     assert_archived(&database, &scribe.lines).await;
@@ -244,9 +266,81 @@ async fn what_cannot_be_read_is_quarantined_and_the_rest_goes_on() {
     worker.stop().await;
 }
 
-#[tokio::test]
-async fn an_empty_database_is_filled_again_from_the_log_and_an_old_one_is_brought_up_to_date() {
-    let house = House::new().await;
+/// What a frame may hold, by the frames 1, 2, 3 …, and how much of it is an event.
+fn poison() -> Vec<(&'static str, Vec<u8>, usize)> {
+    let good = |frame: u64, index: usize| line(Seq::of(frame, index), (1, Seq::ZERO), "lobby", Kind::Msg);
+    let body = |frame: u64, body: &str| {
+        let line = good(frame, 0);
+        let begin = line.find(r#""body":"#).unwrap() + 7;
+        format!("{}{body}}}", &line[..begin]).into_bytes()
+    };
+    let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    let large = format!(r#"{{"text":"{}"}}"#, "ü".repeat(32 * 1024));
+    let of_both = |frame: u64, from: &str, to: &str| {
+        format!("{}\n{}\n", good(frame, 0), good(frame, 1).replace(from, to)).into_bytes()
+    };
+    vec![
+        ("good", good(1, 0).into(), 1),
+        ("no UTF-8", b"\xff\xfe{}".to_vec(), 0),
+        (
+            "no UTF-8 in a body",
+            [&b"{\"v\":1,\"body\":\"\xc3\x28\"}"[..]].concat(),
+            0,
+        ),
+        ("NUL bytes", vec![0; 100], 0),
+        ("a NUL in a text", body(5, r#"{"text":"a\u0000b"}"#), 1),
+        ("a NUL in a key", good(6, 0).replace("k 6144", r"k\u0000").into(), 0),
+        ("a large body", body(7, &large), 1),
+        ("a deep body", body(8, &deep), 1),
+        (
+            "an unknown version beside a good event",
+            of_both(9, r#""v":1"#, r#""v":9"#),
+            1,
+        ),
+        (
+            "an unknown kind: no reader can read the frame",
+            of_both(10, r#""msg""#, r#""hologram""#),
+            0,
+        ),
+        ("half an event", good(11, 0).as_bytes()[..99].to_vec(), 0),
+        (
+            "numbers out of range",
+            good(12, 0).replace(r#""n":1"#, r#""n":18446744073709551615"#).into(),
+            0,
+        ),
+        ("good", good(13, 0).into(), 1),
+    ]
+}
+
+async fn poison_is_kept_apart_and_the_rest_flows(engine: Engine) {
+    let house = House::new(engine).await;
+    let mut scribe = house.scribe().await;
+    let poison = poison();
+    for (name, bytes, _) in &poison {
+        scribe.append(bytes.clone().into()).await;
+        assert!(!name.is_empty());
+    }
+    let database = house.database("archive").await;
+    let mut worker = house.start(&database, "one").await;
+    worker.reached(scribe.end()).await;
+    worker.stop().await;
+    let (events, kept) = (events(&database).await, quarantined(&database).await);
+    for (frame, (name, bytes, stored)) in (1i64..).zip(&poison) {
+        let of_frame: Vec<_> = events.iter().filter(|row| row.seq >> 10 == frame).collect();
+        let apart: Vec<_> = kept.iter().filter(|row| row.stream_seq == frame).collect();
+        assert_eq!(of_frame.len(), *stored, "{name}");
+        // Every byte is somewhere, but for the ends of lines.
+        let mut together: Vec<u8> = of_frame.iter().flat_map(|row| row.bytes.clone()).collect();
+        together.extend(apart.iter().flat_map(|row| row.bytes.clone()));
+        let whole: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != b'\n').collect();
+        together.retain(|byte| *byte != b'\n');
+        assert_eq!(together, whole, "{name}");
+        assert!(apart.iter().all(|row| !row.reason.is_empty()), "{name}");
+    }
+}
+
+async fn an_empty_database_is_filled_again_from_the_log_and_an_old_one_is_brought_up_to_date(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.chatter(5, 4).await;
     let archive = |name: &'static str| house.database(name);
@@ -255,31 +349,30 @@ async fn an_empty_database_is_filled_again_from_the_log_and_an_old_one_is_brough
         worker.reached(end).await;
         worker.stop().await;
     };
-    let first = archive("first.db").await;
+    let first = archive("first").await;
     to_the_end(&first, scribe.end()).await;
     first.close().await;
-    std::fs::copy(house.path("first.db"), house.path("backup.db")).unwrap();
+    house.databases.copy("first", "backup").await;
     scribe.chatter(5, 4).await;
-    let first = archive("first.db").await;
+    let first = archive("first").await;
     to_the_end(&first, scribe.end()).await;
 
-    for name in ["empty.db", "backup.db"] {
+    for name in ["empty", "backup"] {
         let database = archive(name).await;
         to_the_end(&database, scribe.end()).await;
         assert_archived(&database, &scribe.lines).await;
     }
 }
 
-#[tokio::test]
-async fn frames_that_the_log_has_not_got_are_recorded() {
-    let house = House::new().await;
+async fn frames_that_the_log_has_not_got_are_recorded(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.chatter(9, 1).await;
     let stream = house.stream().await;
     for stream_seq in [1, 2, 5, 6, 7] {
         stream.delete_message(stream_seq).await.unwrap();
     }
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(scribe.end()).await;
     scribe.lines.retain(|(seq, _)| ![1, 2, 5, 6, 7].contains(&seq.frame()));
@@ -292,12 +385,11 @@ async fn frames_that_the_log_has_not_got_are_recorded() {
     worker.stop().await;
 }
 
-#[tokio::test]
-async fn a_database_that_fails_is_waited_for_and_nothing_is_acknowledged() {
-    let house = House::new().await;
+async fn a_database_that_fails_is_waited_for_and_nothing_is_acknowledged(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.chatter(2, 2).await;
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(scribe.end()).await;
     worker.wait(|progress| progress.ready).await;
@@ -315,22 +407,19 @@ async fn a_database_that_fails_is_waited_for_and_nothing_is_acknowledged() {
     worker.stop().await;
 }
 
-#[tokio::test]
-async fn another_event_at_an_archived_place_is_a_fork_and_changes_nothing() {
-    let house = House::new().await;
+async fn another_event_at_an_archived_place_is_a_fork_and_changes_nothing(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.chatter(3, 2).await;
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(scribe.end()).await;
     worker.stop().await;
     // Somebody turns the watermark back and changes an event in the middle.
     sql(&database, "UPDATE watermark SET stream_seq = 0").await;
-    sql(
-        &database,
-        "UPDATE event SET bytes = x'7b7d', hash = x'00' WHERE seq = 2049",
-    )
-    .await;
+    let (bytes, hash) = (engine.bytes("7b7d"), engine.bytes("00"));
+    let change = format!("UPDATE event SET bytes = {bytes}, hash = {hash} WHERE seq = 2049");
+    sql(&database, &change).await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(scribe.end()).await;
     worker.stop().await;
@@ -343,12 +432,11 @@ async fn another_event_at_an_archived_place_is_a_fork_and_changes_nothing() {
     assert!(fork.reason.starts_with("fork"), "{}", fork.reason);
 }
 
-#[tokio::test]
-async fn the_archive_of_another_log_is_refused() {
-    let house = House::new().await;
+async fn the_archive_of_another_log_is_refused(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.chatter(3, 2).await;
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(scribe.end()).await;
     worker.stop().await;
@@ -370,10 +458,9 @@ async fn the_archive_of_another_log_is_refused() {
     assert_archived(&database, &scribe.lines).await;
 }
 
-#[tokio::test]
-async fn epochs_go_only_forward() {
-    let mut house = House::new().await;
-    let database = house.database("archive.db").await;
+async fn epochs_go_only_forward(engine: Engine) {
+    let mut house = House::new(engine).await;
+    let database = house.database("archive").await;
     let row = watermark::Model {
         shard: 0,
         epoch: 2,
@@ -404,12 +491,11 @@ async fn epochs_go_only_forward() {
     worker.stop().await;
 }
 
-#[tokio::test]
-async fn a_second_worker_stands_by_and_takes_over() {
-    let house = House::new().await;
+async fn a_second_worker_stands_by_and_takes_over(engine: Engine) {
+    let house = House::new(engine).await;
     let mut scribe = house.scribe().await;
     scribe.chatter(2, 2).await;
-    let database = house.database("archive.db").await;
+    let database = house.database("archive").await;
     let mut first = house.start(&database, "first").await;
     first.reached(scribe.end()).await;
     let mut second = house.start(&database, "second").await;
@@ -435,60 +521,4 @@ async fn a_second_worker_stands_by_and_takes_over() {
     tokio::time::timeout(LIMIT, held_again).await.unwrap();
     assert_archived(&database, &scribe.lines).await;
     second.stop().await;
-}
-
-/// The rows, ready as they are, by sqlx alone and in transactions as large as the archive's.
-async fn bare_load(bare: &Database, rows: &[event::Model]) {
-    let pool = bare.connection().get_sqlite_connection_pool();
-    for transaction_rows in rows.chunks(64 * 200) {
-        let mut transaction = pool.begin().await.unwrap();
-        for chunk in transaction_rows.chunks(250) {
-            let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO event ");
-            insert.push_values(chunk, |mut one, row| {
-                one.push_bind(row.epoch).push_bind(row.shard).push_bind(row.seq);
-                one.push_bind(&row.tenant).push_bind(&row.room).push_bind(row.n);
-                one.push_bind(row.prev).push_bind(&row.id).push_bind(&row.from_user);
-                one.push_bind(&row.kind).push_bind(&row.at).push_bind(&row.key);
-                one.push_bind(&row.bytes[..]).push_bind(&row.hash[..]);
-            });
-            insert.build().execute(&mut *transaction).await.unwrap();
-        }
-        transaction.commit().await.unwrap();
-    }
-}
-
-/// A measurement, not a test: `cargo nextest run --release -p natterjack-store --run-ignored only archive_rate --no-capture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures the archive against a bare bulk load, and says what it found"]
-async fn archive_rate() {
-    const FRAMES: usize = 500;
-    let house = House::new().await;
-    let mut scribe = house.scribe().await;
-    scribe.chatter(FRAMES, 200).await;
-    let database = house.database("archive.db").await;
-    let begun = std::time::Instant::now();
-    let mut worker = house.start(&database, "one").await;
-    worker.reached(scribe.end()).await;
-    let archive = begun.elapsed();
-    worker.stop().await;
-    let rows = events(&database).await;
-    assert_eq!(rows.len(), FRAMES * 200);
-    let count = u32::try_from(rows.len()).unwrap();
-    let bytes: usize = rows.iter().map(|row| row.bytes.len()).sum();
-
-    let bare = house.database("bare.db").await;
-    let begun = std::time::Instant::now();
-    bare_load(&bare, &rows).await;
-    let load = begun.elapsed();
-    assert_eq!(events(&bare).await, rows);
-    let rate = |took: Duration| f64::from(count) / took.as_secs_f64();
-    println!("{count} events of {} bytes in {FRAMES} frames", bytes / rows.len());
-    println!(
-        "archive:   {archive:?}, {:.0} events/s, from the log to the last commit",
-        rate(archive)
-    );
-    println!(
-        "bare load: {load:?}, {:.0} events/s, ready rows, the same transactions",
-        rate(load)
-    );
 }

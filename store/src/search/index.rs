@@ -1,0 +1,180 @@
+use std::time::Duration;
+
+use natterjack_nats_config::tail::Log;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, EntityTrait,
+    IntoActiveModel, Order, QueryFilter, QueryOrder, QuerySelect, Statement, Value,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{text, words};
+use crate::archive::{Database, sql};
+use crate::entity::{event, search_mark};
+
+/// Events that are looked at in one transaction: well under a second of work.
+const BATCH: u64 = 500;
+/// Rows of one statement, of 7 parameters each.
+const ROWS: usize = 100;
+/// How soon what was archived can be found.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The pause after a failure.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What became of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Round {
+    /// There may be more.
+    Indexed,
+    /// Everything that is archived is indexed, or another store was faster.
+    Idle,
+}
+
+/// Keeps the index behind the archive until `shutdown`. A database that fails is waited for.
+pub async fn keep(database: Database, log: Log, shutdown: CancellationToken) {
+    let mut failing = false;
+    loop {
+        let pause = match round(&database, &log).await {
+            Ok(Round::Indexed) => Duration::ZERO,
+            Ok(Round::Idle) => LOOK_EVERY,
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "what is said is not indexed for search now");
+                }
+                failing = true;
+                PAUSE
+            }
+        };
+        failing &= pause == PAUSE;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// How far the index is, for readers: nothing of another epoch counts.
+pub(super) async fn mark(db: &DatabaseConnection, log: &Log) -> Result<Option<search_mark::Model>, DbErr> {
+    search_mark::Entity::find_by_id(i64::from(log.shard)).one(db).await
+}
+
+pub(super) async fn round(database: &Database, log: &Log) -> Result<Round, DbErr> {
+    let db = database.connection();
+    let Some(old) = mark(db, log).await? else {
+        return begin(db, log).await;
+    };
+    let events: Vec<event::Model> = event::Entity::find()
+        .filter(event::Column::Epoch.eq(old.epoch))
+        .filter(event::Column::Shard.eq(old.shard))
+        .filter(event::Column::Seq.gt(old.seq))
+        .order_by(event::Column::Seq, Order::Asc)
+        .limit(BATCH)
+        .all(db)
+        .await?;
+    let new = match events.last() {
+        Some(last) => search_mark::Model { seq: last.seq, ..old },
+        // Events of an epoch that is over have all been seen.
+        None if old.epoch < archived_epoch(db, log).await? => search_mark::Model {
+            epoch: old.epoch + 1,
+            seq: 0,
+            ..old
+        },
+        None => return Ok(Round::Idle),
+    };
+    let transaction = sql::begin(db).await?;
+    if !move_mark(&transaction, &old, &new).await? {
+        transaction.rollback().await?;
+        return Ok(Round::Idle);
+    }
+    let rows: Vec<Vec<Value>> = events.iter().filter_map(row).collect();
+    for rows in rows.chunks(ROWS) {
+        insert(&transaction, rows).await?;
+    }
+    transaction.commit().await?;
+    Ok(Round::Indexed)
+}
+
+async fn begin(db: &DatabaseConnection, log: &Log) -> Result<Round, DbErr> {
+    let first: Option<i64> = event::Entity::find()
+        .select_only()
+        .column(event::Column::Epoch)
+        .filter(event::Column::Shard.eq(i64::from(log.shard)))
+        .order_by(event::Column::Epoch, Order::Asc)
+        .into_tuple()
+        .one(db)
+        .await?;
+    let row = search_mark::Model {
+        shard: i64::from(log.shard),
+        epoch: first.unwrap_or(i64::from(log.epoch)),
+        seq: 0,
+    };
+    match search_mark::Entity::insert(row.into_active_model())
+        .exec_without_returning(db)
+        .await
+    {
+        Ok(_) => Ok(Round::Indexed),
+        // Another store has begun it meanwhile.
+        Err(_) if mark(db, log).await?.is_some() => Ok(Round::Idle),
+        Err(error) => Err(error),
+    }
+}
+
+async fn archived_epoch(db: &DatabaseConnection, log: &Log) -> Result<i64, DbErr> {
+    Ok(sql::watermark(db, log).await?.map_or(0, |row| row.epoch))
+}
+
+async fn move_mark(
+    db: &DatabaseTransaction,
+    old: &search_mark::Model,
+    new: &search_mark::Model,
+) -> Result<bool, DbErr> {
+    let moved = search_mark::Entity::update_many()
+        .col_expr(search_mark::Column::Epoch, Expr::value(new.epoch))
+        .col_expr(search_mark::Column::Seq, Expr::value(new.seq))
+        .filter(search_mark::Column::Shard.eq(old.shard))
+        .filter(search_mark::Column::Epoch.eq(old.epoch))
+        .filter(search_mark::Column::Seq.eq(old.seq))
+        .exec(db)
+        .await?;
+    Ok(moved.rows_affected == 1)
+}
+
+/// The index's row of an event; none if it is no message or has no words.
+fn row(event: &event::Model) -> Option<Vec<Value>> {
+    if !sql::MESSAGES.iter().any(|kind| kind.as_str() == event.kind) {
+        return None;
+    }
+    let tokens = words::tokens(&text::text_of(&event.bytes));
+    (!tokens.is_empty()).then(|| {
+        vec![
+            event.epoch.into(),
+            event.shard.into(),
+            event.seq.into(),
+            event.tenant.clone().into(),
+            event.room.clone().into(),
+            event.from_user.clone().into(),
+            tokens.into(),
+        ]
+    })
+}
+
+async fn insert(db: &DatabaseTransaction, rows: &[Vec<Value>]) -> Result<(), DbErr> {
+    let backend = db.get_database_backend();
+    let mut sql = "INSERT INTO search (epoch, shard, seq, tenant, room, from_user, tokens) VALUES ".to_owned();
+    for place in 0..rows.len() {
+        let first = place * 7;
+        let row = match backend {
+            DbBackend::Postgres => {
+                let numbers: Vec<String> = (first + 1..first + 7).map(|number| format!("${number}")).collect();
+                format!("({}, to_tsvector('simple', ${}))", numbers.join(", "), first + 7)
+            }
+            _ => "(?, ?, ?, ?, ?, ?, ?)".to_owned(),
+        };
+        sql.push_str(if place == 0 { "" } else { ", " });
+        sql.push_str(&row);
+    }
+    let values: Vec<Value> = rows.iter().flatten().cloned().collect();
+    db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?;
+    Ok(())
+}

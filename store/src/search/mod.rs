@@ -1,0 +1,17 @@
+//! Finding messages by their words.
+//!
+//! The index is a view of the archive, filled behind it by [`keep`]: it slows down no commit, it is filled again from the
+//! archive if it is emptied, and an archive of an older program gets one without a further step. Its place is the row
+//! `search_mark`, which moves in the same transaction as what was indexed, by compare-and-set, so that any number of stores
+//! may do it.
+
+mod index;
+mod query;
+mod text;
+mod words;
+
+pub use index::keep;
+pub(crate) use query::search;
+
+#[cfg(test)]
+mod tests;

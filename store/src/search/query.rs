@@ -1,0 +1,160 @@
+use natterjack_nats_config::contract::{Problem, SearchPage, SearchQuery, SearchResult, SearchRoom, Seq};
+use natterjack_nats_config::tail::Log;
+use sea_orm::sea_query::{Alias, Cond, Expr, ExprTrait, Order, Query, SelectStatement, SimpleExpr};
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, QueryFilter};
+
+use super::words::{self, MAX_TERMS, Term};
+use super::{index, text};
+use crate::archive::sql;
+use crate::entity::event;
+use crate::history::{cut, raw};
+
+/// Conditions that stand side by side in one `OR`: SQLite nests them, and goes no deeper than a thousand.
+const SIDE_BY_SIDE: usize = 400;
+
+/// What a search comes to, or what is wrong with it.
+pub(crate) async fn search(
+    db: &DatabaseConnection,
+    log: &Log,
+    query: &SearchQuery,
+) -> Result<Result<SearchPage, Problem>, DbErr> {
+    let terms = words::terms(&query.q);
+    if terms.is_empty() || terms.len() > MAX_TERMS {
+        let detail = format!("`q` must have a word, and no more than {MAX_TERMS} (a pair of characters counts as one)");
+        return Ok(Err(Problem::invalid(detail)));
+    }
+    let watermark = sql::archived(db, log).await?;
+    let mut page = SearchPage {
+        watermark,
+        indexed: index::mark(db, log)
+            .await?
+            .filter(|mark| mark.epoch == i64::from(log.epoch))
+            .map_or(Seq::ZERO, |mark| Seq(mark.seq.unsigned_abs())),
+        results: Vec::new(),
+        more: false,
+    };
+    if query.rooms.is_empty() {
+        return Ok(Ok(page));
+    }
+    let limit = usize::from(query.limit);
+    let backend = db.get_database_backend();
+    let select = select(backend, log, query, &terms);
+    let found: Vec<i64> = db
+        .query_all_raw(backend.build(&select))
+        .await?
+        .iter()
+        .map(|row| row.try_get_by_index(0))
+        .collect::<Result<_, _>>()?;
+    let mut lines = lines(db, log, found.iter().copied().take(limit)).await?;
+    let sizes: Vec<(Seq, usize)> = found
+        .iter()
+        .filter_map(|seq| Some((Seq(seq.unsigned_abs()), lines.get(seq).map(Vec::len)?)))
+        .collect();
+    let fitting = cut(&sizes, limit).count;
+    page.more = fitting < found.len();
+    for seq in found.iter().take(fitting) {
+        let Some(line) = lines.remove(seq) else { continue };
+        let snippet = words::snippet(&text::text_of(&line), &query.q);
+        match raw(line) {
+            Ok(message) => page.results.push(SearchResult { snippet, message }),
+            Err(problem) => return Ok(Err(problem)),
+        }
+    }
+    Ok(Ok(page))
+}
+
+/// The places of the best, one more than asked for.
+fn select(backend: DbBackend, log: &Log, query: &SearchQuery, terms: &[Term]) -> SelectStatement {
+    let (matches, score) = match_of(backend, terms);
+    let column = |name: &'static str| Expr::col(Alias::new(name));
+    let mut select = Query::select();
+    select
+        .column(Alias::new("seq"))
+        .from(Alias::new("search"))
+        .and_where(matches)
+        .and_where(column("epoch").eq(i64::from(log.epoch)))
+        .and_where(column("shard").eq(i64::from(log.shard)))
+        .and_where(column("tenant").eq(query.tenant.as_str()))
+        .cond_where(in_rooms(&query.rooms))
+        .order_by_expr(score, Order::Desc)
+        .order_by(Alias::new("seq"), Order::Desc)
+        .limit(u64::from(query.limit) + 1);
+    if let Some(from) = &query.from {
+        select.and_where(column("from_user").eq(from.as_str()));
+    }
+    select
+}
+
+/// The engine's condition, and its score: the more of the words in the less text, the higher.
+fn match_of(backend: DbBackend, terms: &[Term]) -> (SimpleExpr, SimpleExpr) {
+    let join = |between: &str, one: &dyn Fn(&Term) -> String| terms.iter().map(one).collect::<Vec<_>>().join(between);
+    match backend {
+        DbBackend::Postgres => {
+            let query = join(" & ", &|Term { token, prefix }| {
+                if *prefix { format!("{token}:*") } else { token.clone() }
+            });
+            (
+                Expr::cust_with_values("tokens @@ to_tsquery('simple', $1)", [query.clone()]),
+                // 1: divided by one and the logarithm of the text's length.
+                Expr::cust_with_values("ts_rank(tokens, to_tsquery('simple', $1), 1)", [query]),
+            )
+        }
+        DbBackend::MySql => {
+            let query = join(" ", &|Term { token, prefix }| {
+                format!("+{token}{}", if *prefix { "*" } else { "" })
+            });
+            let score = "MATCH (tokens) AGAINST (? IN BOOLEAN MODE)";
+            (
+                Expr::cust_with_values(score, [query.clone()]),
+                Expr::cust_with_values(score, [query]),
+            )
+        }
+        _ => {
+            let query = join(" AND ", &|Term { token, prefix }| {
+                format!("{token}{}", if *prefix { "*" } else { "" })
+            });
+            (
+                Expr::cust_with_values("search MATCH ?", [query]),
+                // bm25 counts downwards.
+                Expr::cust("-rank"),
+            )
+        }
+    }
+}
+
+fn in_rooms(rooms: &[SearchRoom]) -> Cond {
+    let column = |name: &'static str| Expr::col(Alias::new(name));
+    let (whole, partly): (Vec<_>, Vec<_>) = rooms.iter().partition(|room| room.visible_from == Seq::ZERO);
+    let mut any = Cond::any();
+    if !whole.is_empty() {
+        any = any.add(column("room").is_in(whole.iter().map(|room| room.id.as_str())));
+    }
+    for some in partly.chunks(SIDE_BY_SIDE) {
+        any = some
+            .iter()
+            .fold(Cond::any(), |any, room| {
+                let from = i64::try_from(room.visible_from.0).unwrap_or(i64::MAX);
+                any.add(
+                    Cond::all()
+                        .add(column("room").eq(room.id.as_str()))
+                        .add(column("seq").gte(from)),
+                )
+            })
+            .add(any);
+    }
+    any
+}
+
+async fn lines(
+    db: &DatabaseConnection,
+    log: &Log,
+    seqs: impl Iterator<Item = i64>,
+) -> Result<std::collections::HashMap<i64, Vec<u8>>, DbErr> {
+    let rows = event::Entity::find()
+        .filter(event::Column::Epoch.eq(i64::from(log.epoch)))
+        .filter(event::Column::Shard.eq(i64::from(log.shard)))
+        .filter(event::Column::Seq.is_in(seqs))
+        .all(db)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.seq, row.bytes)).collect())
+}

@@ -1,0 +1,177 @@
+//! Compares the archive with the log: the same events at the same places, byte for byte, in the same order (I4).
+//!
+//! What was trimmed from the log is judged by itself: by the hash that was stored with each event, by its columns, and by
+//! each room's numbers.
+
+mod compare;
+mod read;
+mod repair;
+
+#[cfg(test)]
+mod tests;
+
+use async_nats::Client;
+use natterjack_nats_config::tail::{Bounds, EndError, Log};
+use sea_orm::DbErr;
+
+use self::compare::Rooms;
+pub use self::compare::{Fault, Finding};
+use crate::archive::project::Rows;
+use crate::archive::{Database, sql};
+use crate::entity::event;
+
+/// Frames that are compared at a time.
+const FRAMES: usize = 64;
+/// The most findings that are kept to be shown; all are counted.
+const SHOWN: usize = 100;
+
+/// What a comparison came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Events of the archive that were looked at.
+    pub events: u64,
+    /// Frames of the log that were compared with the archive.
+    pub frames: u64,
+    /// Frames that the archive has yet to read.
+    pub behind: u64,
+    /// How much is wrong.
+    pub faults: u64,
+    /// How much of that was put right.
+    pub repaired: u64,
+    /// The first findings.
+    pub findings: Vec<Finding>,
+}
+
+/// The comparison was not finished.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The log is not read.
+    #[error("the log is not read: {0}")]
+    Log(String),
+    /// The database fails.
+    #[error("the archive's database: {0}")]
+    Database(#[from] DbErr),
+    /// The archive is of another log, or of a later epoch.
+    #[error(
+        "the archive has frames up to {archived}, the log ends at {last}: one of them was replaced. Give the archive of \
+         this log"
+    )]
+    Ahead {
+        /// Up to where the archive is.
+        archived: u64,
+        /// The log's last frame.
+        last: u64,
+    },
+}
+
+impl From<EndError> for VerifyError {
+    fn from(error: EndError) -> Self {
+        Self::Log(error.to_string())
+    }
+}
+
+/// Compares everything that is archived when it begins. `repair` puts right what the log still has; what is replaced is
+/// kept in quarantine. `progress` is told what is done, and of how much, in frames.
+pub async fn verify(
+    client: &Client,
+    database: &Database,
+    log: &Log,
+    repair: bool,
+    progress: impl Fn(u64, u64),
+) -> Result<Verified, VerifyError> {
+    let archived = sql::archived(database.connection(), log).await?.frame();
+    let Bounds { first, last, .. } = log.bounds(client).await?;
+    if archived > last {
+        return Err(VerifyError::Ahead { archived, last });
+    }
+    let mut verifying = Verifying {
+        database,
+        log,
+        repair,
+        rooms: Rooms::default(),
+        verified: Verified {
+            behind: last - archived,
+            ..Verified::default()
+        },
+    };
+    verifying
+        .alone(first, &|done| progress(done.min(archived), archived))
+        .await?;
+    let mut frames = read::frames(client, log, first, archived).await?;
+    while let Some(part) = frames.next(FRAMES).await? {
+        verifying.with_log(&part).await?;
+        progress(part.last, archived);
+    }
+    Ok(verifying.verified)
+}
+
+struct Verifying<'a> {
+    database: &'a Database,
+    log: &'a Log,
+    repair: bool,
+    rooms: Rooms,
+    verified: Verified,
+}
+
+impl Verifying<'_> {
+    /// Looks at the events of frames before `first`.
+    async fn alone(&mut self, first: u64, done: &impl Fn(u64)) -> Result<(), VerifyError> {
+        let mut after = -1;
+        loop {
+            let events = read::events_after(self.database, self.log, after, first).await?;
+            let Some(last) = events.last() else { return Ok(()) };
+            after = last.seq;
+            for row in &events {
+                if let Some(finding) = compare::alone(self.log, row) {
+                    self.note(finding);
+                }
+            }
+            self.order(&events).await?;
+            done(after.unsigned_abs() >> 10);
+        }
+    }
+
+    async fn with_log(&mut self, part: &read::Part) -> Result<(), VerifyError> {
+        let (mut events, kept) = read::archived(self.database, self.log, part).await?;
+        let found = compare::with_log(&part.rows, &events, &kept);
+        self.verified.frames += part.frames.len() as u64;
+        if !found.is_empty() {
+            let faults = found.len() as u64;
+            for finding in found {
+                self.note(finding);
+            }
+            if self.repair {
+                repair::repair(self.database, self.log, part, &events).await?;
+                self.verified.repaired += faults;
+                events = part.rows.events.clone();
+            }
+        }
+        self.order(&events).await
+    }
+
+    /// A room's numbers may only leave out what could not be stored.
+    async fn order(&mut self, events: &[event::Model]) -> Result<(), VerifyError> {
+        self.verified.events += events.len() as u64;
+        for row in events {
+            let Some(before) = self.rooms.follow(row) else { continue };
+            let upto = row.seq.unsigned_abs() >> 10;
+            if !read::anything_apart(self.database, self.log, (before.frame(), upto)).await? {
+                self.note(compare::finding(row.seq, Fault::Order));
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, finding: Finding) {
+        self.verified.faults += 1;
+        if self.verified.findings.len() < SHOWN {
+            self.verified.findings.push(finding);
+        }
+    }
+}
+
+/// Adds the rows of one more frame.
+fn extend(rows: &mut Rows, more: Rows) {
+    rows.events.extend(more.events);
+    rows.quarantined.extend(more.quarantined);
+}
