@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+import urllib.parse
 
 import requests
 import sseclient
@@ -62,7 +63,7 @@ def sse(options):
 
 def open_socket(options):
     pairs = {name: options[name] for name in ("cursor", "rooms", "ticket") if options.get(name)}
-    query = "?" + requests.models.RequestEncodingMixin._encode_params(pairs) if pairs else ""
+    query = "?" + urllib.parse.urlencode(pairs) if pairs else ""
     headers = {**authorization(options), **options.get("headers", {})}
     try:
         return connect(

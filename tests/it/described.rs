@@ -37,7 +37,10 @@ fn every_code_and_every_path_with_its_parameters_is_in_it() {
                 .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
             {
                 let is_it = |parameter: &Value| parameter["name"] == place && parameter["in"] == "path";
-                assert!(parameters.iter().any(is_it), "{what}: {place}");
+                let parameter = parameters.iter().find(|parameter| is_it(parameter));
+                let schema = &parameter.unwrap_or_else(|| panic!("{what}: {place}"))["schema"];
+                let is_bounded = schema["pattern"].is_string() || schema["maxLength"].is_u64();
+                assert!(is_bounded, "{what}: {place}: {schema}");
             }
         }
     }

@@ -10,7 +10,9 @@ pub(crate) fn lines_of(room: &str, deliveries: &[Delivery]) -> Vec<String> {
         .iter()
         .map(|delivery| String::from_utf8(delivery.payload.to_vec()).unwrap());
     lines
-        .filter(|line| serde_json::from_str::<Value>(line).is_ok_and(|event| event["room"] == room))
+        .filter(|line| {
+            serde_json::from_str::<Value>(line).is_ok_and(|event| event["room"] == room && event["seq"].is_u64())
+        })
         .collect()
 }
 

@@ -102,7 +102,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
     path = "/v1/rooms/{room}/messages",
     tag = "reading",
     params(
-        ("room" = String, Path, description = "The room's id"),
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         ("before" = Option<u64>, Query, description = "The page just before this `seq`"),
         ("after" = Option<u64>, Query, description = "The page just behind this `seq`"),
         ("limit" = Option<u64>, Query, description = "1 to 200; 50 by default"),
@@ -205,7 +205,7 @@ async fn new_room(State(door): Door, caller: Caller, request: Request) -> Answer
     path = "/v1/rooms/{room}",
     tag = "rooms",
     params(
-        ("room" = String, Path, description = "The room's id"),
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         (
             "Idempotency-Key" = Option<String>,
             Header,
@@ -241,7 +241,7 @@ async fn make_room(door: &DoorState, caller: &Caller, id: Id, body: &RoomBody, h
     get,
     path = "/v1/rooms/{room}",
     tag = "rooms",
-    params(("room" = String, Path, description = "The room's id")),
+    params(("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses((status = 200, description = "The room", body = openapi::Room)),
 )]
 async fn room(State(door): Door, caller: Caller, path: Path) -> Answer {
@@ -256,7 +256,7 @@ async fn room(State(door): Door, caller: Caller, path: Path) -> Answer {
     path = "/v1/rooms/{room}/members",
     tag = "rooms",
     params(
-        ("room" = String, Path, description = "The room's id"),
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         ("limit" = Option<u64>, Query, description = "1 to 200; 100 by default"),
         ("next" = Option<String>, Query, description = "From the page before"),
     ),
@@ -275,8 +275,8 @@ async fn members(State(door): Door, caller: Caller, path: Path, request: Request
     path = "/v1/rooms/{room}/members/{user}",
     tag = "rooms",
     params(
-        ("room" = String, Path, description = "The room's id"),
-        ("user" = String, Path, description = "The user's id"),
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
     ),
     responses((status = 200, description = "One member", body = openapi::Member)),
 )]
@@ -292,8 +292,8 @@ async fn member(State(door): Door, caller: Caller, path: Path) -> Answer {
     path = "/v1/rooms/{room}/members/{user}",
     tag = "rooms",
     params(
-        ("room" = String, Path, description = "The room's id"),
-        ("user" = String, Path, description = "The user's id"),
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         (
             "Idempotency-Key" = Option<String>,
             Header,
@@ -321,8 +321,8 @@ async fn put_member(State(door): Door, caller: Caller, path: Path, request: Requ
     path = "/v1/rooms/{room}/members/{user}",
     tag = "rooms",
     params(
-        ("room" = String, Path, description = "The room's id"),
-        ("user" = String, Path, description = "The user's id"),
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         (
             "Idempotency-Key" = Option<String>,
             Header,

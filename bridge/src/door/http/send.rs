@@ -56,7 +56,7 @@ struct OneResult {
     path = "/v1/rooms/{room}/messages",
     tag = "sending",
     params(
-        ("room" = String, Path, description = "The room's id"),
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         (
             "ack" = Option<String>,
             Query,
@@ -90,8 +90,8 @@ pub(super) async fn send(State(door): Door, caller: Caller, path: Path, request:
     path = "/v1/rooms/{room}/messages/by-key/{key}",
     tag = "sending",
     params(
-        ("room" = String, Path, description = "The room's id"),
-        ("key" = String, Path, description = "The key"),
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("key" = String, Path, description = "The key", min_length = 1, max_length = 128),
         (
             "ack" = Option<String>,
             Query,
@@ -136,7 +136,7 @@ async fn send_with(door: &DoorState, caller: &Caller, path: &Path, key: Option<S
     path = "/v1/rooms/{room}/messages:batch",
     tag = "sending",
     params(
-        ("room" = String, Path, description = "The room's id"),
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         (
             "ack" = Option<String>,
             Query,
@@ -192,7 +192,7 @@ async fn receipt(door: &DoorState, sent: Sent, ack: Ack) -> Result<Receipt, Prob
     post,
     path = "/v1/rooms/{room}/typing",
     tag = "sending",
-    params(("room" = String, Path, description = "The room's id")),
+    params(("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses((status = 202, description = "It was told and is not kept", body = openapi::Receipt)),
 )]
 pub(super) async fn typing(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {

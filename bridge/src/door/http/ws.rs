@@ -165,13 +165,9 @@ impl Talk {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
             Some(Ok(Message::Close(_))) | None => Err(Over),
             Some(Err(error)) => {
-                tracing::debug!(%error, "a WebSocket broke");
-                // Where it is a frame too large, the client is still there to hear it.
-                close(
-                    &mut self.socket,
-                    Some(&Problem::new(ProblemCode::TooLarge, String::new())),
-                )
-                .await;
+                if let Some(problem) = broken(error) {
+                    close(&mut self.socket, Some(&problem)).await;
+                }
                 Err(Over)
             }
         }
@@ -283,6 +279,18 @@ fn receipt(sent: Sent, reference: Option<String>) -> BoxFuture<'static, Bytes> {
 /// Frames are JSON and so UTF-8.
 fn text(frame: Bytes) -> Utf8Bytes {
     Utf8Bytes::try_from(frame).unwrap_or_default()
+}
+
+/// What a client did wrong who is still there to hear it.
+fn broken(error: axum::Error) -> Option<Problem> {
+    tracing::debug!(%error, "a WebSocket broke");
+    // It must be the version that axum has; a test sees it if not.
+    let error = error.into_inner().downcast::<tungstenite::Error>().ok()?;
+    match *error {
+        tungstenite::Error::Capacity(_) => Some(Problem::new(ProblemCode::TooLarge, String::new())),
+        tungstenite::Error::Utf8(_) => Some(Problem::invalid(String::new())),
+        _ => None,
+    }
 }
 
 fn over(error: &axum::Error) -> Over {
