@@ -94,11 +94,13 @@ pub(crate) struct Store {
     pub(crate) log_keep_secs: u64,
     pub(crate) checkpoint_frames: u64,
     pub(crate) checkpoint_bytes: u64,
+    pub(crate) audit_every: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Bridge {
+    pub(crate) origins: Vec<String>,
     pub(crate) max_connections: usize,
     pub(crate) ring_bytes: usize,
 }
@@ -107,6 +109,7 @@ pub(crate) struct Bridge {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Logging {
     pub(crate) filter: String,
+    pub(crate) requests: bool,
     pub(crate) format: LogFormat,
 }
 
@@ -216,6 +219,9 @@ impl Config {
                 );
             }
         }
+        for origin in &self.bridge.origins {
+            check_origin(origin)?;
+        }
         for (name, number) in [("replicas", self.nats.replicas), ("cluster", self.nats.cluster)] {
             if ![1, 3].contains(&number) {
                 bail!("`nats.{name}` = {number} must be 1 or 3");
@@ -297,6 +303,22 @@ pub(crate) fn read_password(file: &Path) -> anyhow::Result<String> {
     }
 }
 
+/// An origin as browsers send it (RFC 6454): scheme, host, and the port where it is not the scheme's own.
+fn check_origin(origin: &str) -> anyhow::Result<()> {
+    let host = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| origin.strip_prefix(scheme));
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    let is_host = host.is_some_and(|host| !host.is_empty() && host.chars().all(is_plain));
+    if origin != "*" && !is_host {
+        bail!(
+            "`bridge.origins`: {origin:?} is no web origin; write https://chat.example or http://localhost:3000, without a \
+             slash at the end, or \"*\" for every page"
+        );
+    }
+    Ok(())
+}
+
 /// Where a running `up` tells its addresses.
 pub(crate) fn endpoints_file(data: &Path) -> PathBuf {
     data.join("endpoints.json")
@@ -305,6 +327,9 @@ pub(crate) fn endpoints_file(data: &Path) -> PathBuf {
 /// The addresses of a running `up`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Endpoints {
+    /// The process that runs.
+    #[serde(default)]
+    pub(crate) pid: u32,
     pub(crate) http: String,
     /// The first server's.
     pub(crate) nats: String,
@@ -384,6 +409,29 @@ mod tests {
             .extract::<Config>()
             .unwrap_err();
         assert!(explain(&error).to_string().contains("htpp"), "{}", explain(&error));
+    }
+
+    #[test]
+    fn an_origin_is_written_as_browsers_send_it() {
+        for good in [
+            "*",
+            "https://chat.example",
+            "http://localhost:3000",
+            "http://[::1]:8080",
+        ] {
+            check_origin(good).unwrap();
+        }
+        for bad in [
+            "",
+            "chat.example",
+            "https://",
+            "https://chat.example/",
+            "https://*.example",
+            "null",
+        ] {
+            let error = check_origin(bad).unwrap_err().to_string();
+            assert!(error.contains("bridge.origins"), "{bad}: {error}");
+        }
     }
 
     #[test]

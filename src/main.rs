@@ -34,6 +34,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Archive(archive) => cli::archive::run(config, &archive),
         Command::Verify(verify) => cli::verify::run(config, &verify),
         Command::Nats(nats) => cli::nats::run(config, &nats),
+        Command::Doctor(doctor) => cli::doctor::run(config, &doctor),
         Command::Bench(bench) => cli::bench::run(config, &bench),
         Command::Config(show) => cli::config::run(config, &show),
         Command::Completions(shell) => {

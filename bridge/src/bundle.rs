@@ -15,6 +15,8 @@ use natterjack_nats_config::contract::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::metrics::Metrics;
+
 /// The most requests in a bundle: half a frame, so that a bundle never waits for a second frame.
 const MAX_REQUESTS: usize = 512;
 /// A bundle this large takes in no more. One request adds at most 128 KiB and some, and `max_payload` is 1 MB.
@@ -23,9 +25,11 @@ const FULL_BYTES: usize = 512 * 1024;
 const QUIET_TURNS: u32 = 4;
 /// How long a bundle is tried for, and how long a request waits in the queue.
 const GIVE_UP: Duration = Duration::from_secs(10);
-/// How long the writer has for an answer before the same bundle is sent again. A commit takes milliseconds; a new writer
-/// after a crash takes a few seconds.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How long the writer has for an answer before the same bundle is sent again: the first time, and at most. A commit takes
+/// milliseconds; an answer that was lost with a server's restart is missed after the first; a new writer after a crash takes
+/// a few seconds.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(2);
 /// Waiting for a writer, or for NATS, to come back.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -36,6 +40,9 @@ pub(crate) struct Sending {
     answered_at_ms: Arc<AtomicI64>,
 }
 
+/// A request that waits for the writer's answer.
+pub(crate) struct Pending(oneshot::Receiver<Result<Receipt, Problem>>);
+
 /// The one task that talks to the writer.
 pub(crate) struct Bundler {
     client: Client,
@@ -43,6 +50,7 @@ pub(crate) struct Bundler {
     queue: mpsc::Receiver<Job>,
     answered_at_ms: Arc<AtomicI64>,
     number: u64,
+    metrics: Arc<Metrics>,
 }
 
 struct Job {
@@ -69,7 +77,7 @@ struct Inbox {
 }
 
 /// Makes both ends of the queue to the writer; `subject` is where bundles go.
-pub(crate) fn channel(client: Client, subject: String, queue: usize) -> (Sending, Bundler) {
+pub(crate) fn channel(client: Client, subject: String, queue: usize, metrics: Arc<Metrics>) -> (Sending, Bundler) {
     let (sender, receiver) = mpsc::channel(queue.max(1));
     let answered_at_ms = Arc::new(AtomicI64::new(0));
     let sending = Sending {
@@ -84,13 +92,15 @@ pub(crate) fn channel(client: Client, subject: String, queue: usize) -> (Sending
             queue: receiver,
             answered_at_ms,
             number: 0,
+            metrics,
         },
     )
 }
 
 impl Sending {
-    /// Asks the writer, and waits for what it says. The request needs a key, because it may be sent twice.
-    pub(crate) async fn append(&self, request: Request) -> Result<Receipt, Problem> {
+    /// Asks the writer. What one caller asks one after the other is decided in that order. The request needs a key, because
+    /// it may be sent twice.
+    pub(crate) fn ask(&self, request: Request) -> Result<Pending, Problem> {
         let (answer, outcome) = oneshot::channel();
         let job = Job {
             request,
@@ -103,12 +113,24 @@ impl Sending {
                 "too many sends are waiting for the log; send again with the same key",
             )
         })?;
-        outcome.await.unwrap_or_else(|_| Err(outcome_unknown()))
+        Ok(Pending(outcome))
+    }
+
+    /// How many requests wait to be bundled.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
     }
 
     /// When the writer last answered, in milliseconds since 1970; 0 if it never did.
     pub(crate) fn answered_at_ms(&self) -> i64 {
         self.answered_at_ms.load(Ordering::Relaxed)
+    }
+}
+
+impl Pending {
+    /// Waits for what the writer says.
+    pub(crate) async fn outcome(self) -> Result<Receipt, Problem> {
+        self.0.await.unwrap_or_else(|_| Err(outcome_unknown()))
     }
 }
 
@@ -128,7 +150,9 @@ impl Bundler {
             if jobs.is_empty() {
                 continue;
             }
+            let (began, bytes) = (Instant::now(), bundle.len());
             let delivered = self.deliver(&mut inbox, bundle).await?;
+            self.metrics.bundle(jobs.len(), bytes, began.elapsed());
             self.answer(jobs, &delivered);
         }
     }
@@ -157,7 +181,7 @@ impl Bundler {
         let give_up = Instant::now() + GIVE_UP;
         let mut may_be_taken = false;
         let mut earlier = None;
-        let mut attempt = 0u32;
+        let (mut attempt, mut patience) = (0u32, ASK_AGAIN);
         while Instant::now() < give_up {
             if self.client.connection_state() != State::Connected {
                 tokio::time::sleep(RETRY).await;
@@ -174,7 +198,8 @@ impl Bundler {
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
-            let ask_again = give_up.min(Instant::now() + ASK_AGAIN);
+            let ask_again = give_up.min(Instant::now() + patience);
+            patience = ASK_AGAIN_AT_MOST.min(patience * 2);
             let answer = inbox.answer_to(self.number, &reply, &mut earlier);
             match timeout_at(ask_again, answer).await {
                 Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
@@ -209,6 +234,7 @@ impl Bundler {
                 Some(read_outcomes(answers))
             }
             Delivered::NotTaken | Delivered::Unknown => {
+                self.metrics.bundles_unanswered.inc();
                 tracing::error!(sends = jobs.len(), "the writer did not answer in time");
                 None
             }

@@ -15,6 +15,12 @@ pub struct BridgeConfig {
     pub verifier: Arc<Verifier>,
     /// Signs cursors. All bridges of an installation share it, so that any of them, and any restart, serves any cursor.
     pub cursor_key: [u8; 32],
+    /// Copies of the stream that says which tickets were used: 1, or 3 on a cluster.
+    pub replicas: usize,
+    /// The web origins whose pages may use this bridge from a browser; `*` for all.
+    pub origins: Vec<String>,
+    /// Whether every request is logged at `info`; else at `debug`, and failures of ours at `info`.
+    pub log_requests: bool,
     /// The limits.
     pub caps: Caps,
 }

@@ -10,9 +10,16 @@ mod door;
 mod error;
 mod feed;
 mod health;
+mod metrics;
 mod ops;
 mod run;
 
 pub use config::{BridgeConfig, Caps};
 pub use error::BridgeError;
 pub use run::run;
+
+/// The OpenAPI document of the HTTP API, as `/openapi.json` has it.
+#[must_use]
+pub fn openapi() -> serde_json::Value {
+    serde_json::to_value(door::document()).unwrap_or_default()
+}

@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::bundle::{self, Bundler};
-use crate::config::BridgeConfig;
-use crate::door::{HttpDoor, NativeDoor};
+use crate::config::{BridgeConfig, Caps};
+use crate::door::{HttpDoor, NativeDoor, Origins, Tickets};
 use crate::error::BridgeError;
 use crate::feed::{Cursors, Feed, Past, follow, listen};
 use crate::health::{Health, Watched, watch_health};
-use crate::ops::{Bridge, Settling};
+use crate::metrics::{Cap, Metrics};
+use crate::ops::{Archive, Bridge, Settling, follow_archive};
 
 /// How long what was published last may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -26,6 +27,7 @@ struct Tasks {
     listen: AbortOnDropHandle<()>,
     bundler: AbortOnDropHandle<Result<(), async_nats::SubscribeError>>,
     health: AbortOnDropHandle<()>,
+    archive: AbortOnDropHandle<()>,
 }
 
 /// Serves HTTP on `listener` and native clients on NATS until `shutdown`, then drains: parked polls are answered at
@@ -45,7 +47,14 @@ pub async fn run(
     let draining = CancellationToken::new();
     let (bridge, mut tasks) = start(&config, &client, draining.clone(), ready);
     let native = NativeDoor::open(Arc::clone(&bridge), config.caps.native_requests).await?;
-    let http = HttpDoor::new(bridge, config.verifier, &config.caps);
+    let subjects = &config.log.subjects;
+    let tickets = Tickets::new(&config.cursor_key, client.clone(), subjects, config.replicas);
+    let http = HttpDoor::new(
+        bridge,
+        config.verifier,
+        (tickets, Origins::new(config.origins)),
+        (&config.caps, config.log_requests),
+    );
     let stop = CancellationToken::new();
     let mut http = AbortOnDropHandle::new(tokio::spawn(http.serve(listener, stop.clone())));
     let mut native = AbortOnDropHandle::new(tokio::spawn(native.serve(stop.clone())));
@@ -77,8 +86,14 @@ fn start(
     ready: watch::Sender<bool>,
 ) -> (Arc<Bridge>, Tasks) {
     let log = &config.log;
-    let feed = Arc::new(Feed::new(&config.caps));
-    let (sending, bundler) = bundle::channel(client.clone(), log.subjects.write(log.shard), config.caps.send_queue);
+    let metrics = Arc::new(Metrics::new(&caps(&config.caps)));
+    let feed = Arc::new(Feed::new(&config.caps, Arc::clone(&metrics)));
+    let (sending, bundler) = bundle::channel(
+        client.clone(),
+        log.subjects.write(log.shard),
+        config.caps.send_queue,
+        Arc::clone(&metrics),
+    );
     let (told, health) = watch::channel(Health::default());
     let watched = Watched {
         client: client.clone(),
@@ -86,11 +101,13 @@ fn start(
         feed: Arc::clone(&feed),
         sending: sending.clone(),
     };
+    let archive = Arc::new(Archive::new());
     let tasks = Tasks {
         follow: spawn(follow(Arc::clone(&feed), client.clone(), log.clone())),
         listen: spawn(listen(Arc::clone(&feed), client.clone(), log.subjects.clone())),
         bundler: spawn(Bundler::run(bundler)),
         health: spawn(watch_health(watched, told, ready)),
+        archive: spawn(follow_archive(Arc::clone(&archive), client.clone(), log.clone())),
     };
     let bridge = Bridge {
         client: client.clone(),
@@ -100,10 +117,25 @@ fn start(
         cursors: Cursors::new(&config.cursor_key, log.epoch),
         sending,
         settling: Settling::new(client.clone(), log.subjects.clone()),
+        archive,
+        metrics,
         health,
         draining,
     };
     (Arc::new(bridge), tasks)
+}
+
+/// What `/metrics` shows as the most of each.
+fn caps(caps: &Caps) -> [Cap; 6] {
+    let cap = |queue, most| Cap { queue, most };
+    [
+        cap("http_connections", caps.max_connections),
+        cap("sends", caps.send_queue),
+        cap("ring_events", caps.ring_events),
+        cap("ring_bytes", caps.ring_bytes),
+        cap("readers_far_behind", caps.readers_far_behind),
+        cap("native_requests", caps.native_requests),
+    ]
 }
 
 impl Tasks {
@@ -118,6 +150,7 @@ impl Tasks {
                 ended => ended_unexpectedly("queue of sends", ended),
             },
             ended = &mut self.listen => ended_unexpectedly("ear for what is not kept", ended),
+            ended = &mut self.archive => ended_unexpectedly("questions to the archive", ended),
             ended = &mut self.health => ended_unexpectedly("look at its health", ended),
         }
     }

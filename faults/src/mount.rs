@@ -49,7 +49,11 @@ impl Mount {
     pub(crate) async fn remount(&self) -> anyhow::Result<()> {
         for _ in 0..TRIES {
             if run("umount", &[&text(&self.point)]).await.is_ok() {
-                return self.mount().await;
+                self.mount().await?;
+                // Where the old one is still in use somewhere, it is the old one again.
+                let probe = self.point.join("probe");
+                std::fs::write(&probe, b"").with_context(|| format!("{} is not written to", self.point.display()))?;
+                return Ok(std::fs::remove_file(&probe)?);
             }
             tokio::time::sleep(PAUSE).await;
         }

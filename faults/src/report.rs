@@ -144,9 +144,12 @@ impl<'a> Report<'a> {
             "memberships: {} changes, {} of them done, the median after {} ms, the last after {} ms",
             self.memberships.changes, self.memberships.done, self.memberships.median_ms, self.memberships.longest_ms
         ));
-        say("fault            times  longest time without an acknowledgement");
+        say("fault            times  ms without an acknowledgement: least, median, most");
         for (kind, gap) in &self.gaps {
-            say(&format!("{kind:<16} {:>5}  {:>6} ms", gap.times, gap.longest_ms));
+            say(&format!(
+                "{kind:<16} {:>5}  {:>6} {:>6} {:>6}",
+                gap.times, gap.shortest_ms, gap.median_ms, gap.longest_ms
+            ));
         }
         let told: Vec<String> = figures
             .told

@@ -266,7 +266,9 @@ fn unsafe_flags(config: &Config) -> Vec<&'static str> {
     .collect()
 }
 
-pub(crate) fn is_not_found(error: &jetstream::context::GetStreamError) -> bool {
+/// Whether the stream is not there, and nothing else is wrong.
+#[must_use]
+pub fn is_not_found(error: &jetstream::context::GetStreamError) -> bool {
     use jetstream::context::GetStreamErrorKind;
     matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND)
 }

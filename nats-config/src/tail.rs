@@ -196,36 +196,52 @@ impl Tail {
                 continue;
             }
             if stream_seq != self.passed + 1 {
+                if !is_trimmed(&self.client, &self.stream, self.passed + 1).await {
+                    // One copy of the log is damaged there; the next consumer may be put onto another one.
+                    tracing::error!(
+                        stream = self.stream,
+                        frame = self.passed + 1,
+                        "a frame is missing where the log was read, reading it elsewhere"
+                    );
+                    self.reading = None;
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
                 return Err(TailError::Trimmed {
                     wanted: self.passed + 1,
                     first: stream_seq,
                 });
             }
-            let headers = message.headers.as_ref();
-            let is_frame = is_frame(headers, stream_seq);
-            let events = if is_frame {
-                let is_wanted = !self.policy_only || headers.is_some_and(|headers| headers.get(POLICY).is_some());
-                if is_wanted {
-                    events_of(stream_seq, &message.payload)?
-                } else {
-                    Vec::new()
-                }
-            } else {
-                tracing::error!(
-                    stream_seq,
-                    "the log holds a message that no writer wrote; it is passed over"
-                );
-                Vec::new()
-            };
+            let frame = self.frame(stream_seq, &message)?;
             self.passed = stream_seq;
-            let stamp = headers.filter(|_| is_frame).and_then(|headers| headers.get(STATE));
-            let stamp = stamp.and_then(|stamp| StateStamp::parse(stamp.as_str()));
+            return Ok(frame);
+        }
+    }
+
+    fn frame(&self, stream_seq: u64, message: &Message) -> Result<Frame, FrameError> {
+        let headers = message.headers.as_ref();
+        let header = |name| headers.and_then(|headers| headers.get(name));
+        if !is_frame(headers, stream_seq) {
+            tracing::error!(
+                stream_seq,
+                "the log holds a message that no writer wrote; it is passed over"
+            );
             return Ok(Frame {
                 stream_seq,
-                events,
-                stamp,
+                events: Vec::new(),
+                stamp: None,
             });
         }
+        let is_wanted = !self.policy_only || header(POLICY).is_some();
+        Ok(Frame {
+            stream_seq,
+            events: if is_wanted {
+                events_of(stream_seq, &message.payload)?
+            } else {
+                Vec::new()
+            },
+            stamp: header(STATE).and_then(|stamp| StateStamp::parse(stamp.as_str())),
+        })
     }
 
     /// The next message of the stream, whatever it takes.
@@ -293,6 +309,15 @@ pub fn is_frame(headers: Option<&HeaderMap>, stream_seq: u64) -> bool {
         .get("Nats-Expected-Last-Sequence")
         .map(|before| before.as_str().to_owned());
     headers.get("Nats-Msg-Id").is_some() && before == Some((stream_seq - 1).to_string())
+}
+
+/// Whether the stream surely begins behind a frame.
+async fn is_trimmed(client: &Client, stream: &str, frame: u64) -> bool {
+    let context = jetstream::new(client.clone());
+    match timeout(SILENT_FOR, context.get_stream(stream)).await {
+        Ok(Ok(stream)) => stream.cached_info().state.first_sequence > frame,
+        _ => false,
+    }
 }
 
 /// Whether the stream surely holds something behind `passed`.

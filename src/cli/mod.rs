@@ -4,6 +4,7 @@ pub(crate) mod archive;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod log;
 pub(crate) mod migrate;
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     /// NATS accounts for tools of your own
     Nats(nats::NatsCommand),
+    /// Look at servers, streams, workers, archive and audit; says what to do, and fails if something is not well
+    Doctor(doctor::Doctor),
     /// Measure this installation against its limits, as ratios
     Bench(bench::Bench),
     /// Show the settings

@@ -38,6 +38,9 @@ pub(crate) async fn work(
         log: config.log(),
         verifier: Arc::new(Verifier::from_file(&keys.join("token.pub"))?),
         cursor_key: data::cursor_key(&keys, false)?,
+        replicas: config.nats.replicas,
+        origins: config.bridge.origins.clone(),
+        log_requests: config.logging.requests,
         caps: Caps {
             max_connections: config.bridge.max_connections,
             ring_bytes: config.bridge.ring_bytes,

@@ -1,15 +1,27 @@
 //! The nats-servers of `up`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use natterjack_nats_config::client::connect;
+use natterjack_nats_config::contract::Subjects;
+use natterjack_nats_config::copies::{lead_elsewhere, wait_until_whole};
 use natterjack_nats_config::local_server::{
-    ClusterConfig, Find, Keys, LocalCluster, LocalServer, RouteSecret, ServerConfig, TOOL_STORE, Tool, find, list_tools,
+    ClusterConfig, End, Find, Keys, LocalCluster, LocalServer, RouteSecret, ServerConfig, TOOL_STORE, Tool, find,
+    list_tools,
 };
 
+use natterjack_store::audit::MendRequest;
+
+use super::login;
 use crate::config::{Config, Endpoints};
 use crate::process::say;
 
+/// How long copies may take to be up to date again after a restart: a server fetches what it missed.
+const WHOLE_WITHIN: Duration = Duration::from_mins(5);
+/// How long a lead may take to move.
+const LEAD_WITHIN: Duration = Duration::from_secs(10);
 /// JetStream's files may take this much beside the log: rooms, leases, MQTT sessions.
 const STORE_BESIDE_THE_LOG: u64 = 4 << 30;
 /// Tools that can be let in without a restart.
@@ -77,12 +89,51 @@ pub(crate) fn endpoints(servers: &LocalCluster, http: &str) -> Option<Endpoints>
     let urls = |server: &LocalServer| server.endpoints().nats_url();
     let first = servers.servers().first()?.endpoints();
     Some(Endpoints {
+        pid: std::process::id(),
         http: http.to_owned(),
         nats: first.nats_url(),
         nats_urls: servers.servers().iter().map(urls).collect(),
         ws: first.websocket_url(),
         mqtt: first.mqtt_url(),
     })
+}
+
+/// Restarts the servers one after the other, with what they are to do without: each gives up its leads first, and the next one
+/// waits until all copies are up to date again. Stops where that does not come.
+pub(crate) async fn restart_in_turn(nats: &LocalCluster, config: &Config) {
+    tracing::info!("restarting the nats-servers one after the other");
+    match try_restart(nats, config).await {
+        Ok(()) => tracing::info!("all nats-servers have been restarted"),
+        Err(error) => tracing::error!(error = format!("{error:#}"), "not all nats-servers were restarted"),
+    }
+}
+
+async fn try_restart(nats: &LocalCluster, config: &Config) -> anyhow::Result<()> {
+    let client = connect(&login(config, &nats.nats_url(), "store")?).await?;
+    let (log, subjects) = (config.log(), Subjects::new(&config.nats.prefix));
+    let lease = format!("KV_{}", subjects.lease_bucket());
+    let streams = [log.stream(), subjects.rooms_stream(log.shard), lease];
+    for server in nats.servers() {
+        let whole = wait_until_whole(&client, &streams, WHOLE_WITHIN).await;
+        whole.map_err(|missing| anyhow::anyhow!("{} keeps running: {missing}", server.name()))?;
+        for stream in &streams {
+            lead_elsewhere(&client, stream, server.name(), LEAD_WITHIN).await?;
+        }
+        server.take_down(End::Clean).await;
+        server.bring_up().await;
+        tracing::info!(server = server.name(), "restarted");
+    }
+    wait_until_whole(&client, &streams, WHOLE_WITHIN)
+        .await
+        .map_err(anyhow::Error::msg)
+}
+
+/// Makes a server's copy of a stream anew.
+pub(crate) async fn mend(nats: &LocalCluster, request: MendRequest) {
+    tracing::warn!(server = request.server, stream = request.stream, "making a copy anew");
+    let made = nats.remake(&request.server, &request.stream, &request.group).await;
+    // Who asked may have given up.
+    let _ = request.done.send(made.map_err(|error| error.to_string()));
 }
 
 /// Lets the servers know the tools of the folder `dir`, if they are other than `known`.

@@ -6,6 +6,7 @@ use natterjack_nats_config::client::connect;
 use natterjack_nats_config::contract::Principal;
 use natterjack_nats_config::tail::Log;
 use natterjack_store::archive::{self, ArchiveConfig, Database, OpenError, Progress};
+use natterjack_store::audit::{self, AuditConfig, Mender};
 use natterjack_store::devices::{self, Accounts, DevicesConfig, Wanted};
 use natterjack_store::history;
 use natterjack_store::log::{
@@ -36,6 +37,16 @@ pub(crate) async fn work(
     ready: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    work_with(config, url, (ready, None), shutdown).await
+}
+
+/// The same, with somebody who makes a server's copy of the log anew.
+pub(crate) async fn work_with(
+    config: Config,
+    url: String,
+    (ready, mender): (watch::Sender<bool>, Option<Mender>),
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("the data folder {} cannot be made", config.data.display()))?;
     let accounts = sign_in(&config, &url).await?;
@@ -62,7 +73,7 @@ pub(crate) async fn work(
     tasks.spawn(async { writing.await.context("the writer") });
     let archiving = keep_archive(
         (client.clone(), config.clone()),
-        settings.archive(),
+        (settings.archive(), settings.audit(mender)),
         (progress, leads.clone()),
         stop(),
     );
@@ -79,11 +90,11 @@ pub(crate) async fn work(
     Ok(())
 }
 
-/// What needs the database: the archive, history, and trimming the log behind the archive. The writer does not, and works on
+/// What needs the database: the archive, history, the audit, and trimming the log behind the archive. The writer does not, and works on
 /// while a server of a database is away, also at the start.
 async fn keep_archive(
     (client, config): (async_nats::Client, Config),
-    archive: ArchiveConfig,
+    (archive, audit): (ArchiveConfig, AuditConfig),
     (progress, leads): (watch::Sender<Progress>, watch::Receiver<bool>),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -110,6 +121,8 @@ async fn keep_archive(
         };
         tasks.spawn(keep_trimmed((client.clone(), database.clone()), trim, leads, stop()).map(Ok));
     }
+    let auditing = audit::run(client.clone(), database.clone(), audit, stop());
+    tasks.spawn(async { auditing.await.context("the audit") });
     tasks.spawn(search::keep(database.clone(), log.clone(), stop()).map(Ok));
     let telling = history::run(client, database, log, stop());
     tasks.spawn(async { telling.await.context("history") });
@@ -209,6 +222,15 @@ impl Settings<'_> {
             log: self.log.clone(),
             worker: self.worker.to_owned(),
             replicas: self.config.nats.replicas,
+        }
+    }
+
+    fn audit(&self, mender: Option<Mender>) -> AuditConfig {
+        AuditConfig {
+            log: self.log.clone(),
+            worker: self.worker.to_owned(),
+            every: Duration::from_secs(self.config.store.audit_every.max(1)),
+            mender,
         }
     }
 

@@ -2,11 +2,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use natterjack_authz::token::Issuer;
-use natterjack_nats_config::local_server::{Keys, LocalCluster, list_tools};
+use natterjack_nats_config::local_server::{Keys, LocalCluster, Tool, list_tools};
+use natterjack_store::audit::MendRequest;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +81,8 @@ struct Roles {
     bridge: CancellationToken,
     workers: CancellationToken,
     ready: Vec<(&'static str, watch::Receiver<bool>)>,
+    /// Copies of the log that are to be made anew.
+    mend: mpsc::Receiver<MendRequest>,
 }
 
 impl ListenFlags {
@@ -168,7 +174,9 @@ impl Roles {
         let (authz_ready, authz_is_ready) = watch::channel(false);
         let (bridge_ready, bridge_is_ready) = watch::channel(false);
         let mut running = JoinSet::new();
-        let work = store::work(config.clone(), url.to_owned(), store_ready, workers_stop.clone());
+        let (mender, mend) = mpsc::channel(1);
+        let telling = (store_ready, Some(mender));
+        let work = store::work_with(config.clone(), url.to_owned(), telling, workers_stop.clone());
         running.spawn(async { work.await.context("store stopped") });
         let work = authz::work(config.clone(), url.to_owned(), authz_ready, workers_stop.clone());
         running.spawn(async { work.await.context("authz stopped") });
@@ -188,6 +196,7 @@ impl Roles {
                 ("authz", authz_is_ready),
                 ("bridge", bridge_is_ready),
             ],
+            mend,
         }
     }
 
@@ -208,7 +217,8 @@ impl Roles {
         }
     }
 
-    /// Runs until a role gives up or the process is asked to stop; lets new tools in meanwhile.
+    /// Runs until a role gives up or the process is asked to stop. Meanwhile it lets new tools in, restarts the servers one
+    /// after the other on SIGUSR1, and makes copies anew.
     async fn run_until(
         &mut self,
         nats: &LocalCluster,
@@ -218,12 +228,22 @@ impl Roles {
         let dir = config.data.join("nats");
         let mut every = tokio::time::interval(TOOLS_EVERY);
         let mut known = list_tools(&dir).unwrap_or_default();
+        let mut asked = signal(SignalKind::user_defined1()).context("SIGUSR1 cannot be heard")?;
         loop {
-            tokio::select! {
+            // Chosen here, done below: whatever is done to the servers, a role that gives up and a stop are seen.
+            let task: BoxFuture<'_, Vec<Tool>> = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 ended = self.running.join_next() => return Err(why(ended)),
-                _ = every.tick() => known = servers::let_tools_in(nats, &dir, known).await,
-            }
+                _ = every.tick() => servers::let_tools_in(nats, &dir, known.clone()).boxed(),
+                _ = asked.recv() => servers::restart_in_turn(nats, config).map(|()| known.clone()).boxed(),
+                Some(request) = self.mend.recv() => servers::mend(nats, request).map(|()| known.clone()).boxed(),
+            };
+            let tools = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                ended = self.running.join_next() => return Err(why(ended)),
+                tools = task => tools,
+            };
+            known = tools;
         }
     }
 

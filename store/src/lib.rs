@@ -1,6 +1,7 @@
 //! Keeps what was said: the writer of the log, the archive, history, and what MQTT devices need.
 
 pub mod archive;
+pub mod audit;
 pub mod devices;
 mod entity;
 pub mod history;

@@ -1,6 +1,7 @@
 //! Three nats-servers that keep three copies: the journey, the loss of any one of them, and removals that reach all.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -9,12 +10,13 @@ use tokio::task::JoinSet;
 
 use crate::support::events::{assert_receipt, assert_unbroken, lines_of, parse, texts};
 use crate::support::eventually;
-use crate::support::house::{House, seq, signal};
+use crate::support::house::{House, natterjack, seq, signal};
 use crate::support::mailbox::Mailbox;
 use crate::support::nats::Nats;
 use crate::support::poll::{Poll, cursor_now, read_all};
+use crate::support::tools::nats_server;
 
-const SERVERS: usize = 3;
+pub(crate) const SERVERS: usize = 3;
 /// After this long without receipts senders are taken to be stuck. JetStream's election takes 4 to 8 seconds; the rest is
 /// for a machine that is busy with other tests. What was measured is printed.
 const SENDS_GO_ON_WITHIN: Duration = Duration::from_secs(30);
@@ -27,15 +29,20 @@ async fn at(house: &House, server: usize, user: &str) -> Nats {
     Nats::connect(url, user, &house.token(user)).await.unwrap()
 }
 
-/// The copies of a stream, as its leader sees them: how many are current, its own included.
-async fn current_copies(house: &House, stream: &str) -> usize {
+/// JetStream as the store uses it.
+pub(crate) async fn jetstream(house: &House) -> async_nats::jetstream::Context {
     let seed = std::fs::read_to_string(house.data().join("keys/store.nk")).unwrap();
     let client = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned())
         .custom_inbox_prefix("_INBOX_store")
         .connect(house.endpoints.nats_urls.clone())
         .await
         .unwrap();
-    let Ok(info) = async_nats::jetstream::new(client).get_stream(stream).await else {
+    async_nats::jetstream::new(client)
+}
+
+/// The copies of a stream, as its leader sees them: how many are current, its own included.
+async fn current_copies(house: &House, stream: &str) -> usize {
+    let Ok(info) = jetstream(house).await.get_stream(stream).await else {
         return 0;
     };
     let Some(cluster) = &info.cached_info().cluster else {
@@ -45,7 +52,7 @@ async fn current_copies(house: &House, stream: &str) -> usize {
     others.count() + usize::from(cluster.leader.is_some())
 }
 
-async fn all_current(house: &House) {
+pub(crate) async fn all_current(house: &House) {
     for stream in ["CHAT_LOG_0_1", "CHAT_ROOMS_0", "KV_CHAT_LEASE"] {
         eventually(&format!("three current copies of {stream}"), async || {
             (current_copies(house, stream).await == SERVERS).then_some(())
@@ -119,10 +126,10 @@ async fn the_folder_of_a_cluster_is_no_single_servers() {
 }
 
 /// What senders did: every receipt with its key, and when it came.
-type Receipts = Mailbox<(String, Value, Instant)>;
+pub(crate) type Receipts = Mailbox<(String, Value, Instant)>;
 
 /// Senders that try each message until it is acknowledged.
-fn keep_sending(house: &House, receipts: &Receipts) -> JoinSet<()> {
+pub(crate) fn keep_sending(house: &House, receipts: &Receipts) -> JoinSet<()> {
     let mut senders = JoinSet::new();
     for sender in 0..SENDERS {
         let (alice, receipts) = (house.http("alice"), receipts.clone());
@@ -149,7 +156,7 @@ fn keep_sending(house: &House, receipts: &Receipts) -> JoinSet<()> {
 }
 
 /// The longest time without a receipt, from `since` on.
-fn longest_gap(receipts: &Receipts, since: Instant) -> Duration {
+pub(crate) fn longest_gap(receipts: &Receipts, since: Instant) -> Duration {
     let mut last = since;
     let mut longest = Duration::ZERO;
     for (_, _, at) in receipts.all() {
@@ -159,7 +166,7 @@ fn longest_gap(receipts: &Receipts, since: Instant) -> Duration {
     longest.max(last.elapsed())
 }
 
-async fn more_receipts(receipts: &Receipts, more: usize) {
+pub(crate) async fn more_receipts(receipts: &Receipts, more: usize) {
     let wanted = receipts.all().len() + more;
     receipts
         .wait("more receipts", |got| (got.len() >= wanted).then_some(()))
@@ -282,4 +289,46 @@ async fn a_removal_is_pending_while_a_server_hangs_and_done_afterwards() {
     bob.is_refused("subscription", "chat.room.main.lobby.log").await;
     let heard = lines_of("lobby", &bob.mail.all());
     assert!(heard.iter().all(|line| seq(&parse(line)) < seq(&after)), "{heard:?}");
+}
+
+#[test]
+fn the_files_of_three_machines_are_what_nats_server_accepts_and_nobody_else_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("conf"));
+    let config = |more: &[&str]| {
+        let mut command = natterjack();
+        command
+            .args(["nats", "config", "--cluster", "--data"])
+            .arg(&data)
+            .args(more);
+        command.output().unwrap()
+    };
+    let printed = config(&[]);
+    assert!(printed.status.success(), "{printed:?}");
+    let text = String::from_utf8(printed.stdout).unwrap();
+    for host in ["nats-1.example.org", "nats-2.example.org", "nats-3.example.org"] {
+        assert!(
+            text.contains(&format!("client_advertise: \"{host}:4222\"")),
+            "{host}: {text}"
+        );
+    }
+    let secret = std::fs::read_to_string(data.join("keys/routes.key")).unwrap();
+    assert!(!text.contains(secret.trim()), "what is printed is no secret");
+
+    let hosts = "127.0.0.1=a,127.0.0.2=b,127.0.0.3=c";
+    let written = config(&["--host", hosts, "--out", out.to_str().unwrap()]);
+    assert!(written.status.success(), "{written:?}");
+    for file in ["n1.conf", "n2.conf", "n3.conf", "routes.conf"] {
+        let mode = std::fs::metadata(out.join(file)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{file}");
+    }
+    for file in ["n1.conf", "n2.conf", "n3.conf"] {
+        let checked = std::process::Command::new(nats_server())
+            .arg("-t")
+            .arg("-c")
+            .arg(out.join(file))
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{file}: {checked:?}");
+    }
 }

@@ -78,6 +78,49 @@ async fn what_was_acknowledged_to_a_device_outlives_the_worker_and_stands_once_a
     assert_unbroken(&roles.log("lobby").await);
 }
 
+/// The one thing that is told on a user's own subject with these words in it.
+async fn told(mail: &Mailbox<Delivery>, words: &str) -> Value {
+    let notice = mail.wait("it is told", |all| {
+        let notices = all.iter().filter(|one| one.subject.starts_with("chat/user/"));
+        notices
+            .map(|one| serde_json::from_slice::<Value>(&one.payload).unwrap())
+            .find(|notice| notice.to_string().contains(words))
+    });
+    notice.await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_repeats_a_key_is_told_that_it_stands() {
+    let mut roles = Roles::start().await;
+    roles.store();
+    let alice = roles.nats("alice").await;
+    roles.room(&alice, "lobby", &[("dev1", "device")]).await;
+    let device = roles.paho("dev1", true).await;
+    assert_eq!(device.subscribe("chat/user/main/dev1").await["granted"], true);
+    for qos in [0, 1] {
+        let request = json!({"key": format!("k{qos}"), "body": {"text": "21.5"}}).to_string();
+        publish(&device, TO_LOBBY, &request, qos).await;
+        logged(&roles, "lobby", 1 + usize::from(qos)).await;
+        publish(&device, TO_LOBBY, &request, qos).await;
+        let notice = told(&device.mail, &format!("\"k{qos}\"")).await;
+        let last = roles.log("lobby").await.pop().unwrap();
+        assert_eq!(
+            (&notice["duplicate"], &notice["room"]),
+            (&json!(true), &json!("lobby")),
+            "{notice}"
+        );
+        assert_eq!(notice["seq"], parse(&last)["seq"], "{notice}");
+    }
+    let refused = json!({"key": "k1", "body": {"text": "another"}}).to_string();
+    publish(&device, TO_LOBBY, &refused, 1).await;
+    let notice = told(&device.mail, "idempotency-mismatch").await;
+    assert_eq!(
+        (&notice["key"], &notice["room"]),
+        (&json!("k1"), &json!("lobby")),
+        "{notice}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_passes_for_a_device() {
     let mut roles = Roles::start().await;

@@ -22,6 +22,11 @@ const REQUESTS: &[(&str, &str)] = &[
     ("DELETE /v1/rooms/lobby/members/bob", ""),
     ("GET /v1/events?cursor=earliest&rooms=lobby&wait=0", ""),
     ("GET /v1/events?rooms=lobby&wait=0", ""),
+    ("GET /v1/events?rooms=lobby&wait=0&format=text", ""),
+    ("GET /v1/events?rooms=lobby&format=sse", ""),
+    ("GET /v1/events/stream?rooms=lobby", ""),
+    ("GET /v1/events/stream?rooms=lobby&cursor=earliest", ""),
+    ("POST /v1/rooms/lobby/typing", ""),
     ("GET /v1/events?rooms=lobby,erins&wait=0", ""),
 ];
 

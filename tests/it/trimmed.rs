@@ -9,11 +9,13 @@ use crate::support::poll::{cursor_now, read_all};
 use crate::support::{DEADLINE, eventually};
 
 /// A checkpoint every sixteen frames, and nothing of the log kept that can go.
-const SMALL: &[(&str, &str)] = &[
-    ("NATTERJACK_STORE__CHECKPOINT_FRAMES", "16"),
-    ("NATTERJACK_STORE__LOG_KEEP_BYTES", "0"),
-    ("NATTERJACK_STORE__LOG_KEEP_SECS", "0"),
-];
+fn small() -> Vec<(&'static str, String)> {
+    vec![
+        ("NATTERJACK_STORE__CHECKPOINT_FRAMES", "16".to_owned()),
+        ("NATTERJACK_STORE__LOG_KEEP_BYTES", "0".to_owned()),
+        ("NATTERJACK_STORE__LOG_KEEP_SECS", "0".to_owned()),
+    ]
+}
 const MESSAGES: &str = "/v1/rooms/lobby/messages";
 
 /// The sequence of the first event that the log still has.
@@ -40,7 +42,7 @@ async fn talk_until_trimmed(house: &House, http: &Http, beyond: u64) -> Vec<(Str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_trimmed_is_still_answered_for() {
-    let mut house = House::start_with(SMALL).await;
+    let mut house = House::start_with(small()).await;
     house.room("lobby", &[("bob", "member")]).await;
     let (alice, bob) = (house.http("alice"), house.http("bob"));
     let cursor = cursor_now(&bob).await;
@@ -86,7 +88,7 @@ async fn what_was_trimmed_is_still_answered_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_nowhere_is_said_to_be_so() {
-    let mut house = House::start_with(SMALL).await;
+    let mut house = House::start_with(small()).await;
     house.room("lobby", &[("bob", "member")]).await;
     let (alice, bob) = (house.http("alice"), house.http("bob"));
     let cursor = cursor_now(&bob).await;

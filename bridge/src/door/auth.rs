@@ -1,15 +1,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use natterjack_authz::token::{TokenError, Verifier};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Principal, Problem, ProblemCode};
+use tokio::time::Instant;
 
 /// Finds out who makes an HTTP request.
 pub(crate) struct Auth {
     verifier: Arc<Verifier>,
+}
+
+/// The caller, after the token was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) who: Principal,
+    /// When the token expires, in milliseconds since 1970.
+    pub(crate) expires_at_ms: i64,
+}
+
+/// What the header `Authorization` holds.
+#[derive(Debug, PartialEq, Eq)]
+struct Given {
+    token: String,
+    /// Whom it must be of, where that is said (Basic).
+    user: Option<String>,
 }
 
 impl Auth {
@@ -17,20 +36,48 @@ impl Auth {
         Self { verifier }
     }
 
-    /// The caller, and how long the token is still good.
+    /// The caller.
     ///
     /// # Errors
     /// `token-missing`, `token-expired` or `token-invalid`. Which rule a token broke is told to the log only.
-    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<(Principal, Duration), Problem> {
-        let token = bearer(headers)?;
-        let now_ms = clock::now_ms();
-        let session = self.verifier.verify(token, now_ms).map_err(|error| problem(&error))?;
-        let left = u64::try_from(session.expires_at_ms - now_ms).unwrap_or_default();
-        Ok((session.principal, Duration::from_millis(left)))
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let Given { token, user } = given(headers)?;
+        let session = self
+            .verifier
+            .verify(&token, clock::now_ms())
+            .map_err(|error| problem(&error))?;
+        if user.is_some_and(|user| !is_named(&session.principal, &user)) {
+            return Err(Problem::new(
+                ProblemCode::TokenInvalid,
+                "the user name is not the token's: with Basic the name is the user and the password is the token",
+            ));
+        }
+        Ok(Caller {
+            who: session.principal,
+            expires_at_ms: session.expires_at_ms,
+        })
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+impl Caller {
+    /// How long the session still lasts.
+    pub(crate) fn expires_in(&self) -> Duration {
+        let left = u64::try_from(self.expires_at_ms - clock::now_ms()).unwrap_or_default();
+        Duration::from_millis(left)
+    }
+
+    /// When the session ends, by the monotonic clock.
+    pub(crate) fn until(&self) -> Instant {
+        Instant::now() + self.expires_in()
+    }
+}
+
+/// The name under which somebody may sign in: `user`, or `tenant.user`.
+fn is_named(who: &Principal, name: &str) -> bool {
+    name == who.user.as_str() || name.split_once('.') == Some((who.tenant.as_str(), who.user.as_str()))
+}
+
+fn given(headers: &HeaderMap) -> Result<Given, Problem> {
     let missing = || {
         let detail = "this needs a token: send the header `Authorization: Bearer <token>`";
         Problem::new(ProblemCode::TokenMissing, detail)
@@ -45,9 +92,23 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     }
     let text = value.to_str().map_err(|_| invalid())?;
     match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Given {
+            token: token.trim().to_owned(),
+            user: None,
+        }),
+        Some((scheme, pair)) if scheme.eq_ignore_ascii_case("basic") => basic(pair.trim()).ok_or_else(invalid),
         _ => Err(missing()),
     }
+}
+
+/// RFC 7617: base64 of `user:password`; the password is the token.
+fn basic(pair: &str) -> Option<Given> {
+    let pair = String::from_utf8(STANDARD.decode(pair).ok()?).ok()?;
+    let (user, token) = pair.split_once(':')?;
+    Some(Given {
+        token: token.to_owned(),
+        user: Some(user.to_owned()),
+    })
 }
 
 fn problem(error: &TokenError) -> Problem {
@@ -72,26 +133,57 @@ fn invalid() -> Problem {
 mod tests {
     use super::*;
 
+    type Expected = Result<(&'static str, Option<&'static str>), ProblemCode>;
+
     #[test]
-    fn a_token_is_taken_from_one_bearer_header_and_nowhere_else() {
+    fn a_token_is_taken_from_one_header_and_nowhere_else() {
         let read = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append(AUTHORIZATION, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
-            bearer(&headers).map(str::to_owned).map_err(|problem| problem.code)
+            given(&headers)
+                .map(|given| (given.token, given.user))
+                .map_err(|problem| problem.code)
         };
-        let table: &[(&[&str], Result<&str, ProblemCode>)] = &[
-            (&["Bearer abc"], Ok("abc")),
-            (&["bearer  abc "], Ok("abc")),
+        let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+        let of_alice = basic("alice:abc");
+        let no_colon = basic("abc");
+        let with_colon = basic("alice:a:b");
+        let table: &[(&[&str], Expected)] = &[
+            (&["Bearer abc"], Ok(("abc", None))),
+            (&["bearer  abc "], Ok(("abc", None))),
+            (&[&of_alice], Ok(("abc", Some("alice")))),
+            (&[&with_colon], Ok(("a:b", Some("alice")))),
+            (&[&no_colon], Err(ProblemCode::TokenInvalid)),
+            (&["Basic !"], Err(ProblemCode::TokenInvalid)),
             (&[], Err(ProblemCode::TokenMissing)),
             (&["abc"], Err(ProblemCode::TokenMissing)),
-            (&["Basic abc"], Err(ProblemCode::TokenMissing)),
+            (&["Digest abc"], Err(ProblemCode::TokenMissing)),
             (&["Bearer a", "Bearer b"], Err(ProblemCode::TokenInvalid)),
             (&["Bearer ä"], Err(ProblemCode::TokenInvalid)),
         ];
         for (values, expected) in table {
-            assert_eq!(read(values), expected.map(str::to_owned), "{values:?}");
+            let expected = expected.map(|(token, user)| (token.to_owned(), user.map(str::to_owned)));
+            assert_eq!(read(values), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_user_with_or_without_the_tenant() {
+        let who = Principal {
+            tenant: "main".parse().unwrap(),
+            user: "alice".parse().unwrap(),
+        };
+        for (name, expected) in [
+            ("alice", true),
+            ("main.alice", true),
+            ("Alice", false),
+            ("other.alice", false),
+            ("main.", false),
+            ("", false),
+        ] {
+            assert_eq!(is_named(&who, name), expected, "{name}");
         }
     }
 }

@@ -3,6 +3,8 @@
 mod auth;
 mod http;
 mod nats;
+mod ticket;
 
-pub(crate) use http::HttpDoor;
+pub(crate) use http::{HttpDoor, Origins, document};
 pub(crate) use nats::NativeDoor;
+pub(crate) use ticket::Tickets;

@@ -2,7 +2,6 @@
 //! server lets a client publish only as itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::HeaderMap;
 use async_nats::service::endpoint::Endpoint;
@@ -50,7 +49,6 @@ pub(crate) struct NativeDoor {
 struct Shared {
     bridge: Arc<Bridge>,
     places: Semaphore,
-    dropped: AtomicU64,
 }
 
 #[derive(Deserialize, Default)]
@@ -151,7 +149,6 @@ impl NativeDoor {
         let shared = Shared {
             bridge,
             places: Semaphore::new(places.max(1)),
-            dropped: AtomicU64::new(0),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -200,7 +197,7 @@ impl Shared {
         if is_import && call.is_some() {
             return call;
         }
-        let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+        let dropped = self.bridge.metrics.native_dropped.inc() + 1;
         tracing::warn!(
             dropped,
             "dropped a request whose subject or reply subject no service import made"
@@ -210,7 +207,10 @@ impl Shared {
 
     async fn answer(self: Arc<Self>, request: Request, call: ApiCall) {
         let answer = match self.places.try_acquire() {
-            Ok(_place) => self.call(&call, &request.message.payload).await,
+            Ok(_place) => {
+                let _counted = self.bridge.metrics.busy("native_requests");
+                self.call(&call, &request.message.payload).await
+            }
             Err(_) => Err(Problem::new(
                 ProblemCode::Overloaded,
                 "too many requests at once; try again shortly",

@@ -49,6 +49,11 @@ impl<W: Clone> Index<W> {
         self.last
     }
 
+    /// How many are parked.
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
     /// Takes a poll out.
     pub(crate) fn leave(&mut self, number: u64) {
         let Some(Entry { who, rooms }) = self.parked.remove(&number) else {

@@ -37,6 +37,7 @@ pub(crate) use told::Heard;
 use told::ToldLately;
 
 use crate::config::Caps;
+use crate::metrics::Metrics;
 
 /// Events looked at before the lock is given up for a moment.
 const SCAN: usize = 4096;
@@ -50,6 +51,7 @@ pub(crate) struct Feed {
     passed: watch::Sender<Seq>,
     caught_up: watch::Sender<bool>,
     polls_per_principal: usize,
+    metrics: Arc<Metrics>,
 }
 
 /// A poll's place in the index; dropping it takes the poll out.
@@ -91,7 +93,7 @@ struct Waiter {
 }
 
 impl Feed {
-    pub(crate) fn new(caps: &Caps) -> Self {
+    pub(crate) fn new(caps: &Caps, metrics: Arc<Metrics>) -> Self {
         Self {
             index: Mutex::default(),
             state: RwLock::new(State {
@@ -103,6 +105,7 @@ impl Feed {
             passed: watch::Sender::new(Seq::ZERO),
             caught_up: watch::Sender::new(false),
             polls_per_principal: caps.polls_per_principal.max(1),
+            metrics,
         }
     }
 
@@ -127,6 +130,8 @@ impl Feed {
     fn take_in(&self, stream_seq: u64, lines: &[EventLine]) {
         let end = Seq::end_of_frame(stream_seq);
         let entries: Vec<_> = lines.iter().map(Entry::of).collect();
+        let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
+        self.metrics.frame(stream_seq, entries.len(), bytes);
         {
             // Under both locks: a poll that parks meanwhile sees the frame, or is in the index when it is looked up.
             let index = self.index.lock();
@@ -144,6 +149,21 @@ impl Feed {
             }
         }
         self.tell_passed(end);
+    }
+
+    /// How many polls and streams are parked.
+    pub(crate) fn parked(&self) -> usize {
+        self.index.lock().parked()
+    }
+
+    /// The events in memory, and what they take in bytes.
+    pub(crate) fn ring_size(&self) -> (usize, usize) {
+        self.state.read().ring.size()
+    }
+
+    /// How many parked polls a principal may have.
+    pub(crate) fn polls_per_principal(&self) -> usize {
+        self.polls_per_principal
     }
 
     /// The sequence up to which the log has been read.

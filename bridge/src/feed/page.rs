@@ -10,8 +10,8 @@ use super::{Heard, Reader};
 /// The events that one answer carries, gathered in log order from the ring or from the log.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// The events' own bytes.
-    pub(crate) events: Vec<Bytes>,
+    /// The events' places and own bytes.
+    pub(crate) events: Vec<(Seq, Bytes)>,
     /// What is not kept and was told meanwhile.
     pub(crate) told: Vec<Bytes>,
     /// Up to where the reader has heard that.
@@ -60,7 +60,7 @@ impl Page {
                 return ControlFlow::Break(());
             }
             self.bytes += bytes.len() + 1;
-            self.events.push(bytes.clone());
+            self.events.push((event.seq, bytes.clone()));
         }
         self.seq = event.seq;
         ControlFlow::Continue(())
@@ -111,11 +111,10 @@ mod tests {
                 break;
             }
         }
-        let seqs = page.events.iter().map(|bytes| {
-            serde_json::from_slice::<natterjack_nats_config::Event>(bytes)
-                .unwrap()
-                .seq
-                .0
+        let seqs = page.events.iter().map(|(seq, bytes)| {
+            let event: natterjack_nats_config::Event = serde_json::from_slice(bytes).unwrap();
+            assert_eq!(event.seq, *seq);
+            seq.0
         });
         (seqs.collect(), page.seq.0, page.more)
     }

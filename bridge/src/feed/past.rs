@@ -21,6 +21,7 @@ pub(crate) struct Past {
     client: Client,
     log: Log,
     places: Semaphore,
+    most: usize,
 }
 
 /// Why the past cannot be read now.
@@ -55,7 +56,13 @@ impl Past {
             client,
             log,
             places: Semaphore::new(places.max(1)),
+            most: places.max(1),
         }
+    }
+
+    /// How many readers are being served.
+    pub(crate) fn readers(&self) -> usize {
+        self.most.saturating_sub(self.places.available_permits())
     }
 
     /// Fills a page from the log until what follows is in the ring, or a limit is reached (then there is `more`).

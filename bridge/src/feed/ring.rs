@@ -50,6 +50,11 @@ impl Ring {
         }
     }
 
+    /// The events here, and what they take in bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.entries.len(), self.bytes)
+    }
+
     /// Every event after this place is here.
     pub(crate) fn floor(&self) -> Seq {
         self.floor

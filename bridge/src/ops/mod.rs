@@ -1,10 +1,12 @@
 //! One function per operation, for every door. A door finds out who asks and reads the parameters; everything else
 //! happens here.
 
+mod archive;
 mod events;
 mod history;
 mod me;
 mod members;
+mod reading;
 mod rooms;
 mod search;
 mod send;
@@ -17,18 +19,21 @@ use natterjack_nats_config::tail::Log;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use events::{EventsQuery, events};
+pub(crate) use archive::{Archive, follow_archive};
+pub(crate) use events::{EventsPage, EventsQuery, events};
 pub(crate) use history::{HistoryAsk, history};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{members, put_member, remove_member, show_member};
+pub(crate) use reading::{Reading, Step};
 pub(crate) use rooms::{put_room, rooms, show_room};
 pub(crate) use search::{SearchAsk, search};
-pub(crate) use send::{send, tell};
+pub(crate) use send::{Sent, begin_send, begin_tell, send};
 pub(crate) use settling::Settling;
 
 use crate::bundle::Sending;
 use crate::feed::{Cursors, Feed, Past};
 use crate::health::Health;
+use crate::metrics::{Level, Metrics};
 
 /// What every operation may use.
 pub(crate) struct Bridge {
@@ -39,6 +44,8 @@ pub(crate) struct Bridge {
     pub(crate) cursors: Cursors,
     pub(crate) sending: Sending,
     pub(crate) settling: Settling,
+    pub(crate) archive: std::sync::Arc<Archive>,
+    pub(crate) metrics: std::sync::Arc<Metrics>,
     pub(crate) health: watch::Receiver<Health>,
     /// Parked polls end at once when this is cancelled.
     pub(crate) draining: CancellationToken,
@@ -73,6 +80,19 @@ impl Listing {
 }
 
 impl Bridge {
+    /// How full everything is that has a cap.
+    pub(crate) fn levels(&self) -> [Level; 5] {
+        let level = |queue, used| Level { queue, used };
+        let (events, bytes) = self.feed.ring_size();
+        [
+            level("parked_polls", self.feed.parked()),
+            level("sends", self.sending.waiting()),
+            level("ring_events", events),
+            level("ring_bytes", bytes),
+            level("readers_far_behind", self.past.readers()),
+        ]
+    }
+
     /// Looks at the policy as it is now; refused until this bridge has read the log once.
     fn look<T>(&self, look: impl FnOnce(&View) -> Result<T, Problem>) -> Result<T, Problem> {
         if !self.feed.is_caught_up() {

@@ -160,7 +160,7 @@ const BAD: &[Bad] = &[
     ),
     (
         "POST",
-        "/v1/rooms/lobby/messages?ack=db",
+        "/v1/rooms/lobby/messages?ack=disk",
         &[],
         b"{\"body\":1}",
         "invalid-request",
@@ -384,7 +384,7 @@ async fn every_answer_names_its_request_and_is_not_kept() {
     let reply = bridge.get("/v1/me", &bridge.token("alice")).await;
     assert_eq!(
         (reply.header("cache-control"), reply.header("vary")),
-        ("no-store", "Accept, Authorization")
+        ("no-store", "Accept, Authorization, Origin")
     );
     assert_eq!(reply.header("content-length"), reply.bytes.len().to_string());
     bridge.shutdown().await;

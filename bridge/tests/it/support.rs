@@ -277,6 +277,9 @@ impl Bridge {
             log: Log::first(Subjects::default()),
             verifier: Arc::new(Verifier::new(&issuer.public_pem()).unwrap()),
             cursor_key: [7; 32],
+            replicas: 1,
+            origins: Vec::new(),
+            log_requests: false,
             caps,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,24 +8,36 @@ use crate::history::{Fault, History, Ms};
 /// How long behind a fault its effects are counted as its own.
 const AFTERMATH: Ms = 10_000;
 
-/// The longest time without acknowledgements around the faults of one kind.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+/// How long nobody got an acknowledgement around the faults of one kind, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Gap {
     /// How often it was injected.
-    pub(crate) times: u64,
-    /// Milliseconds.
+    pub(crate) times: usize,
+    pub(crate) shortest_ms: Ms,
+    pub(crate) median_ms: Ms,
     pub(crate) longest_ms: Ms,
 }
 
-/// The longest gaps by kind of fault.
+/// The gaps by kind of fault.
 pub(crate) fn gaps(history: &History) -> BTreeMap<String, Gap> {
-    let mut gaps: BTreeMap<String, Gap> = BTreeMap::new();
+    let mut all: BTreeMap<String, Vec<Ms>> = BTreeMap::new();
     for (fault, longest) in each(history) {
-        let gap = gaps.entry(fault.kind.clone()).or_default();
-        gap.times += 1;
-        gap.longest_ms = gap.longest_ms.max(longest);
+        all.entry(fault.kind.clone()).or_default().push(longest);
     }
-    gaps
+    all.into_iter().map(|(kind, gaps)| (kind, Gap::of(gaps))).collect()
+}
+
+impl Gap {
+    fn of(mut gaps: Vec<Ms>) -> Self {
+        gaps.sort_unstable();
+        let at = |place: usize| gaps.get(place).copied().unwrap_or_default();
+        Self {
+            times: gaps.len(),
+            shortest_ms: at(0),
+            median_ms: at(gaps.len() / 2),
+            longest_ms: at(gaps.len().saturating_sub(1)),
+        }
+    }
 }
 
 /// I9 and the times of fail-overs.

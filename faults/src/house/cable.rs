@@ -51,9 +51,10 @@ impl Cable {
         Ipv4Addr::new(10, 213, self.number, end)
     }
 
-    /// What starts a program at the other end.
-    pub(crate) fn prefix(&self) -> [&str; 4] {
-        ["ip", "netns", "exec", &self.namespace]
+    /// What starts a program at the other end. (`ip netns exec` would give it mounts of its own: what this machine unmounts
+    /// stays mounted there, and a disk whose power was cut would never come back.)
+    pub(crate) fn prefix(&self) -> [String; 2] {
+        ["nsenter".to_owned(), format!("--net=/run/netns/{}", self.namespace)]
     }
 
     pub(crate) async fn plug(&self) -> anyhow::Result<()> {

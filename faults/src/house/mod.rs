@@ -129,12 +129,7 @@ impl House {
                     "--data".to_owned(),
                     text(&plan.dir.join(&name)),
                 ];
-                let prefix = cable
-                    .as_ref()
-                    .map(Cable::prefix)
-                    .into_iter()
-                    .flatten()
-                    .map(str::to_owned);
+                let prefix = cable.as_ref().map(Cable::prefix).into_iter().flatten();
                 let command = prefix.chain(words).collect();
                 let launch = Launch { command, settings };
                 self.workers

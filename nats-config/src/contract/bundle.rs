@@ -15,6 +15,15 @@ pub enum Outcome {
     Problem(Problem),
 }
 
+impl From<Outcome> for Result<Receipt, Problem> {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Receipt(receipt) => Ok(receipt),
+            Outcome::Problem(problem) => Err(problem),
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BundleLine<'a> {

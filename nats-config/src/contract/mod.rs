@@ -1,5 +1,6 @@
 //! The contract between workers and clients. Nothing in here does I/O.
 
+mod audit;
 mod body;
 mod bundle;
 mod checkpoint;
@@ -13,6 +14,7 @@ mod request;
 mod search;
 mod subject;
 
+pub use audit::{AUDIT_VERB, AuditReport, Fault, Finding, FindingState};
 pub use body::{MAX_DEPTH, TooDeep, body_from_bytes, check_depth, compact};
 pub use bundle::{Outcome, read_bundle, read_outcomes, write_bundle_line, write_outcome};
 pub use checkpoint::{

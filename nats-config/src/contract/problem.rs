@@ -90,6 +90,33 @@ pub struct More {
 }
 
 impl ProblemCode {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::InvalidRequest,
+        Self::InvalidCursor,
+        Self::CursorFilterMismatch,
+        Self::TokenMissing,
+        Self::TokenInvalid,
+        Self::TokenExpired,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::CursorExpired,
+        Self::EpochChanged,
+        Self::SequenceConflict,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::IdempotencyMismatch,
+        Self::RateLimited,
+        Self::Internal,
+        Self::Overloaded,
+        Self::BrokerUnavailable,
+        Self::OutcomeUnknown,
+        Self::StoreLagging,
+        Self::LogFull,
+    ];
+
     /// The HTTP status that goes with the code.
     #[must_use]
     pub fn status(self) -> u16 {
@@ -200,6 +227,14 @@ impl std::error::Error for Problem {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_are_all() {
+        // The last variant's number: a new one behind it, or anywhere, makes this differ.
+        assert_eq!(ProblemCode::LogFull as usize + 1, ProblemCode::ALL.len());
+        let names: std::collections::BTreeSet<_> = ProblemCode::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(names.len(), ProblemCode::ALL.len());
+    }
 
     #[test]
     fn the_code_in_json_is_the_code_in_words() {

@@ -80,9 +80,7 @@ impl SendPayload {
     /// Reads JSON that must be a request object with `body`.
     pub fn from_json(bytes: &[u8]) -> Result<Self, RequestError> {
         check_depth(bytes)?;
-        let mut payload: Self = serde_json::from_slice(bytes)?;
-        payload.body = compact(payload.body);
-        payload.check()
+        serde_json::from_slice::<Self>(bytes)?.checked()
     }
 
     /// Reads what a native client or a device sends: a request object, or else the body itself
@@ -112,6 +110,14 @@ impl SendPayload {
             return Self::from_json(br#"{"body":{}}"#);
         }
         Self::from_native(bytes)
+    }
+
+    /// What serde cannot tell: whether key and `reply_to` are plain. White space between the body's tokens goes.
+    ///
+    /// How deep the JSON is nested has to be looked at before it is parsed ([`check_depth`]).
+    pub fn checked(mut self) -> Result<Self, RequestError> {
+        self.body = compact(self.body);
+        self.check()
     }
 
     fn check(self) -> Result<Self, RequestError> {

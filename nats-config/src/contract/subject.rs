@@ -133,6 +133,12 @@ impl Subjects {
         self.stream("LEASE")
     }
 
+    /// The KV bucket that holds which tickets were used: `CHAT_TICKETS`.
+    #[must_use]
+    pub fn ticket_bucket(&self) -> String {
+        self.stream("TICKETS")
+    }
+
     /// The object store bucket that holds the checkpoints: `CHAT_CHECKPOINTS`.
     #[must_use]
     pub fn checkpoint_bucket(&self) -> String {

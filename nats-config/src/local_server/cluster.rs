@@ -1,11 +1,13 @@
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 
 use super::child::PORT_TRIES;
 use super::ready::{Ports, reachable};
-use super::{Keys, LocalServer, LocalServerError, Member, RouteSecret, ServerBinary, ServerConfig};
+use super::{End, Keys, LocalServer, LocalServerError, Member, RouteSecret, ServerBinary, ServerConfig, files};
 
 /// The servers of this machine: one by itself, or several that form a cluster.
 #[derive(Debug, Clone)]
@@ -131,6 +133,47 @@ impl LocalCluster {
         urls.join(",")
     }
 
+    /// Lets a server's copy of one of Natterjack's streams be made anew from the other copies: the server is ended, its messages
+    /// are put aside (`aside` in its folder, for whoever wants to look; those of the time before are removed), and it is
+    /// started again. It fetches what it lacks from the stream's leader.
+    ///
+    /// What the stream's Raft `group` has logged goes with them: with it the server would hold itself for up to date, until the
+    /// next message. Its term and its vote stay, so it cannot vote twice.
+    ///
+    /// The other servers must run, and hold good copies: whoever calls this has made sure.
+    pub async fn remake(&self, server: &str, stream: &str, group: &str) -> Result<(), LocalServerError> {
+        let refused = |reason: String| LocalServerError::Command {
+            what: format!("the copy of {stream} on {server} is made anew"),
+            reason,
+        };
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if stream.is_empty() || group.is_empty() || !stream.bytes().chain(group.bytes()).all(is_plain) {
+            return Err(refused("this is no stream of a cluster".to_owned()));
+        }
+        let Some(found) = self.named(server) else {
+            return Err(refused("there is no such server".to_owned()));
+        };
+        let others_run = self.servers.iter().all(|other| other.pid().is_some());
+        if self.servers.len() < 3 || !others_run {
+            return Err(refused("not all of three servers run".to_owned()));
+        }
+        let store = found.dir().join("jetstream");
+        let copy = store.join("CORE/streams").join(stream);
+        let raft = store.join("SYS/_js_").join(group);
+        let aside = found.dir().join("aside");
+        found.take_down(End::Clean).await;
+        let moved = put_aside(
+            &[
+                (copy.join("msgs"), "messages"),
+                (raft.join("msgs"), "raft"),
+                (raft.join("snapshots"), "snapshots"),
+            ],
+            &aside,
+        );
+        found.bring_up().await;
+        moved
+    }
+
     /// Gives all servers the tools that the shared folder holds now. See [`LocalServer::reload`].
     pub async fn reload(&self) -> Result<(), LocalServerError> {
         for server in &self.servers {
@@ -143,6 +186,20 @@ impl LocalCluster {
     pub async fn shutdown(self) {
         join_all(self.servers.into_iter().map(LocalServer::shutdown)).await;
     }
+}
+
+fn put_aside(folders: &[(PathBuf, &str)], aside: &Path) -> Result<(), LocalServerError> {
+    match fs::remove_dir_all(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(LocalServerError::file("remove", aside)(error));
+        }
+        _ => {}
+    }
+    files::private_dir(aside)?;
+    for (folder, name) in folders.iter().filter(|(folder, _)| folder.exists()) {
+        fs::rename(folder, aside.join(name)).map_err(LocalServerError::file("put aside", folder))?;
+    }
+    Ok(())
 }
 
 async fn start_all(

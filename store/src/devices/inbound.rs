@@ -5,13 +5,13 @@ use async_nats::jetstream;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{MQTT_MESSAGES, Outcome, Principal, Problem, read_outcomes};
+use natterjack_nats_config::contract::{MQTT_MESSAGES, Outcome, Problem, Receipt, read_outcomes};
 use tokio::time::{Duration, sleep};
 
 use super::duty::Duty;
 use super::request::{Asked, MAX_BUNDLE, Verdict, bundle, is_kept, verdict};
 use super::{Accounts, DevicesConfig, RETRY, streams};
-use crate::log::answer_single;
+use crate::log::Asker;
 
 /// How long the writer may take: it answers within eight seconds, also where it does not know.
 const ANSWER_WITHIN: Duration = Duration::from_secs(12);
@@ -147,7 +147,7 @@ impl Inbound {
         for one in at_work.drain(..) {
             let verdict = match &one.asked {
                 None => Verdict::Done,
-                Some(Asked { line: Err(problem), .. }) => Verdict::Refused(problem.clone()),
+                Some(Asked { line: Err(problem), .. }) => Verdict::Told(Err(problem.clone())),
                 Some(_) => {
                     let answered = outcomes.next().map(verdict);
                     at_once &= answered != Some(Verdict::Later);
@@ -160,7 +160,7 @@ impl Inbound {
                     left.push_back(one);
                     continue;
                 }
-                (Verdict::Refused(problem), Some(asked)) => self.tell(&asked.who, problem).await,
+                (Verdict::Told(outcome), Some(asked)) => self.tell(&asked.asker, outcome).await,
                 _ => {}
             }
             one.message.ack().await.map_err(|error| error.to_string())?;
@@ -207,32 +207,26 @@ impl Inbound {
                     Vec::new()
                 })
             };
-            self.tell_refusals(&mut asked, outcomes, count).await;
+            self.tell_outcomes(&mut asked, outcomes, count).await;
         }
     }
 
-    async fn tell_refusals(&self, asked: &mut VecDeque<Asked>, outcomes: Vec<Outcome>, mut count: usize) {
+    async fn tell_outcomes(&self, asked: &mut VecDeque<Asked>, outcomes: Vec<Outcome>, mut count: usize) {
         let mut outcomes = outcomes.into_iter();
         while let Some(one) = asked.pop_front() {
-            let problem = match one.line {
-                Err(problem) => Some(problem),
-                Ok(line) if count == 0 => {
-                    asked.push_front(Asked {
-                        who: one.who,
-                        line: Ok(line),
-                    });
+            let outcome = match one.line {
+                Err(problem) => Some(Err(problem)),
+                Ok(_) if count == 0 => {
+                    asked.push_front(one);
                     return;
                 }
                 Ok(_) => {
                     count -= 1;
-                    match outcomes.next() {
-                        Some(Outcome::Problem(problem)) => Some(problem),
-                        _ => None,
-                    }
+                    outcomes.next().map(Into::into)
                 }
             };
-            if let Some(problem) = problem {
-                self.tell(&one.who, problem).await;
+            if let Some(outcome) = outcome {
+                self.tell(&one.asker, outcome).await;
             }
         }
     }
@@ -262,18 +256,18 @@ impl Inbound {
         }
     }
 
-    /// Tells a device that its request was refused: on its own subject, as MQTT has no replies.
-    async fn tell(&self, who: &Principal, problem: Problem) {
-        let subject = self.config.log.subjects.user(&who.tenant, &who.user);
-        let notice = answer_single(subject.into(), Err(problem));
-        let headers = notice.headers.unwrap_or_default();
+    /// Tells a device what became of its request, if that is no new event: on its own subject, as MQTT has no replies.
+    async fn tell(&self, asker: &Asker, outcome: Result<Receipt, Problem>) {
+        let Some(notice) = asker.notice(&self.config.log.subjects, outcome) else {
+            return;
+        };
         let told = self
             .accounts
             .core
-            .publish_with_headers(notice.subject, headers, notice.payload)
+            .publish_with_headers(notice.subject, notice.headers.unwrap_or_default(), notice.payload)
             .await;
         if let Err(error) = told {
-            tracing::debug!(%error, "a device was not told of a refusal");
+            tracing::debug!(%error, "a device was not told of an outcome");
         }
     }
 }

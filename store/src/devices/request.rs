@@ -1,11 +1,12 @@
 use async_nats::HeaderMap;
 use bytes::BytesMut;
 use natterjack_nats_config::contract::{
-    InboundSubject, MAX_EVENT_BYTES, MAX_FRAME_BYTES, Outcome, Principal, Problem, ProblemCode, Request, SendPayload,
-    write_bundle_line,
+    InboundSubject, MAX_EVENT_BYTES, MAX_FRAME_BYTES, Outcome, Principal, Problem, ProblemCode, Receipt, Request,
+    SendPayload, write_bundle_line,
 };
 
 use super::KEPT;
+use crate::log::Asker;
 
 /// The most requests in a bundle: what the writer takes in at a time.
 pub(super) const MAX_BUNDLE: usize = 256;
@@ -15,7 +16,7 @@ const STALE_MS: i64 = 10_000;
 /// What a device asked for.
 pub(super) struct Asked {
     /// Who asked: the subject on which the server let it publish says so, nothing else.
-    pub(super) who: Principal,
+    pub(super) asker: Asker,
     /// The request's line in a bundle, or why it is none.
     pub(super) line: Result<BytesMut, Problem>,
 }
@@ -25,8 +26,8 @@ pub(super) struct Asked {
 pub(super) enum Verdict {
     /// It stands in the log.
     Done,
-    /// It never will; the device is told why.
-    Refused(Problem),
+    /// It stood there before, or never will: the device is told.
+    Told(Result<Receipt, Problem>),
     /// Not now: it is asked again, before those that came after it.
     Later,
 }
@@ -44,7 +45,13 @@ impl Asked {
             return None;
         }
         let invalid = |error: &dyn std::fmt::Display| Problem::invalid(error.to_string());
-        let line = SendPayload::from_native_of(to.kind, payload)
+        let payload = SendPayload::from_native_of(to.kind, payload);
+        let asker = Asker {
+            who: who.clone(),
+            room: to.room.clone(),
+            key: payload.as_ref().ok().and_then(|payload| payload.key.clone()),
+        };
+        let line = payload
             .and_then(|payload| match own_key.filter(|_| payload.key.is_none()) {
                 Some(key) => payload.with_key(key),
                 None => Ok(payload),
@@ -53,7 +60,7 @@ impl Asked {
             .and_then(|payload| {
                 let mut line = BytesMut::new();
                 let request = Request {
-                    principal: who.clone(),
+                    principal: who,
                     room: to.room,
                     kind: to.kind,
                     payload,
@@ -66,7 +73,7 @@ impl Asked {
                 }
                 Ok(line)
             });
-        Some(Self { who, line })
+        Some(Self { asker, line })
     }
 }
 
@@ -94,9 +101,10 @@ pub(super) fn bundle<'a>(lines: impl Iterator<Item = &'a BytesMut>) -> (BytesMut
 /// Judges an answer of the writer. A limit of one sender must not hold up the others; all else that may pass will pass.
 pub(super) fn verdict(outcome: Outcome) -> Verdict {
     match outcome {
+        Outcome::Receipt(receipt) if receipt.duplicate => Verdict::Told(Ok(receipt)),
         Outcome::Receipt(_) => Verdict::Done,
         Outcome::Problem(problem) if problem.retryable && problem.code != ProblemCode::RateLimited => Verdict::Later,
-        Outcome::Problem(problem) => Verdict::Refused(problem),
+        Outcome::Problem(problem) => Verdict::Told(Err(problem)),
     }
 }
 
@@ -121,8 +129,8 @@ mod tests {
         let read = |payload: &[u8]| Asked::read(to("msg"), payload, Some("mqtt-1-7".to_owned()), 0).unwrap();
         let asked = read(b"21.5");
         let (first, again) = (request(&asked), request(&read(b"21.5")));
-        assert_eq!(asked.who.user.as_str(), "dev1");
-        assert_eq!(first.principal, asked.who);
+        assert_eq!(asked.asker.who.user.as_str(), "dev1");
+        assert_eq!(first.principal, asked.asker.who);
         assert_eq!(first.payload.body.get(), r#"{"text":"21.5"}"#);
         assert_eq!(first.payload.key.as_deref(), Some("mqtt-1-7"));
         assert_eq!(first.payload.key, again.payload.key);
@@ -162,8 +170,8 @@ mod tests {
     #[test]
     fn a_limit_of_one_sender_holds_up_nobody() {
         let judge = |code| verdict(Outcome::Problem(Problem::new(code, "x")));
-        assert!(matches!(judge(ProblemCode::RateLimited), Verdict::Refused(_)));
-        assert!(matches!(judge(ProblemCode::Forbidden), Verdict::Refused(_)));
+        assert!(matches!(judge(ProblemCode::RateLimited), Verdict::Told(Err(_))));
+        assert!(matches!(judge(ProblemCode::Forbidden), Verdict::Told(Err(_))));
         for code in [
             ProblemCode::LogFull,
             ProblemCode::OutcomeUnknown,

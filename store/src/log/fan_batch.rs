@@ -5,6 +5,9 @@
 //! does not know, so that what is lost with a connection, a server or a leader is a tail, never a hole. Nothing of it is
 //! stored or republished. nats-architecture-and-design ADR-50, "Fast-ingest Batch Publishing"; nats-server 2.14.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
@@ -32,6 +35,14 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 const BEGINNINGS: usize = 20;
 const BEGIN_AGAIN: Duration = Duration::from_millis(25);
 
+/// Up to which event ROOMS has stored them, and so republished them, as far as it has said: remembered from batch to batch.
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
+    upto: Arc<AtomicU64>,
+    /// There is one copy of ROOMS: what has arrived at its leader is stored.
+    one_copy: bool,
+}
+
 /// An open batch.
 pub(super) struct Batch {
     client: Client,
@@ -43,6 +54,9 @@ pub(super) struct Batch {
     sent: u64,
     /// All up to this number is stored.
     stored: u64,
+    /// The numbers of the events that are on their way.
+    on_its_way: VecDeque<(u64, Seq)>,
+    heard: Heard,
     /// All up to this number has arrived at ROOMS' leader.
     arrived: u64,
     /// When something was sent for the last time.
@@ -85,6 +99,23 @@ struct BatchAck {
     count: u64,
 }
 
+impl Heard {
+    pub(super) fn of(replicas: usize) -> Self {
+        Self {
+            upto: Arc::default(),
+            one_copy: replicas <= 1,
+        }
+    }
+
+    pub(super) fn upto(&self) -> Seq {
+        Seq(self.upto.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, seq: Seq) {
+        self.upto.fetch_max(seq.0, Ordering::Relaxed);
+    }
+}
+
 impl Batch {
     /// Begins a batch behind ROOMS' sequence `rooms_seq`, and fails if that is not its last one.
     ///
@@ -96,6 +127,7 @@ impl Batch {
         subject: String,
         rooms_seq: u64,
         chat_seq: Seq,
+        heard: Heard,
     ) -> Result<Self, Interrupted> {
         let inbox = client.new_inbox();
         let answers = client.subscribe(format!("{inbox}.>")).await.map_err(interrupted)?;
@@ -106,6 +138,8 @@ impl Batch {
             answers,
             sent: 1,
             stored: 0,
+            on_its_way: VecDeque::new(),
+            heard,
             arrived: 0,
             sent_at: Instant::now(),
             asked_at: None,
@@ -130,13 +164,20 @@ impl Batch {
     }
 
     /// Sends a message behind those before it, and waits while too many are on their way.
-    pub(super) async fn put(&mut self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<(), Interrupted> {
+    pub(super) async fn put(
+        &mut self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        seq: Seq,
+    ) -> Result<(), Interrupted> {
         while self.sent - self.stored >= WINDOW {
             let answer = self.answer().await?;
             self.take(&answer)?;
         }
         self.sent += 1;
         self.sent_at = Instant::now();
+        self.on_its_way.push_back((self.sent, seq));
         let reply = self.reply(Operation::Append);
         self.client
             .publish_with_reply_and_headers(subject, reply, headers, payload)
@@ -168,7 +209,10 @@ impl Batch {
         loop {
             let answer = self.answer().await?;
             match serde_json::from_slice::<BatchAck>(&answer.payload) {
-                Ok(ack) if ack.count == all => return Ok(ack.seq),
+                Ok(ack) if ack.count == all => {
+                    self.is_stored(all);
+                    return Ok(ack.seq);
+                }
                 _ => self.take(&answer)?,
             }
         }
@@ -205,10 +249,10 @@ impl Batch {
 
     fn take(&mut self, message: &Message) -> Result<(), Interrupted> {
         match read(&message.subject, &message.payload) {
-            Some(Answer::Stored(number)) => self.stored = self.stored.max(number),
+            Some(Answer::Stored(number)) => self.is_stored(number),
             Some(Answer::Arrived(number, stored)) => {
                 self.arrived = self.arrived.max(number);
-                self.stored = self.stored.max(stored);
+                self.is_stored(if self.heard.one_copy { number } else { stored });
                 self.asked_at = None;
             }
             None => {
@@ -218,6 +262,13 @@ impl Batch {
             }
         }
         Ok(())
+    }
+
+    fn is_stored(&mut self, upto: u64) {
+        self.stored = self.stored.max(upto);
+        while let Some((_, seq)) = self.on_its_way.pop_front_if(|(number, _)| *number <= upto) {
+            self.heard.note(seq);
+        }
     }
 
     fn reply(&self, operation: Operation) -> String {

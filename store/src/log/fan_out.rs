@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::broken::broken;
-use super::fan_batch::Batch;
+use super::fan_batch::{Batch, Heard};
 use super::heads::Heads;
 use super::keeper::LeaseState;
 use super::writer::WriterConfig;
@@ -39,8 +39,8 @@ struct FanOut {
     term: String,
     /// The last event that was put.
     put: Seq,
-    /// Whether what ROOMS stores is heard by its readers.
-    live: bool,
+    /// What comes up to here is stored and not heard: it was heard before, or is history.
+    silent_to: Seq,
     heads: Heads,
 }
 
@@ -51,6 +51,7 @@ pub(crate) async fn run(
     mut lease: watch::Receiver<LeaseState>,
     stop: CancellationToken,
 ) {
+    let heard = Heard::of(config.replicas);
     loop {
         // A worker that was paused must not take the rooms from its successor: only who surely holds the lease begins.
         tokio::select! {
@@ -58,7 +59,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
         }
         tokio::select! {
-            Err(reason) = follow(&client, &config) => tracing::warn!(%reason, "the fan-out starts again"),
+            Err(reason) = follow(&client, &config, &heard) => tracing::warn!(%reason, "the fan-out starts again"),
             () = stop.cancelled() => return,
         }
         tokio::select! {
@@ -68,36 +69,73 @@ pub(crate) async fn run(
     }
 }
 
-async fn follow(client: &Client, config: &WriterConfig) -> Result<std::convert::Infallible, Interrupted> {
+async fn follow(
+    client: &Client,
+    config: &WriterConfig,
+    heard: &Heard,
+) -> Result<std::convert::Infallible, Interrupted> {
     let log = &config.log;
     let term = uuid::Uuid::now_v7().simple().to_string();
     let wanted = rooms_config(&log.subjects, log.shard, config.replicas, &term);
-    let refill_to = prepare(client, config, &wanted).await?;
-    if refill_to == 0 {
-        set(client, &wanted).await?;
-    }
-    let mut place = place(client, log).await?;
+    let (mut place, silent_to) = begin_term(client, log, &wanted, heard.upto()).await?;
     if broken("fan-out-resume") {
         place.chat_seq = Seq::end_of_frame(log.end(client).await.map_err(interrupted)?);
     }
     let mut tail = log.tail(client, begin_behind(client, log, &place).await?);
+    let begin = log.subjects.fan_begin();
     let mut fan_out = FanOut {
         client: client.clone(),
         config: config.clone(),
-        batch: Batch::begin(client, log.subjects.fan_begin(), place.rooms_seq, place.chat_seq).await?,
+        batch: Batch::begin(client, begin, place.rooms_seq, place.chat_seq, heard.clone()).await?,
         term,
         put: place.chat_seq,
-        live: refill_to == 0,
+        silent_to,
         heads: Heads::new(Instant::now()),
     };
     loop {
         let frame = fan_out.next(&mut tail).await?;
         for line in &frame.events {
+            if fan_out.is_silent() && line.event.seq > fan_out.silent_to {
+                fan_out = fan_out.go_live(&wanted, heard).await?;
+            }
             fan_out.put(line).await?;
         }
-        if !fan_out.live && frame.stream_seq >= refill_to {
-            fan_out = fan_out.go_live(&wanted).await?;
+        if fan_out.is_silent() && Seq::end_of_frame(frame.stream_seq) >= fan_out.silent_to {
+            fan_out = fan_out.go_live(&wanted, heard).await?;
         }
+    }
+}
+
+/// Takes the rooms over, and says where they stand and up to where they are filled before they republish, so that nobody
+/// hears history as news, or again what ROOMS had not written to disk when its server died.
+async fn begin_term(client: &Client, log: &Log, wanted: &Config, heard: Seq) -> Result<(Place, Seq), Interrupted> {
+    let end = log.end(client).await.map_err(interrupted)?;
+    if heard == Seq::ZERO && is_live(client, wanted).await {
+        set(client, wanted).await?;
+        return Ok((place(client, log).await?, Seq::ZERO));
+    }
+    let silent = Config {
+        republish: None,
+        ..wanted.clone()
+    };
+    set(client, &silent).await?;
+    let place = place(client, log).await?;
+    let silent_to = match (heard, end) {
+        (Seq::ZERO, 0) => Seq::ZERO,
+        (Seq::ZERO, end) => Seq::end_of_frame(end),
+        (heard, _) => heard,
+    };
+    if place.chat_seq >= silent_to {
+        set(client, wanted).await?;
+        return Ok((place, Seq::ZERO));
+    }
+    Ok((place, silent_to))
+}
+
+async fn is_live(client: &Client, wanted: &Config) -> bool {
+    match jetstream::new(client.clone()).get_stream(&wanted.name).await {
+        Ok(stream) => stream.cached_info().config.republish.is_some() && stream.cached_info().state.messages > 0,
+        Err(_) => false,
     }
 }
 
@@ -108,26 +146,6 @@ async fn begin_behind(client: &Client, log: &Log, place: &Place) -> Result<u64, 
         return Ok(place.chat_seq.frame().saturating_sub(1));
     }
     Ok(log.bounds(client).await.map_err(interrupted)?.first.saturating_sub(1))
-}
-
-/// Makes ROOMS when it is missing. An empty one is filled before it republishes, so that nobody hears history again:
-/// up to the frame that is given back.
-async fn prepare(client: &Client, config: &WriterConfig, wanted: &Config) -> Result<u64, Interrupted> {
-    let end = config.log.end(client).await.map_err(interrupted)?;
-    let jetstream = jetstream::new(client.clone());
-    let live = match jetstream.get_stream(&wanted.name).await {
-        Ok(stream) => stream.cached_info().config.republish.is_some() && stream.cached_info().state.messages > 0,
-        Err(_) => false,
-    };
-    if live {
-        return Ok(0);
-    }
-    let silent = Config {
-        republish: None,
-        ..wanted.clone()
-    };
-    set(client, &silent).await?;
-    Ok(end)
 }
 
 async fn set(client: &Client, wanted: &Config) -> Result<(), Interrupted> {
@@ -163,6 +181,10 @@ async fn place(client: &Client, log: &Log) -> Result<Place, Interrupted> {
 }
 
 impl FanOut {
+    fn is_silent(&self) -> bool {
+        self.silent_to > Seq::ZERO
+    }
+
     /// The log's next frame; what comes due before it is done meanwhile.
     async fn next(&mut self, tail: &mut Tail) -> Result<Frame, Interrupted> {
         loop {
@@ -184,7 +206,7 @@ impl FanOut {
         let mut headers = HeaderMap::new();
         headers.insert("Chat-Seq", event.seq.to_string());
         headers.insert("Chat-Prev", event.prev.to_string());
-        if self.live {
+        if !self.is_silent() {
             self.heads.note(event, Instant::now());
             // Sessions of QoS 1 get the copy that is kept for them, and pass over one that says so.
             if self.config.devices.want(&event.tenant, &event.room, event.seq) {
@@ -192,11 +214,11 @@ impl FanOut {
             }
         }
         let subject = subjects.fan(&self.term, &event.tenant, &event.room);
-        self.batch.put(subject, headers, line.bytes.clone()).await?;
+        self.batch.put(subject, headers, line.bytes.clone(), event.seq).await?;
         self.put = event.seq;
         if let Some(user) = event
             .concerns()
-            .filter(|_| self.live && matches!(event.kind, Kind::Member | Kind::User))
+            .filter(|_| !self.is_silent() && matches!(event.kind, Kind::Member | Kind::User))
         {
             let notice = subjects.user(&event.tenant, &user);
             self.client
@@ -218,15 +240,15 @@ impl FanOut {
     }
 
     /// Waits until all is stored, and has ROOMS republish what is put from now on.
-    async fn go_live(self, wanted: &Config) -> Result<Self, Interrupted> {
+    async fn go_live(self, wanted: &Config, heard: &Heard) -> Result<Self, Interrupted> {
         let rooms_seq = self.batch.end().await?;
         set(&self.client, wanted).await?;
         let begin = self.config.log.subjects.fan_begin();
-        let batch = Batch::begin(&self.client, begin, rooms_seq, self.put).await?;
+        let batch = Batch::begin(&self.client, begin, rooms_seq, self.put, heard.clone()).await?;
         tracing::info!(events = rooms_seq, "the rooms are filled again");
         Ok(Self {
             batch,
-            live: true,
+            silent_to: Seq::ZERO,
             ..self
         })
     }

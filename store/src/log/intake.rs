@@ -8,6 +8,8 @@ use natterjack_nats_config::contract::{
     Outcome, Principal, Problem, Receipt, Request, SendPayload, Subjects, read_bundle, write_outcome,
 };
 
+use super::notice::Asker;
+
 /// Requests taken in at a time: some frames' worth.
 const TAKE: usize = 256;
 
@@ -21,8 +23,8 @@ pub(crate) struct Pending {
 pub(crate) enum AnswerTo {
     /// To the service import's reply subject.
     Reply(Subject),
-    /// Nobody waits (a bare publish): only a refusal is told, on the user's own subject.
-    Notice(Principal),
+    /// Nobody waits (a bare publish).
+    Notice(Box<Asker>),
     /// Into its place among the answers of a bundle.
     Bundle { id: u64, index: usize },
 }
@@ -150,12 +152,17 @@ impl Intake {
             tenant: to.tenant,
             user: to.user,
         };
+        let payload = SendPayload::from_native_of(to.kind, &message.payload);
         let answer_to = match &message.reply {
-            None => AnswerTo::Notice(principal.clone()),
+            None => AnswerTo::Notice(Box::new(Asker {
+                who: principal.clone(),
+                room: to.room.clone(),
+                key: payload.as_ref().ok().and_then(|payload| payload.key.clone()),
+            })),
             Some(reply) if Subjects::is_import_reply(reply) => AnswerTo::Reply(reply.clone()),
             Some(_) => return self.drop_one("a reply subject that no import made"),
         };
-        let request = SendPayload::from_native_of(to.kind, &message.payload)
+        let request = payload
             .map(|payload| Request {
                 principal,
                 room: to.room,
@@ -189,10 +196,7 @@ impl Intake {
     pub(crate) fn answer(&mut self, to: AnswerTo, outcome: Result<Receipt, Problem>) -> Option<Answer> {
         match to {
             AnswerTo::Reply(subject) => Some(answer_single(subject, outcome)),
-            AnswerTo::Notice(principal) => outcome.err().map(|problem| {
-                let subject = self.subjects.user(&principal.tenant, &principal.user);
-                answer_single(subject.into(), Err(problem))
-            }),
+            AnswerTo::Notice(asker) => asker.notice(&self.subjects, outcome),
             AnswerTo::Bundle { id, index } => self.answer_in_bundle(id, index, outcome),
         }
     }

@@ -16,6 +16,7 @@ mod keeper;
 mod keys;
 mod leader;
 mod log_time;
+mod notice;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,6 @@ mod writer;
 pub(crate) use broken::broken;
 pub(crate) use checkpoint::begin as begin_state;
 pub use checkpoint::{CheckpointConfig, TrimConfig, keep_checkpoints, keep_trimmed};
-pub(crate) use intake::answer_single;
+pub(crate) use notice::Asker;
 pub use state::Diverged;
 pub use writer::{Bootstrap, WriterConfig, WriterError, run};

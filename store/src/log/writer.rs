@@ -91,7 +91,7 @@ pub async fn run(
         leading,
     };
     while !shutdown.is_cancelled() {
-        let ended = take_a_turn(&worker, &leases, &shutdown).await;
+        let ended = Box::pin(take_a_turn(&worker, &leases, &shutdown)).await;
         worker.leading.send_replace(false);
         match ended {
             Ok(()) => {}

@@ -26,7 +26,8 @@ pub(crate) struct House {
     child: Option<Child>,
     /// How many nats-servers it has.
     servers: usize,
-    settings: &'static [(&'static str, &'static str)],
+    /// Settings that are not the default's, as environment variables.
+    pub(crate) settings: Vec<(&'static str, String)>,
     /// The archive's database; without one it is a file in the data folder.
     database: Option<String>,
     pub(crate) endpoints: Endpoints,
@@ -45,25 +46,31 @@ pub(crate) struct Endpoints {
 impl House {
     /// Starts a house on an empty folder and waits until it is ready.
     pub(crate) async fn start() -> Self {
-        Self::with(1, &[], None).await
+        Self::with(1, Vec::new(), None).await
     }
 
     /// The same with the archive in a database on a server.
     pub(crate) async fn start_on(database: &str) -> Self {
-        Self::with(1, &[], Some(database.to_owned())).await
+        Self::with(1, Vec::new(), Some(database.to_owned())).await
     }
 
-    /// The same with settings of its own, as variables of the environment.
-    pub(crate) async fn start_with(settings: &'static [(&'static str, &'static str)]) -> Self {
-        Self::with(1, settings, None).await
+    /// The same with settings, as environment variables.
+    pub(crate) async fn start_with<V: Into<String>>(settings: impl IntoIterator<Item = (&'static str, V)>) -> Self {
+        let settings = settings.into_iter().map(|(name, value)| (name, value.into()));
+        Self::with(1, settings.collect(), None).await
     }
 
     /// The same with a cluster of three nats-servers.
     pub(crate) async fn cluster() -> Self {
-        Self::with(3, &[], None).await
+        Self::cluster_set(Vec::new()).await
     }
 
-    async fn with(servers: usize, settings: &'static [(&'static str, &'static str)], database: Option<String>) -> Self {
+    /// That with settings, as environment variables.
+    pub(crate) async fn cluster_set(settings: Vec<(&'static str, String)>) -> Self {
+        Self::with(3, settings, None).await
+    }
+
+    async fn with(servers: usize, settings: Vec<(&'static str, String)>, database: Option<String>) -> Self {
         let dir = tempfile::Builder::new().prefix("natterjack-it-").tempdir().unwrap();
         let mut house = Self {
             dir,
@@ -88,7 +95,7 @@ impl House {
             .unwrap();
         let out = fs::File::create(self.dir.path().join("up.out")).unwrap();
         let mut up = up(&self.data());
-        up.envs(self.settings.iter().copied());
+        up.envs(self.settings.iter().map(|(name, value)| (name, value)));
         if let Some(database) = &self.database {
             up.args(["--database", database]);
         }
@@ -143,6 +150,11 @@ impl House {
             assert!(Instant::now() < until, "nats-server survived a kill");
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Its own process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// The process id of its (first) nats-server, while that runs.

@@ -8,6 +8,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::time::Duration;
+
+use super::contract;
 use tokio::net::TcpStream;
 
 /// The longest a poll is parked, and some more.
@@ -35,6 +37,11 @@ impl Http {
             address,
             token: token.map(str::to_owned),
         }
+    }
+
+    /// `host:port`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -89,8 +96,22 @@ impl Http {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body))?;
-        tokio::time::timeout(LIMIT, exchange(&self.address, request)).await?
+        let (method, path) = (asked_for(&request), path.to_owned());
+        let answer = tokio::time::timeout(LIMIT, exchange(&self.address, request)).await??;
+        // What a browser asks first is no method of the API.
+        if method != Method::OPTIONS {
+            contract::check(&method, &path, &answer);
+        }
+        Ok(answer)
     }
+}
+
+/// The method that is meant.
+fn asked_for(request: &Request<Full<Bytes>>) -> Method {
+    let meant = request.headers().get("x-http-method-override");
+    meant.map_or(request.method().clone(), |meant| {
+        meant.to_str().unwrap().parse().unwrap()
+    })
 }
 
 async fn exchange(address: &str, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: a running house, and a client for each transport.
 
+pub(crate) mod contract;
 pub(crate) mod database;
 pub(crate) mod events;
 pub(crate) mod house;
@@ -10,6 +11,7 @@ pub(crate) mod nats;
 pub(crate) mod poll;
 pub(crate) mod roles;
 pub(crate) mod script;
+pub(crate) mod stream;
 pub(crate) mod tools;
 
 use std::time::{Duration, Instant};

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::house::{ended, natterjack, signal};
+use super::http::Http;
 use super::nats::Nats;
 use super::script::Script;
 use super::{DEADLINE, eventually, tools};
@@ -105,7 +106,21 @@ impl Roles {
         self.role("store")
     }
 
+    /// Starts a bridge that listens on a port; its number kills it.
+    pub(crate) fn bridge(&mut self, port: u16) -> u32 {
+        self.role_with("bridge", &[("NATTERJACK_LISTEN__HTTP", &format!("127.0.0.1:{port}"))])
+    }
+
+    /// A user over HTTP, at the bridge on this port.
+    pub(crate) fn http(&self, port: u16, user: &str) -> Http {
+        Http::new(&format!("http://127.0.0.1:{port}"), Some(&self.token(user)))
+    }
+
     fn role(&mut self, role: &str) -> u32 {
+        self.role_with(role, &[])
+    }
+
+    fn role_with(&mut self, role: &str, settings: &[(&str, &str)]) -> u32 {
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -119,6 +134,7 @@ impl Roles {
             .arg(self.data())
             .arg("--nats-url")
             .arg(self.nats_url())
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -225,6 +241,24 @@ pub(crate) async fn change(who: &Nats, room: &str, kind: &str, body: Value) -> V
         is_final.then_some(answer)
     })
     .await
+}
+
+/// Waits until a bridge can do its work.
+pub(crate) async fn is_ready(bridge: &Http) {
+    eventually("a bridge is ready", async || {
+        let answer = bridge
+            .try_call(hyper::Method::GET, "/readyz", &[], bytes::Bytes::new())
+            .await
+            .ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+/// A port on which nothing listens; whoever takes it may be asked to leave it and take it again.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// A key that nobody else uses.

@@ -75,6 +75,11 @@ impl Script {
         Self::start("mqtt.py", user, options).await
     }
 
+    /// `requests` with sseclient-py, and `websockets`: readers of events by cursor, see [`super::stream`].
+    pub(crate) async fn events(user: &str) -> Self {
+        Self::start("events.py", user, json!({})).await.unwrap()
+    }
+
     async fn start(script: &str, user: &str, options: Value) -> Result<Self, String> {
         let mut command = Command::from(tools::python(script));
         command

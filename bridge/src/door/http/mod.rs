@@ -1,28 +1,43 @@
 //! The HTTP door: HTTP/1.0, HTTP/1.1 and h2c on one port.
 
 mod answer;
+mod events;
 mod form;
+mod frame;
+mod openapi;
+mod origins;
 mod query;
 mod routes;
+mod send;
 mod serve;
+mod sse;
+mod text;
+mod ws;
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
-use http::header::HeaderValue;
+use http::header::{HeaderValue, ORIGIN};
 use http::{HeaderMap, Method};
 use natterjack_authz::token::Verifier;
 use natterjack_nats_config::contract::{MAX_EVENT_BYTES, Problem};
 use tokio::time::Instant;
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
+use tower_http::cors::CorsLayer;
 use uuid::Uuid;
 
 use super::auth::Auth;
+use super::ticket::Tickets;
 use crate::config::Caps;
+use crate::metrics::Metrics;
 use crate::ops::Bridge;
 use answer::{REQUEST_ID, Refusal};
+pub(crate) use origins::Origins;
+pub(crate) use routes::document;
 
 const METHOD_OVERRIDE: &str = "x-http-method-override";
 
@@ -36,6 +51,8 @@ pub(crate) struct HttpDoor {
 pub(crate) struct DoorState {
     pub(crate) bridge: Arc<Bridge>,
     pub(crate) auth: Auth,
+    pub(crate) tickets: Tickets,
+    pub(crate) origins: Origins,
     pub(crate) max_body_bytes: usize,
 }
 
@@ -43,19 +60,33 @@ pub(crate) struct DoorState {
 #[derive(Clone)]
 struct Front {
     router: Router,
+    cors: Option<CorsLayer>,
+    metrics: Arc<Metrics>,
+    log_requests: bool,
 }
 
 impl HttpDoor {
-    pub(crate) fn new(bridge: Arc<Bridge>, verifier: Arc<Verifier>, caps: &Caps) -> Self {
+    pub(crate) fn new(
+        bridge: Arc<Bridge>,
+        verifier: Arc<Verifier>,
+        (tickets, origins): (Tickets, Origins),
+        (caps, log_requests): (&Caps, bool),
+    ) -> Self {
         let max_body_bytes = caps.max_body_bytes.min(MAX_EVENT_BYTES);
+        let (cors, metrics) = (origins.cors(), Arc::clone(&bridge.metrics));
         let state = DoorState {
             bridge,
             auth: Auth::new(verifier),
+            tickets,
+            origins,
             max_body_bytes,
         };
         Self {
             front: Front {
                 router: routes::router(Arc::new(state)),
+                cors,
+                metrics,
+                log_requests,
             },
             max_connections: caps.max_connections,
         }
@@ -63,7 +94,23 @@ impl HttpDoor {
 }
 
 impl Front {
-    async fn handle(&self, mut request: Request) -> Response {
+    /// Answers a request; where a browser asks for a page of elsewhere, with what it wants to know (CORS).
+    async fn handle(&self, request: Request) -> Response {
+        let Some(cors) = self.cors.as_ref().filter(|_| request.headers().contains_key(ORIGIN)) else {
+            return self.answer(request).await;
+        };
+        let front = self.clone();
+        let inner = tower::service_fn(move |request| {
+            let front = front.clone();
+            async move { Ok::<_, Infallible>(front.answer(request).await) }
+        });
+        match cors.layer(inner).oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    async fn answer(&self, mut request: Request) -> Response {
         let started = Instant::now();
         let request_id = request_id(request.headers());
         let (version, uri) = (request.version(), request.uri().clone());
@@ -76,18 +123,21 @@ impl Front {
             },
             Err(problem) => Refusal(problem).into_response(),
         };
-        log(&method, uri.path(), response.status().as_u16(), started, &request_id);
+        let (status, took) = (response.status().as_u16(), started.elapsed());
+        let route = response.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        self.metrics.answered(method.as_str(), route, status, took);
+        self.log((&method, uri.path()), status, took, &request_id);
         answer::finish(response, &request_id, version)
     }
-}
 
-/// The access log: no query (cursors), no headers (tokens), no bodies.
-fn log(method: &Method, path: &str, status: u16, started: Instant, request_id: &HeaderValue) {
-    let ms = started.elapsed().as_secs_f64() * 1000.0;
-    if status >= 500 {
-        tracing::info!(%method, path, status, ms, ?request_id, "request");
-    } else {
-        tracing::debug!(%method, path, status, ms, ?request_id, "request");
+    /// The access log: no query (cursors, tickets), no headers (tokens), no bodies.
+    fn log(&self, (method, path): (&Method, &str), status: u16, took: Duration, request_id: &HeaderValue) {
+        let ms = took.as_secs_f64() * 1000.0;
+        if self.log_requests || status >= 500 {
+            tracing::info!(%method, path, status, ms, ?request_id, "request");
+        } else {
+            tracing::debug!(%method, path, status, ms, ?request_id, "request");
+        }
     }
 }
 

@@ -1,44 +1,43 @@
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post, put};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use natterjack_nats_config::contract::{
-    Id, Kind, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomKind, SendPayload, Seq,
-};
+use natterjack_nats_config::contract::{Id, MemberBody, Problem, ProblemCode, RoomBody, RoomKind, Seq};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
-use super::form::{header_key, read_json, read_message};
+use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use crate::ops::{self, EventsQuery, HistoryAsk, Listing, SearchAsk};
+use super::{events, openapi, send, ws};
+use crate::door::auth::Caller;
+use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
 /// How long a client has for a request's body.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
+/// The document as it is served.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| serde_json::to_vec(&document()).unwrap_or_default().into());
+
 type Door = State<Arc<DoorState>>;
 
 /// The parts of a path, decoded.
-struct Path(Vec<(String, String)>);
-
-/// The caller, after the token was checked.
-struct Caller {
-    who: Principal,
-    expires_in: Duration,
-}
+pub(super) struct Path(Vec<(String, String)>);
 
 /// `POST /v1/rooms`
 #[derive(Deserialize)]
@@ -63,80 +62,56 @@ struct Membership {
 
 /// Every path of the API.
 pub(crate) fn router(state: Arc<DoorState>) -> Router {
-    Router::new()
-        .route("/v1/rooms/{room}/messages", post(send).get(history))
-        .route("/v1/rooms/{room}/messages/by-key/{key}", put(send_by_key))
-        .route("/v1/rooms/{room}/typing", post(typing))
-        .route("/v1/events", get(events))
-        .route("/v1/search", get(search))
-        .route("/v1/rooms", get(rooms).post(new_room))
-        .route("/v1/rooms/{room}", get(room).put(put_room))
-        .route("/v1/rooms/{room}/members", get(members))
-        .route(
-            "/v1/rooms/{room}/members/{user}",
-            get(member).put(put_member).delete(remove_member),
-        )
-        .route("/v1/me", get(me))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+    routes()
+        .0
+        .route_layer(middleware::from_fn(name_route))
         .with_state(state)
 }
 
-async fn send(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
-    send_with(&door, &caller, &path, None, request).await
+/// The document that describes every path of the API.
+pub(crate) fn document() -> OpenApi {
+    routes().1
 }
 
-async fn send_by_key(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
-    let key = path.text("key")?.to_owned();
-    send_with(&door, &caller, &path, Some(key), request).await
+fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
+    let (router, api) = OpenApiRouter::new()
+        .routes(routes!(send::send, history))
+        .routes(routes!(send::send_by_key))
+        .routes(routes!(send::batch))
+        .routes(routes!(send::typing))
+        .routes(routes!(search))
+        .routes(routes!(events::events))
+        .routes(routes!(events::stream))
+        .routes(routes!(events::ticket))
+        .routes(routes!(ws::talk))
+        .routes(routes!(rooms, new_room))
+        .routes(routes!(room, put_room))
+        .routes(routes!(members))
+        .routes(routes!(member, put_member, remove_member))
+        .routes(routes!(me))
+        .routes(routes!(livez))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+        .routes(routes!(described))
+        .split_for_parts();
+    (router, openapi::complete(api))
 }
 
-async fn send_with(door: &DoorState, caller: &Caller, path: &Path, key: Option<String>, request: Request) -> Answer {
-    let room = path.id("room")?;
-    Fields::parse(request.uri().query().unwrap_or_default(), &[])?;
-    let (headers, body) = read_body(door, request).await?;
-    let payload = read_message(&headers, key, &body)?;
-    let location = room.clone();
-    let receipt = ops::send(&door.bridge, &caller.who, room, Kind::Msg, payload).await?;
-    let status = if receipt.duplicate {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
-    let mut response = json(status, &receipt)?;
-    if let Ok(location) = HeaderValue::try_from(format!("/v1/rooms/{location}/messages/{}", receipt.id)) {
-        response.headers_mut().insert(LOCATION, location);
-    }
-    Ok(response)
-}
-
-async fn typing(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
-    let room = path.id("room")?;
-    Fields::parse(request.uri().query().unwrap_or_default(), &[])?;
-    let (headers, body) = read_body(&door, request).await?;
-    let payload = if body.is_empty() {
-        SendPayload::from_native_of(Kind::Typing, &body).map_err(|error| Problem::invalid(error.to_string()))?
-    } else {
-        read_message(&headers, None, &body)?
-    };
-    let receipt = ops::tell(&door.bridge, &caller.who, room, Kind::Typing, payload).await?;
-    json(StatusCode::ACCEPTED, &receipt)
-}
-
-async fn events(State(door): Door, caller: Caller, request: Request) -> Answer {
-    let known = ["cursor", "wait", "limit", "max_bytes", "rooms"];
-    let mut fields = Fields::parse(request.uri().query().unwrap_or_default(), &known)?;
-    let numbers = [
-        fields.number("wait")?,
-        fields.number("limit")?,
-        fields.number("max_bytes")?,
-    ];
-    let query = EventsQuery::new(fields.take("cursor").unwrap_or_default(), fields.rooms()?, numbers)?;
-    let until = Instant::now() + caller.expires_in;
-    let page = ops::events(&door.bridge, &caller.who, query, Some(until)).await?;
-    Ok(json_bytes(StatusCode::OK, page.to_json()))
-}
-
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}/messages",
+    tag = "reading",
+    params(
+        ("room" = String, Path, description = "The room's id"),
+        ("before" = Option<u64>, Query, description = "The page just before this `seq`"),
+        ("after" = Option<u64>, Query, description = "The page just behind this `seq`"),
+        ("limit" = Option<u64>, Query, description = "1 to 200; 50 by default"),
+    ),
+    responses(
+        (status = 200, description = "A page, oldest first", body = openapi::HistoryPage),
+        (status = 304, description = "As the `ETag` says"),
+    ),
+)]
 async fn history(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
     let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["before", "after", "limit"])?;
     let ask = HistoryAsk {
@@ -151,6 +126,18 @@ async fn history(State(door): Door, caller: Caller, path: Path, request: Request
     Ok(with_etag(request.headers(), body.into()))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/search",
+    tag = "reading",
+    params(
+        ("q" = String, Query, description = "Words; a message must have all of them"),
+        ("room" = Option<String>, Query, description = "Only this room"),
+        ("from" = Option<String>, Query, description = "Only this sender's messages"),
+        ("limit" = Option<u64>, Query, description = "1 to 100; 20 by default"),
+    ),
+    responses((status = 200, description = "Messages with all the words, the best first", body = openapi::SearchPage)),
+)]
 async fn search(State(door): Door, caller: Caller, request: Request) -> Answer {
     let mut fields = Fields::parse(
         request.uri().query().unwrap_or_default(),
@@ -168,6 +155,16 @@ async fn search(State(door): Door, caller: Caller, request: Request) -> Answer {
     json(StatusCode::OK, &ops::search(&door.bridge, &caller.who, ask).await?)
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/rooms",
+    tag = "rooms",
+    params(
+        ("limit" = Option<u64>, Query, description = "1 to 200; 100 by default"),
+        ("next" = Option<String>, Query, description = "From the page before"),
+    ),
+    responses((status = 200, description = "The caller's rooms", body = openapi::RoomsPage)),
+)]
 async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
     let (rooms, next) = ops::rooms(&door.bridge, &caller.who, &listing(&request)?)?;
     json(
@@ -176,8 +173,25 @@ async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
     )
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/rooms",
+    tag = "rooms",
+    params(
+        (
+            "Idempotency-Key" = Option<String>,
+            Header,
+            description = "Makes it safe to send again; also `key` in the body",
+        ),
+    ),
+    request_body = openapi::NewRoom,
+    responses(
+        (status = 201, description = "It is new", body = openapi::RoomMade),
+        (status = 200, description = "It was changed, or this is a repetition", body = openapi::RoomMade),
+    ),
+)]
 async fn new_room(State(door): Door, caller: Caller, request: Request) -> Answer {
-    let (headers, body) = read_body(&door, request).await?;
+    let (headers, body) = read_body(request, door.max_body_bytes).await?;
     let NewRoom { id, kind, title } = read_json(&headers, &body)?;
     let id = match id {
         Some(id) => id,
@@ -186,9 +200,27 @@ async fn new_room(State(door): Door, caller: Caller, request: Request) -> Answer
     make_room(&door, &caller, id, &RoomBody { kind, title }, &headers).await
 }
 
+#[utoipa::path(
+    put,
+    path = "/v1/rooms/{room}",
+    tag = "rooms",
+    params(
+        ("room" = String, Path, description = "The room's id"),
+        (
+            "Idempotency-Key" = Option<String>,
+            Header,
+            description = "Makes it safe to send again; also `key` in the body",
+        ),
+    ),
+    request_body = openapi::RoomBody,
+    responses(
+        (status = 201, description = "It is new", body = openapi::RoomMade),
+        (status = 200, description = "It was changed, or this is a repetition", body = openapi::RoomMade),
+    ),
+)]
 async fn put_room(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
     let id = path.id("room")?;
-    let (headers, body) = read_body(&door, request).await?;
+    let (headers, body) = read_body(request, door.max_body_bytes).await?;
     let body: RoomBody = read_json(&headers, &body)?;
     make_room(&door, &caller, id, &body, &headers).await
 }
@@ -205,6 +237,13 @@ async fn make_room(door: &DoorState, caller: &Caller, id: Id, body: &RoomBody, h
     Ok(response)
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}",
+    tag = "rooms",
+    params(("room" = String, Path, description = "The room's id")),
+    responses((status = 200, description = "The room", body = openapi::Room)),
+)]
 async fn room(State(door): Door, caller: Caller, path: Path) -> Answer {
     json(
         StatusCode::OK,
@@ -212,6 +251,17 @@ async fn room(State(door): Door, caller: Caller, path: Path) -> Answer {
     )
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}/members",
+    tag = "rooms",
+    params(
+        ("room" = String, Path, description = "The room's id"),
+        ("limit" = Option<u64>, Query, description = "1 to 200; 100 by default"),
+        ("next" = Option<String>, Query, description = "From the page before"),
+    ),
+    responses((status = 200, description = "Its members", body = openapi::MembersPage)),
+)]
 async fn members(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
     let (members, next) = ops::members(&door.bridge, &caller.who, &path.id("room")?, &listing(&request)?)?;
     json(
@@ -220,6 +270,16 @@ async fn members(State(door): Door, caller: Caller, path: Path, request: Request
     )
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}/members/{user}",
+    tag = "rooms",
+    params(
+        ("room" = String, Path, description = "The room's id"),
+        ("user" = String, Path, description = "The user's id"),
+    ),
+    responses((status = 200, description = "One member", body = openapi::Member)),
+)]
 async fn member(State(door): Door, caller: Caller, path: Path) -> Answer {
     json(
         StatusCode::OK,
@@ -227,9 +287,25 @@ async fn member(State(door): Door, caller: Caller, path: Path) -> Answer {
     )
 }
 
+#[utoipa::path(
+    put,
+    path = "/v1/rooms/{room}/members/{user}",
+    tag = "rooms",
+    params(
+        ("room" = String, Path, description = "The room's id"),
+        ("user" = String, Path, description = "The user's id"),
+        (
+            "Idempotency-Key" = Option<String>,
+            Header,
+            description = "Makes it safe to send again; also `key` in the body",
+        ),
+    ),
+    request_body = openapi::Membership,
+    responses((status = 200, description = "It stands in the log", body = openapi::Changed)),
+)]
 async fn put_member(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
     let (room, user) = (path.id("room")?, path.id("user")?);
-    let (headers, body) = read_body(&door, request).await?;
+    let (headers, body) = read_body(request, door.max_body_bytes).await?;
     let Membership { role, visible_from } = read_json(&headers, &body)?;
     let body = MemberBody {
         user,
@@ -240,12 +316,33 @@ async fn put_member(State(door): Door, caller: Caller, path: Path, request: Requ
     json(StatusCode::OK, &changed)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/v1/rooms/{room}/members/{user}",
+    tag = "rooms",
+    params(
+        ("room" = String, Path, description = "The room's id"),
+        ("user" = String, Path, description = "The user's id"),
+        (
+            "Idempotency-Key" = Option<String>,
+            Header,
+            description = "Makes it safe to send again; also `key` in the body",
+        ),
+    ),
+    responses((status = 200, description = "It stands in the log", body = openapi::Changed)),
+)]
 async fn remove_member(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
     let (room, user) = (path.id("room")?, path.id("user")?);
     let changed = ops::remove_member(&door.bridge, &caller.who, room, user, header_key(&headers)?).await?;
     json(StatusCode::OK, &changed)
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/me",
+    tag = "rooms",
+    responses((status = 200, description = "Who the token says", body = openapi::Me)),
+)]
 async fn me(State(door): Door, caller: Caller) -> Answer {
     #[derive(Serialize)]
     struct Shown {
@@ -259,34 +356,90 @@ async fn me(State(door): Door, caller: Caller) -> Answer {
         StatusCode::OK,
         &Shown {
             me,
-            expires_in: caller.expires_in.as_secs(),
+            expires_in: caller.expires_in().as_secs(),
         },
     )
 }
 
+/// Has the answer name the pattern of its path, for the metrics.
+async fn name_route(route: MatchedPath, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(route);
+    response
+}
+
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "operation",
+    responses((status = 200, description = "This document", body = serde_json::Value)),
+)]
+async fn described() -> Answer {
+    Ok(json_bytes(StatusCode::OK, DOCUMENT.clone()))
+}
+
+/// Without a token, like the two below: it names nobody. A proxy in front need not let it through.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses(
+        (
+            status = 200,
+            description = "For Prometheus",
+            body = String,
+            content_type = "application/openmetrics-text",
+        ),
+    ),
+)]
+async fn metrics(State(door): Door) -> Answer {
+    let text = door.bridge.metrics.text(&door.bridge.levels()).map_err(|error| {
+        tracing::error!(%error, "the metrics cannot be written");
+        Problem::new(ProblemCode::Internal, "the metrics cannot be written")
+    })?;
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    );
+    Ok(response)
+}
+
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "operation",
+    responses((status = 200, description = "The process is there", body = openapi::Live)),
+)]
 async fn livez() -> Answer {
     json(StatusCode::OK, &json!({"live": true}))
 }
 
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operation",
+    responses((status = 200, description = "It can work", body = openapi::Ready)),
+)]
 async fn readyz(State(door): Door) -> Answer {
-    let health = *door.bridge.health.borrow();
+    let health = door.bridge.health.borrow().clone();
     if health.is_ready() {
-        return json(
-            StatusCode::OK,
-            &json!({"ready": true, "nats": true, "log": true, "writer": true}),
-        );
+        let mut told = serde_json::to_value(&health).map_err(|error| internal(&error))?;
+        if let Some(told) = told.as_object_mut() {
+            told.insert("ready".to_owned(), true.into());
+        }
+        return json(StatusCode::OK, &told);
     }
-    let missing = [(health.nats, "nats"), (health.log, "log"), (health.writer, "writer")];
-    let missing: Vec<_> = missing
-        .into_iter()
-        .filter_map(|(is_well, name)| (!is_well).then_some(name))
-        .collect();
-    let detail = format!("not ready yet, or not now; missing: {}", missing.join(", "));
+    let mut detail = format!("not ready yet, or not now; missing: {}", health.missing().join(", "));
+    for degraded in &health.degraded {
+        detail.push_str("; ");
+        detail.push_str(degraded);
+    }
     Err(Refusal(Problem::new(ProblemCode::BrokerUnavailable, detail)))
 }
 
 impl Path {
-    fn text(&self, name: &str) -> Result<&str, Problem> {
+    pub(super) fn text(&self, name: &str) -> Result<&str, Problem> {
         let part = self
             .0
             .iter()
@@ -295,7 +448,7 @@ impl Path {
         part.ok_or_else(|| Problem::invalid(format!("`{name}` is missing in the path")))
     }
 
-    fn id(&self, name: &str) -> Result<Id, Problem> {
+    pub(super) fn id(&self, name: &str) -> Result<Id, Problem> {
         id(name, self.text(name)?)
     }
 }
@@ -319,14 +472,12 @@ impl FromRequestParts<Arc<DoorState>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, door: &Arc<DoorState>) -> Result<Self, Refusal> {
-        let (who, expires_in) = door.auth.caller(&parts.headers)?;
-        Ok(Self { who, expires_in })
+        Ok(door.auth.caller(&parts.headers)?)
     }
 }
 
-async fn read_body(door: &DoorState, request: Request) -> Result<(HeaderMap, Bytes), Problem> {
+pub(super) async fn read_body(request: Request, max: usize) -> Result<(HeaderMap, Bytes), Problem> {
     let (parts, body) = request.into_parts();
-    let max = door.max_body_bytes;
     let too_large = || Problem::new(ProblemCode::TooLarge, format!("the body is larger than {max} bytes"));
     let told = parts
         .headers

@@ -15,8 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Front, HttpDoor};
+use crate::metrics::UnderWay;
 
 /// How long a client has for a request's head, from the moment it connects or the answer before it.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -29,8 +31,22 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
+/// What one of them may have waiting for a client that does not read, in bytes; the default is 400 KB.
+const STREAM_BUFFER: usize = 64 * 1024;
 /// Waiting when no connection can be accepted, for example because the process has no file descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// What a connection keeps that becomes a WebSocket: its place among the connections, and a mark by which a stop waits for
+/// it. It is with every request.
+#[derive(Clone)]
+pub(super) struct Stay(Arc<Held>);
+
+struct Held {
+    _place: OwnedSemaphorePermit,
+    _counted: UnderWay,
+    _mark: TaskTrackerToken,
+    kill: CancellationToken,
+}
 
 /// What the tasks of the connections share.
 struct Shared {
@@ -59,12 +75,20 @@ impl HttpDoor {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => {
-                        connections.spawn(Arc::clone(&shared).connection(stream, place));
+                Ok((stream, _)) => {
+                    if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                        let stay = Stay(Arc::new(Held {
+                            _place: place,
+                            _counted: shared.front.metrics.connected(),
+                            _mark: connections.token(),
+                            kill: shared.kill.clone(),
+                        }));
+                        connections.spawn(Arc::clone(&shared).connection(stream, stay));
+                    } else {
+                        shared.front.metrics.turned_away.inc();
+                        turn_away(&stream);
                     }
-                    Err(_) => turn_away(&stream),
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -84,8 +108,18 @@ impl HttpDoor {
     }
 }
 
+impl Stay {
+    /// Does something for as long as there is time for it when the bridge stops.
+    pub(super) async fn during(self, work: impl Future<Output = ()>) {
+        tokio::select! {
+            () = work => {}
+            () = self.0.kill.cancelled() => {}
+        }
+    }
+}
+
 impl Shared {
-    async fn connection(self: Arc<Self>, stream: TcpStream, _place: OwnedSemaphorePermit) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, stay: Stay) {
         // Answers are small and somebody waits for each.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "nodelay");
@@ -93,15 +127,17 @@ impl Shared {
         let spoke = Arc::new(AtomicBool::new(false));
         let service = {
             let (front, spoke) = (self.front.clone(), Arc::clone(&spoke));
-            service_fn(move |request: Request<Incoming>| {
+            service_fn(move |mut request: Request<Incoming>| {
                 spoke.store(true, Ordering::Relaxed);
+                request.extensions_mut().insert(stay.clone());
                 let front = front.clone();
                 async move { Ok::<_, Infallible>(front.handle(request.map(Body::new)).await) }
             })
         };
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(READ_ON_WITHIN));
-        let connection = self.builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let io = TokioIo::new(Box::pin(stream));
+        let connection = self.builder.serve_connection_with_upgrades(io, service);
         tokio::pin!(connection);
         // The header timeout begins when it is known whether this is HTTP/1 or 2; until then this one counts.
         let silence = tokio::time::sleep(HEAD_WITHIN);
@@ -144,6 +180,7 @@ fn builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(STREAM_BUFFER)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(HEAD_WITHIN);
     builder

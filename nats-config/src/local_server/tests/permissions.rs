@@ -170,6 +170,33 @@ async fn authz_holds_leases_which_bridge_can_only_see() {
     server.shutdown().await;
 }
 
+#[tokio::test]
+async fn bridge_notes_which_tickets_were_used_and_writes_no_other_bucket() {
+    let home = Home::new().await;
+    let server = home.start().await;
+    let (bridge, mut heard) = watched(&home, &server, "bridge", KeyName::Bridge).await;
+    let config = kv::Config {
+        bucket: subjects().ticket_bucket(),
+        ..kv::Config::default()
+    };
+    let bucket = jetstream::new(bridge.clone()).create_key_value(config).await.unwrap();
+    bucket.create("one", "".into()).await.unwrap();
+    let again = bucket.create("one", "".into()).await.unwrap_err();
+    assert_eq!(again.kind(), kv::CreateErrorKind::AlreadyExists);
+    assert_eq!(refusals(&bridge, &mut heard).await, Vec::<String>::new());
+    let forbidden = [
+        "$JS.API.STREAM.CREATE.KV_CHAT_LEASE",
+        "$JS.API.STREAM.UPDATE.KV_CHAT_TICKETS",
+        "$JS.API.STREAM.PURGE.KV_CHAT_TICKETS",
+        "$KV.CHAT_LEASE.writer.0",
+    ];
+    for subject in forbidden {
+        bridge.publish(subject, "x".into()).await.unwrap();
+    }
+    assert_eq!(refusals(&bridge, &mut heard).await.len(), forbidden.len());
+    server.shutdown().await;
+}
+
 /// Serves a subject as a micro service.
 async fn serve(client: &Client, name: &str, subject: &str) {
     let service = client.service_builder().start(name, "1.0.0").await.unwrap();
@@ -254,12 +281,7 @@ async fn sys_finds_and_closes_connections_and_does_nothing_else() {
     drop(bridge);
     assert_eq!(refusals(&sys, &mut heard).await, Vec::<String>::new());
 
-    let forbidden = [
-        "$SYS.REQ.SERVER.PING.VARZ",
-        "$SYS.REQ.SERVER.x.RELOAD",
-        "$SYS.REQ.SERVER.x.LDM",
-        "chat.log.0.1",
-    ];
+    let forbidden = ["$SYS.REQ.SERVER.x.RELOAD", "$SYS.REQ.SERVER.x.LDM", "chat.log.0.1"];
     for subject in forbidden {
         sys.publish(subject, "x".into()).await.unwrap();
     }

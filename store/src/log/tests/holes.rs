@@ -1,6 +1,7 @@
 //! ROOMS against the log, event by event, after servers and connections died under load.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use async_nats::jetstream::{
     consumer::{DeliverPolicy, pull},
 };
 use futures_util::StreamExt;
-use natterjack_nats_config::contract::{Kind, Outcome, Subjects};
+use natterjack_nats_config::contract::{Kind, Outcome, Receipt, Subjects};
+use natterjack_nats_config::local_server::End;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Bus, LONG, ask, eventually, log, make_lobby, request};
+use super::support::{Bus, LONG, ask, eventually, log, make_lobby, request, send};
 
 pub(super) const ROOMS: &str = "CHAT_ROOMS_0";
 /// Senders at the same time, and messages in each of their bundles.
@@ -239,6 +241,18 @@ pub(super) async fn assert_rooms_are_the_log(client: &Client) {
     assert_eq!(log.len(), rooms.len());
 }
 
+const HEARD: &str = "HEARD";
+
+/// Has a stream take in what ROOMS republishes: a listener that misses nothing, and writes each event to disk at once.
+async fn listen(store: &Client) {
+    let config = jetstream::stream::Config {
+        name: HEARD.to_owned(),
+        subjects: vec!["chat.room.*.*.log".to_owned()],
+        ..Default::default()
+    };
+    jetstream::new(store.clone()).create_stream(config).await.unwrap();
+}
+
 async fn bridges(bus: &Bus) -> Vec<Client> {
     let mut clients = Vec::new();
     for _ in 0..SENDERS {
@@ -261,6 +275,63 @@ async fn rooms_are_the_log_after_the_server_died_under_load() {
         load.sends(SENDERS * BUNDLE).await;
     }
     load.end().await;
+    assert_rooms_are_the_log(&store).await;
+    writer.stop().await;
+    bus.server.shutdown().await;
+}
+
+/// A folder as it was, as after a loss of power what was not flushed is not there.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rooms_lost_with_the_power_is_not_heard_again() {
+    let bus = Bus::start().await;
+    let mut writer = bus.writer("writer").await;
+    writer.is_leading().await;
+    let (store, bridge) = (bus.store().await, bus.bridge().await);
+    listen(&store).await;
+    make_lobby(&bridge).await;
+    let heard = async |last: Receipt| held_seqs(&store, HEARD, "chat.room.*.*.log", last.seq.0).await;
+    heard(send(&bridge, "flushed").await).await;
+    bus.server.take_down(End::Clean).await;
+    let rooms = bus.server.dir().join("jetstream/CORE/streams").join(ROOMS);
+    let before = bus.server.dir().join("before");
+    copy(&rooms, &before);
+    bus.server.bring_up().await;
+    let mut answers = store.subscribe("_INBOX_store.>").await.unwrap();
+    for text in ["not flushed", "nor this"] {
+        heard(send(&bridge, text).await).await;
+    }
+    // ROOMS says so when it is asked in a pause.
+    let asked = async {
+        while let Some(answer) = answers.next().await {
+            if answer.subject.ends_with(".4.$FI") && answer.payload.starts_with(b"{\"type\":\"ack\"") {
+                return;
+            }
+        }
+    };
+    timeout(LONG, asked).await.expect("ROOMS does not say what it stored");
+    bus.server.take_down(End::Kill).await;
+    std::fs::remove_dir_all(&rooms).unwrap();
+    copy(&before, &rooms);
+    bus.server.bring_up().await;
+    let heard = heard(send(&bridge, "and it goes on").await).await;
+    assert_eq!(
+        heard,
+        log_seqs(&store).await.split_off(1),
+        "each once, behind the tenant's first event"
+    );
     assert_rooms_are_the_log(&store).await;
     writer.stop().await;
     bus.server.shutdown().await;

@@ -65,7 +65,7 @@ impl Bus {
             websocket: any,
             mqtt: any,
             dir: folder.path().join("nats"),
-            max_store: 1 << 30,
+            max_store: 8 << 30,
             cluster: None,
         };
         let keys = Keys::load_or_create(&folder.path().join("keys")).unwrap();

@@ -1,0 +1,426 @@
+//! The OpenAPI 3.1 document of the HTTP API. Paths, parameters and bodies stand at the handlers (`#[utoipa::path]`); here is
+//! what they have in common, and the shapes of what is read and answered. The end-to-end tests hold every answer they get
+//! against it.
+#![expect(dead_code, reason = "the shapes describe JSON and are never made")]
+
+use natterjack_nats_config::contract::ProblemCode;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    Components, ContentBuilder, Info, License, OpenApi, Ref, RefOr, ResponseBuilder, Schema, Type,
+    schema::ObjectBuilder,
+};
+use utoipa::{PartialSchema, ToSchema};
+
+const PROBLEM: &str = "application/problem+json";
+
+/// An event, the same bytes on every transport.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Event {
+    /// Version of this format.
+    v: u8,
+    /// The place in the log; grows along it, with gaps. Fits 2^53.
+    seq: u64,
+    /// The how-many-eth event of its room: 1, 2, 3 … without gaps.
+    n: u64,
+    /// `seq` of the room's event before; 0 for the first.
+    prev: u64,
+    /// UUIDv7.
+    id: String,
+    tenant: String,
+    room: String,
+    /// The authenticated sender.
+    from: String,
+    /// Pass over kinds that you do not know.
+    kind: String,
+    /// RFC 3339, UTC, milliseconds.
+    at: String,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    key: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    reply_to: Option<String>,
+    /// Any JSON.
+    body: Value,
+}
+
+/// What is told and not kept.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ephemeral {
+    v: u8,
+    id: String,
+    tenant: String,
+    room: String,
+    from: String,
+    kind: String,
+    at: String,
+    body: Value,
+}
+
+/// What follows a cursor.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsPage {
+    events: Vec<Event>,
+    ephemeral: Vec<Ephemeral>,
+    gaps: Vec<Value>,
+    /// Where the reader stands; to be presented next.
+    cursor: String,
+    /// Whether there is more already.
+    more: bool,
+    /// A younger poll of the same user took this one's place.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    superseded: Option<bool>,
+}
+
+/// A page of a room's messages, oldest first.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HistoryPage {
+    messages: Vec<Event>,
+    /// What to ask next; none when there is no more.
+    #[schema(required)]
+    next: Option<u64>,
+}
+
+/// What was found, the best first.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SearchPage {
+    /// How far the archive had read the log: nothing behind it was found.
+    watermark: u64,
+    /// How far the index had read the archive.
+    indexed: u64,
+    results: Vec<SearchResult>,
+    /// Whether there is more than `limit`.
+    more: bool,
+}
+
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SearchResult {
+    snippet: Snippet,
+    message: Event,
+}
+
+/// Where in the text something was found.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Snippet {
+    before: String,
+    /// As it is written there; empty if no word of the query stands there as it is.
+    found: String,
+    after: String,
+}
+
+/// A message to send.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Message {
+    /// Any JSON.
+    body: Value,
+    /// 1 to 128 bytes without control characters: the same key again within ten minutes gives the first receipt again.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    key: Option<String>,
+    /// The `id` of the message that this one answers.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    reply_to: Option<String>,
+    /// Send only if this `seq` is still the room's last event.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    if_last: Option<u64>,
+}
+
+/// Messages to send one after the other.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Batch {
+    #[schema(min_items = 1, max_items = 100)]
+    messages: Vec<Message>,
+}
+
+/// What became of each message of a batch, in its order.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchResults {
+    results: Vec<BatchResult>,
+}
+
+/// What one message of a batch would have been answered alone.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchResult {
+    status: u16,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    receipt: Option<Receipt>,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    problem: Option<Problem>,
+}
+
+/// It stands in the log.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Receipt {
+    id: String,
+    /// The place in the log; 0 for what is not kept.
+    seq: u64,
+    /// The number in the room; 0 for what is not kept.
+    n: u64,
+    at: String,
+    durability: Durability,
+    /// Whether this repeats the receipt of an earlier request with the same key.
+    duplicate: bool,
+}
+
+/// How safe an event is: flushed to disk, in the archive too, or not kept.
+#[derive(ToSchema, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Durability {
+    Log,
+    Db,
+    None,
+}
+
+/// A room to make or to change.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoomBody {
+    #[serde(default)]
+    #[schema(nullable = false)]
+    kind: Option<RoomKind>,
+    /// At most 256 bytes.
+    #[serde(default)]
+    title: Option<String>,
+}
+
+/// A room to make, with an id or without.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewRoom {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    kind: Option<RoomKind>,
+    #[serde(default)]
+    title: Option<String>,
+}
+
+/// What a room is for.
+#[derive(ToSchema, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RoomKind {
+    Group,
+}
+
+/// A room as its members see it.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Room {
+    id: String,
+    kind: RoomKind,
+    #[schema(required)]
+    title: Option<String>,
+    /// The caller's role; none for an administrator who is no member.
+    #[schema(required)]
+    role: Option<String>,
+    members: u64,
+}
+
+/// A page of the caller's rooms.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoomsPage {
+    rooms: Vec<Room>,
+    #[schema(required)]
+    next: Option<String>,
+}
+
+/// A room that was made or changed.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoomMade {
+    #[schema(required)]
+    room: Option<Room>,
+    receipt: Receipt,
+}
+
+/// A membership to give.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Membership {
+    role: String,
+    /// The first `seq` that a new member may see; everything by default.
+    #[serde(default)]
+    visible_from: Option<u64>,
+}
+
+/// A member of a room.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Member {
+    user: String,
+    role: String,
+    visible_from: u64,
+    /// The event that gave the present role.
+    since: u64,
+}
+
+/// A page of a room's members.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MembersPage {
+    members: Vec<Member>,
+    #[schema(required)]
+    next: Option<String>,
+}
+
+/// A change of rights: the receipt, and how far it has reached those who are connected.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Changed {
+    id: String,
+    seq: u64,
+    n: u64,
+    at: String,
+    durability: Durability,
+    duplicate: bool,
+    connections_closed: u64,
+    state: SettledState,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    waiting_for: Option<Vec<String>>,
+}
+
+/// Whether a change has reached every live connection.
+#[derive(ToSchema, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SettledState {
+    Done,
+    Pending,
+}
+
+/// Who the caller is.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Me {
+    tenant: String,
+    user: String,
+    role: String,
+    rooms: u64,
+    /// Seconds until the token expires.
+    expires_in: u64,
+}
+
+/// A ticket, good for one use.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ticket {
+    ticket: String,
+    /// Seconds for which it is good.
+    expires_in: u64,
+}
+
+/// The process is there.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Live {
+    live: bool,
+}
+
+/// It can work.
+#[derive(ToSchema, Deserialize)]
+pub(super) struct Ready {
+    ready: bool,
+}
+
+/// An error (RFC 9457). Match `code`, never a text.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Problem {
+    r#type: String,
+    title: String,
+    status: u16,
+    #[schema(schema_with = codes)]
+    code: String,
+    detail: String,
+    /// Whether the same request may succeed later.
+    retryable: bool,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    retry_after_ms: Option<u64>,
+    /// Where to go on when a cursor has expired.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    earliest_cursor: Option<String>,
+    /// Names the request in the logs.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+}
+
+fn codes() -> Schema {
+    let codes = ProblemCode::ALL.iter().map(|code| code.as_str());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(codes))
+        .into()
+}
+
+/// What every path has: its problems, and how a caller says who they are.
+pub(super) fn complete(mut api: OpenApi) -> OpenApi {
+    let mut info = Info::new("Natterjack", env!("CARGO_PKG_VERSION"));
+    info.license = Some(License::new(env!("CARGO_PKG_LICENSE")));
+    info.description = Some("Rooms, members, messages and events by cursor over HTTP.".to_owned());
+    api.info = info;
+    for (path, item) in &mut api.paths.paths {
+        let is_open = !path.starts_with("/v1/");
+        let all = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ];
+        for operation in all.into_iter().flatten() {
+            complete_operation(operation, is_open);
+        }
+    }
+    let components = api.components.get_or_insert_with(Components::new);
+    components
+        .schemas
+        .insert(Problem::name().into_owned(), Problem::schema());
+    for (name, scheme) in [("bearer", HttpAuthScheme::Bearer), ("basic", HttpAuthScheme::Basic)] {
+        components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
+    }
+    api
+}
+
+fn complete_operation(operation: &mut Operation, is_open: bool) {
+    let problem = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(Problem::name())))
+        .build();
+    let response = ResponseBuilder::new()
+        .description("a problem")
+        .content(PROBLEM, problem)
+        .build();
+    operation
+        .responses
+        .responses
+        .insert("default".to_owned(), RefOr::T(response));
+    if !is_open {
+        let nothing: [&str; 0] = [];
+        let by = |name: &str| SecurityRequirement::new(name, nothing);
+        operation.security = Some(vec![by("bearer"), by("basic")]);
+    }
+}

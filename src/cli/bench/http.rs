@@ -1,0 +1,94 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Measured, ROOM};
+
+/// Sends over HTTP, one after the other on each connection. The numbers are the connections and the bytes of text.
+pub(super) async fn measure(
+    base: &str,
+    token: &str,
+    (connections, size): (usize, usize),
+    length: Duration,
+) -> anyhow::Result<Measured> {
+    let address = base.strip_prefix("http://").context("the bench speaks plain HTTP")?;
+    let body = serde_json::json!({"body": {"text": "x".repeat(size)}}).to_string();
+    let request: Arc<str> = format!(
+        "POST /v1/rooms/{ROOM}/messages HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into();
+    let mut tasks = FuturesUnordered::new();
+    let start = Instant::now();
+    for _ in 0..connections {
+        let (address, request) = (address.to_owned(), Arc::clone(&request));
+        tasks.push(tokio::spawn(async move {
+            let mut connection = Connection::open(&address).await?;
+            let mut times = Vec::new();
+            while start.elapsed() < length {
+                let asked = Instant::now();
+                connection.send(request.as_bytes()).await?;
+                times.push(asked.elapsed());
+            }
+            anyhow::Ok(times)
+        }));
+    }
+    let mut times = Vec::new();
+    while let Some(some) = tasks.next().await {
+        times.extend(some??);
+    }
+    Ok(Measured {
+        times,
+        took: start.elapsed(),
+    })
+}
+
+/// A connection as cheap as can be, because the client shares the machine with what it measures: one request is always
+/// the same bytes, and of an answer only the status and the length are read.
+struct Connection {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(address: &str) -> anyhow::Result<Self> {
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        Ok(Self {
+            socket,
+            buffer: Vec::with_capacity(4096),
+        })
+    }
+
+    async fn send(&mut self, request: &[u8]) -> anyhow::Result<()> {
+        self.socket.write_all(request).await?;
+        self.buffer.clear();
+        loop {
+            ensure!(
+                self.socket.read_buf(&mut self.buffer).await? > 0,
+                "the bridge closed a connection"
+            );
+            let answer = String::from_utf8_lossy(&self.buffer);
+            let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+                continue;
+            };
+            if body.len() < content_length(head).context("an answer without Content-Length")? {
+                continue;
+            }
+            ensure!(head.starts_with("HTTP/1.1 2"), "a send was refused: {answer}");
+            return Ok(());
+        }
+    }
+}
+
+/// The length that a request or an answer says its body has.
+pub(super) fn content_length(head: &str) -> Option<usize> {
+    let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+    let (_, length) = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
+    length.trim().parse().ok()
+}
