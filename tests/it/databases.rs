@@ -11,6 +11,7 @@ use crate::support::events::{assert_receipt, assert_unbroken, parse, texts};
 use crate::support::eventually;
 use crate::support::house::{House, natterjack, seq};
 use crate::support::http::Http;
+use crate::support::roles::{Roles, change};
 
 const MESSAGES: &str = "/v1/rooms/lobby/messages";
 const SENDERS: usize = 3;
@@ -29,6 +30,34 @@ async fn the_journey_over_postgres() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journey_over_mariadb() {
     journey("mariadb").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_stores_on_one_database_either_may_be_killed() {
+    let server = DatabaseServer::start("postgres");
+    let mut roles = Roles::start().await.on_database(&server.url);
+    let mut stores = [roles.store(), roles.store()];
+    let alice = roles.nats("alice").await;
+    roles.room(&alice, "lobby", &[]).await;
+    for (turn, place) in [(1, 0), (2, 1), (3, 0)] {
+        for number in 0..10 {
+            change(&alice, "lobby", "msg", json!({"text": format!("{turn} {number}")})).await;
+        }
+        roles.kill(stores[place]);
+        stores[place] = roles.store();
+    }
+    change(&alice, "lobby", "msg", json!({"text": "the end"})).await;
+    let said = roles.log("lobby").await;
+    assert_eq!(said.len(), 33);
+    eventually("everything is archived, once and in order", async || {
+        let exported = roles.run(&["archive", "export", "lobby"])?;
+        let archived: Vec<String> = exported.lines().skip(1).map(str::to_owned).collect();
+        assert!(archived.len() <= said.len(), "{archived:?}");
+        (archived == said).then_some(())
+    })
+    .await;
+    let verified = roles.run(&["verify"]).expect("the archive is the log");
+    assert!(verified.contains(": 0 faults"), "{verified}");
 }
 
 async fn journey(engine: &'static str) {

@@ -22,6 +22,8 @@ pub(crate) struct Roles {
     dir: TempDir,
     keys: Keys,
     server: LocalServer,
+    /// The archive of the stores; without one, a file in the data folder.
+    database: Option<String>,
     children: Vec<Child>,
 }
 
@@ -63,10 +65,28 @@ impl Roles {
             dir,
             keys,
             server,
+            database: None,
             children: Vec::new(),
         };
         roles.role("authz");
         roles
+    }
+
+    /// The same, with a database that the stores share.
+    pub(crate) fn on_database(mut self, url: &str) -> Self {
+        self.database = Some(url.to_owned());
+        self
+    }
+
+    /// Runs a command beside the roles and gives what it prints; `None` if it fails.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Option<String> {
+        let mut command = natterjack();
+        command.args(arguments).arg("--data").arg(self.data());
+        command.args(["--nats-url", &self.nats_url()]);
+        command.args(self.database.iter().flat_map(|url| ["--database", url]));
+        let output = command.output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        output.status.success().then_some(printed)
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -106,8 +126,10 @@ impl Roles {
             .append(true)
             .open(self.dir.path().join("roles.log"))
             .unwrap();
+        let database = self.database.iter().filter(|_| role == "store");
         let child = natterjack()
             .arg(role)
+            .args(database.flat_map(|url| ["--database", url]))
             .arg("--data")
             .arg(self.data())
             .arg("--nats-url")
