@@ -55,8 +55,8 @@ impl Engine {
     fn server(self) -> String {
         let name = match self {
             Self::Sqlite => panic!("SQLite has no server"),
-            Self::Postgres => "NATTERJACK_TEST_POSTGRES",
-            Self::MariaDb => "NATTERJACK_TEST_MARIADB",
+            Self::Postgres => "TEST_POSTGRES",
+            Self::MariaDb => "TEST_MARIADB",
         };
         std::env::var(name).unwrap_or_else(|_| {
             panic!(
