@@ -190,6 +190,18 @@ async fn a_flipped_bit_in_one_copy_is_found_and_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_one_copy_of_a_single_server_is_compared_too() {
+    let house = House::start_with([("NATTERJACK_STORE__AUDIT_EVERY", "1")]).await;
+    house.room("lobby", &[]).await;
+    house.http("alice").say("lobby", "hello").await;
+    eventually("the audit has looked at it", async || {
+        let (well, report) = doctor(&house);
+        (well && report.contains("ok   audit") && !report.contains("no report yet")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_fills_up_refuses_messages_and_not_rights() {
     let limit = |bytes: u64| vec![("NATTERJACK_STORE__LOG_MAX_BYTES", bytes.to_string())];
     let mut house = House::start_with(limit(16 << 20)).await;

@@ -42,7 +42,7 @@ pub(crate) async fn copy(
     frames: &RangeInclusive<u64>,
 ) -> Result<(Copy, u64), Unread> {
     let stream = jetstream::new(client.clone())
-        .get_stream_no_info(log.stream())
+        .get_stream(log.stream())
         .await
         .map_err(unread)?;
     let consumer = placed(&stream, server, *frames.start()).await?;
@@ -54,7 +54,9 @@ pub(crate) async fn copy(
     read
 }
 
-async fn placed(stream: &Stream<()>, server: &str, start_sequence: u64) -> Result<PullConsumer, Unread> {
+async fn placed(stream: &Stream, server: &str, start_sequence: u64) -> Result<PullConsumer, Unread> {
+    // Where there is one copy, nothing else can be read; and a server that stands alone may not say where consumers are.
+    let is_only = stream.cached_info().config.num_replicas <= 1;
     let config = pull::Config {
         deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
         ack_policy: AckPolicy::None,
@@ -67,7 +69,7 @@ async fn placed(stream: &Stream<()>, server: &str, start_sequence: u64) -> Resul
         let consumer = stream.create_consumer(config.clone()).await.map_err(unread)?;
         let info = consumer.cached_info();
         let leader = info.cluster.as_ref().and_then(|cluster| cluster.leader.clone());
-        if leader.unwrap_or_default() == server {
+        if is_only || leader.unwrap_or_default() == server {
             return Ok(consumer);
         }
         let name = info.name.clone();
