@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, Subscriber};
+use async_nats::{Client, Message, Subscriber};
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use http::Method;
@@ -33,15 +33,19 @@ impl AtTheWriter {
     /// Answers every bundle for ever, with what `decide` says.
     async fn answer(mut self, mut decide: impl FnMut(&Request) -> Outcome) {
         while let Some(message) = self.bundles.next().await {
-            let mut answers = BytesMut::new();
-            for request in read_bundle(&message.payload) {
-                write_outcome(&mut answers, &decide(&request.unwrap())).unwrap();
-            }
-            self.client
-                .publish(message.reply.unwrap(), answers.freeze())
-                .await
-                .unwrap();
+            let requests = read_bundle(&message.payload).map(Result::unwrap);
+            let outcomes: Vec<Outcome> = requests.map(|request| decide(&request)).collect();
+            self.tell(message, &outcomes).await;
         }
+    }
+
+    async fn tell(&self, bundle: Message, outcomes: &[Outcome]) {
+        let mut answers = BytesMut::new();
+        for outcome in outcomes {
+            write_outcome(&mut answers, outcome).unwrap();
+        }
+        let told = self.client.publish(bundle.reply.unwrap(), answers.freeze());
+        told.await.unwrap();
     }
 }
 
@@ -144,13 +148,7 @@ async fn a_late_answer_to_the_first_attempt_counts() {
     let (sent, ()) = tokio::join!(bridge.post("/v1/rooms/lobby/messages", &token, &body), async {
         let first = writer.bundles.next().await.unwrap();
         let _second = writer.bundles.next().await.unwrap();
-        let mut answers = BytesMut::new();
-        write_outcome(&mut answers, &receipt(7, false)).unwrap();
-        writer
-            .client
-            .publish(first.reply.unwrap(), answers.freeze())
-            .await
-            .unwrap();
+        writer.tell(first, &[receipt(7, false)]).await;
     });
     assert_eq!(sent.status.as_u16(), 201);
     bridge.shutdown().await;
@@ -169,15 +167,8 @@ async fn a_late_refusal_waits_for_what_the_next_attempt_comes_to() {
         let second = writer.bundles.next().await.unwrap();
         // Both attempts reach the writer, and between them the sender becomes a member.
         let refused = Outcome::Problem(Problem::new(ProblemCode::NotFound, "no such room"));
-        for (attempt, outcome) in [(first, refused), (second, receipt(7, false))] {
-            let mut answers = BytesMut::new();
-            write_outcome(&mut answers, &outcome).unwrap();
-            writer
-                .client
-                .publish(attempt.reply.unwrap(), answers.freeze())
-                .await
-                .unwrap();
-        }
+        writer.tell(first, &[refused]).await;
+        writer.tell(second, &[receipt(7, false)]).await;
     });
     assert_eq!(sent.status.as_u16(), 201);
     bridge.shutdown().await;

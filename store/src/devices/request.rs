@@ -46,11 +46,7 @@ impl Asked {
         }
         let invalid = |error: &dyn std::fmt::Display| Problem::invalid(error.to_string());
         let payload = SendPayload::from_native_of(to.kind, payload);
-        let asker = Asker {
-            who: who.clone(),
-            room: to.room.clone(),
-            key: payload.as_ref().ok().and_then(|payload| payload.key.clone()),
-        };
+        let asker = Asker::of(&who, &to.room, payload.as_ref().ok());
         let line = payload
             .and_then(|payload| match own_key.filter(|_| payload.key.is_none()) {
                 Some(key) => payload.with_key(key),

@@ -154,11 +154,7 @@ impl Intake {
         };
         let payload = SendPayload::from_native_of(to.kind, &message.payload);
         let answer_to = match &message.reply {
-            None => AnswerTo::Notice(Box::new(Asker {
-                who: principal.clone(),
-                room: to.room.clone(),
-                key: payload.as_ref().ok().and_then(|payload| payload.key.clone()),
-            })),
+            None => AnswerTo::Notice(Box::new(Asker::of(&principal, &to.room, payload.as_ref().ok()))),
             Some(reply) if Subjects::is_import_reply(reply) => AnswerTo::Reply(reply.clone()),
             Some(_) => return self.drop_one("a reply subject that no import made"),
         };
@@ -232,7 +228,7 @@ impl Intake {
 }
 
 /// The answer to one request: the receipt, or the problem with the headers of a service error.
-pub(crate) fn answer_single(subject: Subject, outcome: Result<Receipt, Problem>) -> Answer {
+fn answer_single(subject: Subject, outcome: Result<Receipt, Problem>) -> Answer {
     match outcome {
         Ok(receipt) => {
             let payload = serde_json::to_vec(&receipt).unwrap_or_default().into();
@@ -242,16 +238,19 @@ pub(crate) fn answer_single(subject: Subject, outcome: Result<Receipt, Problem>)
                 payload,
             }
         }
-        Err(problem) => {
-            let mut headers = HeaderMap::new();
-            headers.insert("Nats-Service-Error", problem.title.as_str());
-            headers.insert("Nats-Service-Error-Code", problem.status.to_string().as_str());
-            headers.insert("Content-Type", "application/problem+json");
-            Answer {
-                subject,
-                headers: Some(headers),
-                payload: problem.to_json().into(),
-            }
-        }
+        Err(problem) => Answer {
+            subject,
+            headers: Some(error_headers(&problem)),
+            payload: problem.to_json().into(),
+        },
     }
+}
+
+/// The headers of a service error.
+pub(super) fn error_headers(problem: &Problem) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Service-Error", problem.title.as_str());
+    headers.insert("Nats-Service-Error-Code", problem.status.to_string().as_str());
+    headers.insert("Content-Type", "application/problem+json");
+    headers
 }
