@@ -252,6 +252,7 @@ mod tests {
             wanted: 3,
             current,
             behind: ["n2", "n3"].iter().take(3 - current).map(ToString::to_string).collect(),
+            silence: Duration::ZERO,
             first: 1,
             last: 100,
         }

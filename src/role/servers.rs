@@ -14,6 +14,8 @@ use natterjack_nats_config::local_server::{
 
 use natterjack_store::audit::MendRequest;
 
+use tokio::time::Instant;
+
 use super::login;
 use crate::config::{Config, Endpoints};
 use crate::process::say;
@@ -113,17 +115,19 @@ async fn try_restart(nats: &LocalCluster, config: &Config) -> anyhow::Result<()>
     let (log, subjects) = (config.log(), Subjects::new(&config.nats.prefix));
     let lease = format!("KV_{}", subjects.lease_bucket());
     let streams = [log.stream(), subjects.rooms_stream(log.shard), lease];
+    let mut since = Instant::now();
     for server in nats.servers() {
-        let whole = wait_until_whole(&client, &streams, WHOLE_WITHIN).await;
+        let whole = wait_until_whole(&client, &streams, since, WHOLE_WITHIN).await;
         whole.map_err(|missing| anyhow::anyhow!("{} keeps running: {missing}", server.name()))?;
         for stream in &streams {
             lead_elsewhere(&client, stream, server.name(), LEAD_WITHIN).await?;
         }
         server.take_down(End::Clean).await;
         server.bring_up().await;
+        since = Instant::now();
         tracing::info!(server = server.name(), "restarted");
     }
-    wait_until_whole(&client, &streams, WHOLE_WITHIN)
+    wait_until_whole(&client, &streams, since, WHOLE_WITHIN)
         .await
         .map_err(anyhow::Error::msg)
 }

@@ -19,7 +19,7 @@ use crate::support::tools::nats_server;
 pub(crate) const SERVERS: usize = 3;
 /// After this long without receipts senders are taken to be stuck. JetStream's election takes 4 to 8 seconds; the rest is
 /// for a machine that is busy with other tests. What was measured is printed.
-const SENDS_GO_ON_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const SENDS_GO_ON_WITHIN: Duration = Duration::from_secs(30);
 const SENDERS: usize = 2;
 const LOBBY: &str = "/v1/rooms/lobby/messages";
 

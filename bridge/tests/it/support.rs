@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Far more than anything here takes; only a failure waits that long.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 
 /// A nats-server with Natterjack's own accounts and permissions; but in `CLIENTS` there are static users `alice` and
 /// `erin` instead of the callout.

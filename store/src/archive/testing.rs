@@ -25,7 +25,7 @@ use super::{ArchiveConfig, ArchiveError, Database, Progress, run};
 use crate::entity::{event, quarantine};
 
 /// Far more than anything here takes; only a failure waits that long.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 
 /// A nats-server, and databases. The server runs with the permissions of production.
 pub(crate) struct House {

@@ -10,7 +10,7 @@ use natterjack_nats_config::copies::{self, Copies, wait_until_whole};
 use natterjack_nats_config::lease::Leases;
 use natterjack_nats_config::tail::Log;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::compare::{Copy, Faulty, Witness, faults, mendable};
@@ -356,7 +356,8 @@ impl Auditor {
         mender.send(request).await.map_err(interrupted)?;
         let made = timeout(MENDED_WITHIN, is_done).await.map_err(interrupted)?;
         made.map_err(interrupted)?.map_err(Interrupted)?;
-        wait_until_whole(&self.client, std::slice::from_ref(&copies.stream), MENDED_WITHIN)
+        let streams = std::slice::from_ref(&copies.stream);
+        wait_until_whole(&self.client, streams, Instant::now(), MENDED_WITHIN)
             .await
             .map_err(Interrupted)
     }

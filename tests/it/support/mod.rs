@@ -17,7 +17,7 @@ pub(crate) mod tools;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that must happen. Generous: the machine may be busy with other tests.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(100);
 /// How often a condition is looked at that nothing announces.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

@@ -12,7 +12,7 @@ use crate::contract::Subjects;
 use crate::local_server::{Find, KeyName, Keys, LocalServer, LocalServerError, ServerBinary, ServerConfig, find};
 
 /// Far more than anything here takes; only a failure waits that long.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 
 pub(crate) struct Home {
     pub(crate) dir: TempDir,
