@@ -19,8 +19,8 @@ const SENDERS: usize = 3;
 const MEANWHILE: usize = 150;
 /// The pause between a sender's messages: so that these are seconds, and not thousands of messages.
 const PACE: Duration = Duration::from_millis(20);
-/// The longest that a sender may wait, on a machine that runs other tests too.
-const LONGEST: Duration = Duration::from_secs(3);
+/// The longest that a sender may wait, on a machine that is busy with other tests; what was measured is printed.
+const LONGEST: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journey_over_postgres() {

@@ -359,6 +359,16 @@ impl Bridge {
         }
     }
 
+    /// Waits until so many polls are parked.
+    pub(crate) async fn parked(&self, count: usize) {
+        let line = format!("natterjack_used{{queue=\"parked_polls\"}} {count}\n");
+        let is_said = async || {
+            let metrics = self.get("/metrics", "").await.bytes;
+            String::from_utf8_lossy(&metrics).contains(&line).then_some(())
+        };
+        until(&format!("{count} polls are parked"), is_said).await;
+    }
+
     /// Stops it and waits until it has stopped.
     pub(crate) async fn shutdown(self) {
         self.stop.cancel();
