@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -12,13 +13,23 @@ use crate::history::{Got, Name, Reader, ReaderKind, hash};
 const SILENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Reads the stream ROOMS as it grows, as a tool's consumer does. Where the stream's own sequence goes on without a gap,
-/// so must the log.
+/// How many messages are read again where a room's event is not behind the one before it.
+const LOOK_BACK: u64 = 1000;
+
+/// Reads the stream ROOMS as it grows. Where the stream's own sequence goes on without a gap, so must the log.
+///
+/// ROOMS' sequences are nobody's cursor: what it lost with its servers is stored again, and may come to stand at a place that
+/// was read already. Then a room's event does not name the one before it, and the tap looks again: what ROOMS itself lacks is
+/// missing then too.
 pub(crate) struct Tap {
     /// Each piece without a gap in the stream's own sequence.
     pieces: Vec<Vec<Got>>,
     /// The stream's sequence that was read last.
     last: u64,
+    /// Each room's event that was read last, in this piece.
+    rooms: HashMap<String, u64>,
+    /// The event behind which it looked again last.
+    looked_again: u64,
 }
 
 impl Tap {
@@ -27,6 +38,8 @@ impl Tap {
         let mut tap = Self {
             pieces: Vec::new(),
             last: 0,
+            rooms: HashMap::new(),
+            looked_again: 0,
         };
         loop {
             tokio::select! {
@@ -58,8 +71,8 @@ impl Tap {
             .await?;
         if stream.info().await?.state.last_sequence < self.last {
             // The stream was lost and is filled anew.
+            self.begin_piece();
             self.last = 0;
-            self.pieces.push(Vec::new());
         }
         let config = pull::OrderedConfig {
             deliver_policy: DeliverPolicy::ByStartSequence {
@@ -87,22 +100,41 @@ impl Tap {
         if message.subject.as_str() == Subjects::default().fan_begin() {
             // Where a fan-out began: no event, and heard by nobody.
             if place != self.last + 1 {
-                self.pieces.push(Vec::new());
+                self.begin_piece();
             }
             self.last = place;
             return Ok(());
         }
-        let seq = message.headers.as_ref().and_then(|headers| headers.get("Chat-Seq"));
+        if self.pieces.is_empty() || place != self.last + 1 {
+            self.begin_piece();
+        }
+        let (seq, prev) = (number(message, "Chat-Seq"), number(message, "Chat-Prev"));
+        let before = self.rooms.insert(message.subject.to_string(), seq);
+        if before.is_some_and(|before| before != prev) && seq > self.looked_again {
+            self.looked_again = seq;
+            self.begin_piece();
+            self.last = place.saturating_sub(LOOK_BACK);
+            anyhow::bail!("event {seq} is not behind {before:?} but {prev}");
+        }
         let got = Got {
             at: setting.clock.ms(),
-            seq: seq.and_then(|seq| seq.as_str().parse().ok()).unwrap_or_default(),
+            seq,
             hash: hash(&message.payload),
         };
-        match self.pieces.last_mut().filter(|_| place == self.last + 1) {
-            Some(piece) => piece.push(got),
-            None => self.pieces.push(vec![got]),
+        if let Some(piece) = self.pieces.last_mut() {
+            piece.push(got);
         }
         self.last = place;
         Ok(())
     }
+
+    fn begin_piece(&mut self) {
+        self.pieces.push(Vec::new());
+        self.rooms.clear();
+    }
+}
+
+fn number(message: &jetstream::Message, header: &str) -> u64 {
+    let value = message.headers.as_ref().and_then(|headers| headers.get(header));
+    value.and_then(|value| value.as_str().parse().ok()).unwrap_or_default()
 }
