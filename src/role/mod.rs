@@ -1,7 +1,8 @@
 //! What a process can be: everything (`up`), or one role.
 
 pub(crate) mod authz;
-pub(crate) mod banner;
+pub(crate) mod background;
+mod banner;
 pub(crate) mod bridge;
 pub(crate) mod data;
 pub(crate) mod servers;

@@ -13,10 +13,11 @@ use natterjack_store::log::{
     self, Bootstrap, CheckpointConfig, TrimConfig, WriterConfig, keep_checkpoints, keep_trimmed,
 };
 use natterjack_store::search;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::background::in_background;
 use super::{login, run_alone, worker_name};
 use crate::config::{Config, Global};
 
@@ -62,6 +63,7 @@ pub(crate) async fn work_with(
     let (diverged, differs) = watch::channel(false);
     let (leading, leads) = watch::channel(false);
     let (progress, archived) = watch::channel(Progress::default());
+    let (opened, has_opened) = oneshot::channel();
     let mut tasks = JoinSet::new();
     let stop = || shutdown.clone();
     let writing = Box::pin(log::run(
@@ -71,13 +73,16 @@ pub(crate) async fn work_with(
         stop(),
     ));
     tasks.spawn(async { writing.await.context("the writer") });
-    let archiving = keep_archive(
-        (client.clone(), config.clone()),
-        (settings.archive(), settings.audit(mender)),
-        (progress, leads.clone()),
-        stop(),
-    );
-    tasks.spawn(Box::pin(archiving));
+    let archiving = {
+        let (shared, parts) = (
+            (client.clone(), config.clone()),
+            (settings.archive(), settings.audit(mender)),
+        );
+        let (told, stop) = ((progress, leads.clone(), opened), stop());
+        move || keep_archive(shared, parts, told, stop)
+    };
+    tasks.spawn(in_background("archive", archiving));
+    tasks.spawn(tell_history(client.clone(), config.clone(), has_opened, stop()));
     let (open, is_open) = watch::channel(false);
     let serving = devices::run(accounts, settings.devices(), wanted, open, stop());
     tasks.spawn(async { Box::pin(serving).await.context("the work for MQTT devices") });
@@ -90,19 +95,21 @@ pub(crate) async fn work_with(
     Ok(())
 }
 
-/// What needs the database: the archive, history, the audit, and trimming the log behind the archive. The writer does not, and works on
-/// while a server of a database is away, also at the start.
+/// What fills the database and what follows from it: the archive, the index for search, the audit, and trimming the log behind
+/// the archive. The writer needs none of it, and works on while a server of a database is away, also at the start.
 async fn keep_archive(
     (client, config): (async_nats::Client, Config),
     (archive, audit): (ArchiveConfig, AuditConfig),
-    (progress, leads): (watch::Sender<Progress>, watch::Receiver<bool>),
+    (progress, leads, opened): (watch::Sender<Progress>, watch::Receiver<bool>, oneshot::Sender<()>),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let opened = tokio::select! {
+    let database = tokio::select! {
         opened = open(&config) => opened?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let (database, stop) = (opened, || shutdown.clone());
+    // Who waits for it may have ended.
+    let _ = opened.send(());
+    let stop = || shutdown.clone();
     let log = config.log();
     let mut tasks = JoinSet::new();
     let archiving = Box::pin(archive::run(
@@ -123,13 +130,36 @@ async fn keep_archive(
     }
     let auditing = audit::run(client.clone(), database.clone(), audit, stop());
     tasks.spawn(async { auditing.await.context("the audit") });
-    tasks.spawn(search::keep(database.clone(), log.clone(), stop()).map(Ok));
-    let telling = history::run(client, database, log, stop());
-    tasks.spawn(async { telling.await.context("history") });
+    tasks.spawn(search::keep(database, log, stop()).map(Ok));
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
     Ok(())
+}
+
+/// Reads the database for people who wait for it: with connections of its own, beside what fills it. Opens it behind that, which brings
+/// the tables up to date.
+async fn tell_history(
+    client: async_nats::Client,
+    config: Config,
+    has_opened: oneshot::Receiver<()>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let opening = async {
+        match has_opened.await {
+            Ok(()) => open(&config).await.map(Some),
+            // It could not be opened, and says so itself.
+            Err(_) => Ok(None),
+        }
+    };
+    let database = tokio::select! {
+        opened = opening => opened?,
+        () = shutdown.cancelled() => None,
+    };
+    let Some(database) = database else { return Ok(()) };
+    history::run(client, database, config.log(), shutdown)
+        .await
+        .context("history")
 }
 
 /// Opens the database, as soon as it is there.

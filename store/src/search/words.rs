@@ -4,8 +4,6 @@
 //! neither: it gets tokens of ASCII letters and digits, which none of them cuts, leaves out as too short or too common, or
 //! compares by rules of its own.
 
-use std::fmt::Write;
-
 use natterjack_nats_config::contract::Snippet;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -136,9 +134,14 @@ fn runs(folded: &[Folded]) -> Vec<Run> {
 /// Upper and lower case are one, and so are a full-width letter and a plain one, and a letter with its mark apart and in one
 /// (NFKC, letter by letter, so that each keeps its place).
 fn fold(text: &str) -> Vec<Folded> {
-    let mut folded = Vec::new();
+    let mut folded = Vec::with_capacity(text.len());
     let mut chars = text.char_indices().peekable();
     while let Some((at, char)) = chars.next() {
+        if char.is_ascii() && !chars.peek().is_some_and(|(_, next)| joins(*next)) {
+            let char = char.to_ascii_lowercase();
+            folded.push(Folded { char, at });
+            continue;
+        }
         let mut letter = String::from(char);
         while let Some((_, mark)) = chars.next_if(|(_, char)| joins(*char)) {
             letter.push(mark);
@@ -152,12 +155,12 @@ fn fold(text: &str) -> Vec<Folded> {
 /// Whether a character belongs to the letter before it: a combining mark, a half-width kana's sound mark, and what goes on
 /// a hangul syllable that is written in parts.
 fn joins(char: char) -> bool {
-    is_combining_mark(char) || matches!(char, '\u{ff9e}' | '\u{ff9f}' | '\u{1160}'..='\u{11ff}')
+    !char.is_ascii() && is_combining_mark(char) || matches!(char, '\u{ff9e}' | '\u{ff9f}' | '\u{1160}'..='\u{11ff}')
 }
 
 /// Letters, digits, and the marks that make a letter another one (vowels in Thai and Devanagari among them).
 fn is_part_of_a_word(char: char) -> bool {
-    char.is_alphanumeric() || is_combining_mark(char)
+    char.is_alphanumeric() || !char.is_ascii() && is_combining_mark(char)
 }
 
 /// Han, kana, hangul; Thai, Lao, Khmer, Burmese. Hangul has spaces, but particles stick to its words.
@@ -185,8 +188,9 @@ fn token(word: &str) -> String {
     let mut token = String::with_capacity(1 + 2 * end);
     token.push('x');
     for byte in word.bytes().take(end) {
-        // Writing into a string does not fail.
-        let _ = write!(token, "{byte:02x}");
+        for digit in [byte >> 4, byte & 15] {
+            token.extend(char::from_digit(digit.into(), 16));
+        }
     }
     token
 }
