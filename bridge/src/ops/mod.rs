@@ -27,7 +27,7 @@ pub(crate) use members::{members, put_member, remove_member, show_member};
 pub(crate) use reading::{Reading, Step};
 pub(crate) use rooms::{put_room, rooms, show_room};
 pub(crate) use search::{SearchAsk, search};
-pub(crate) use send::{Sent, begin_send, begin_tell, send};
+pub(crate) use send::{Sent, begin_send, begin_send_alone, begin_tell, send};
 pub(crate) use settling::Settling;
 
 use crate::bundle::Sending;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Bridge;
-use crate::bundle::Pending;
+use crate::bundle::{Order, Pending};
 
 /// How long the archive has to get an event: it is behind by milliseconds, unless something is wrong.
 const ARCHIVED_WITHIN: Duration = Duration::from_secs(10);
@@ -35,21 +35,40 @@ pub(crate) fn begin_tell(
         payload,
     };
     Ok(Sent {
-        pending: bridge.sending.ask(request)?,
+        pending: bridge.sending.ask(request, Order::Kept)?,
         key: None,
         is_own_key: false,
     })
 }
 
+/// Sends to a room, for a caller who asks nothing else before the answer.
+pub(crate) fn begin_send_alone(
+    bridge: &Bridge,
+    who: &Principal,
+    room: Id,
+    payload: SendPayload,
+) -> Result<Sent, Problem> {
+    begin(bridge, who, room, (Kind::Msg, payload), Order::Free)
+}
+
 /// Sends to a room; the writer decides, in the order in which this was called.
-///
-/// A request without a key gets one of ours, so that it can be tried again when an answer is lost.
 pub(crate) fn begin_send(
     bridge: &Bridge,
     who: &Principal,
     room: Id,
     kind: Kind,
-    mut payload: SendPayload,
+    payload: SendPayload,
+) -> Result<Sent, Problem> {
+    begin(bridge, who, room, (kind, payload), Order::Kept)
+}
+
+/// A request without a key gets one of ours, so that it can be tried again when an answer is lost.
+fn begin(
+    bridge: &Bridge,
+    who: &Principal,
+    room: Id,
+    (kind, mut payload): (Kind, SendPayload),
+    order: Order,
 ) -> Result<Sent, Problem> {
     let is_own_key = payload.key.is_none();
     let key = payload.key.unwrap_or_else(|| Uuid::now_v7().to_string());
@@ -61,7 +80,7 @@ pub(crate) fn begin_send(
         payload,
     };
     Ok(Sent {
-        pending: bridge.sending.ask(request)?,
+        pending: bridge.sending.ask(request, order)?,
         key: Some(key),
         is_own_key,
     })
@@ -75,7 +94,7 @@ pub(crate) async fn send(
     kind: Kind,
     payload: SendPayload,
 ) -> Result<Receipt, Problem> {
-    begin_send(bridge, who, room, kind, payload)?.receipt().await
+    begin(bridge, who, room, (kind, payload), Order::Free)?.receipt().await
 }
 
 impl Sent {
