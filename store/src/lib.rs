@@ -6,6 +6,7 @@ pub mod devices;
 mod entity;
 pub mod history;
 pub mod log;
+mod message;
 mod migration;
 mod past;
 pub mod search;

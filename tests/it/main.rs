@@ -12,6 +12,7 @@
 mod abuse;
 mod bad_input;
 mod browser;
+mod changes;
 mod clients;
 mod cluster;
 mod commands;

@@ -136,6 +136,7 @@ mod tests {
             at: String::new(),
             key: None,
             reply_to: None,
+            target: None,
             body: to_raw_value(body).unwrap(),
         }
     }
@@ -151,6 +152,13 @@ mod tests {
             ("mod", Permission::RoomManage, false),
             ("mod", Permission::MemberInvite, true),
             ("mem", Permission::RoomSend, true),
+            ("mod", Permission::MessageDeleteAny, true),
+            ("mem", Permission::MessageEditOwn, true),
+            ("mem", Permission::MessageDeleteOwn, true),
+            ("mem", Permission::MessageDeleteAny, false),
+            ("red", Permission::MessageEditOwn, false),
+            ("root", Permission::MessageDeleteAny, true),
+            ("root", Permission::MessageEditOwn, false),
             ("mem", Permission::MemberInvite, false),
             ("red", Permission::RoomRead, true),
             ("red", Permission::RoomSend, false),

@@ -9,6 +9,12 @@ pub enum Permission {
     RoomRead,
     /// Send messages, commands and replies to a room.
     RoomSend,
+    /// Edit one's own messages.
+    MessageEditOwn,
+    /// Delete one's own messages.
+    MessageDeleteOwn,
+    /// Delete anybody's messages.
+    MessageDeleteAny,
     /// Change a room's settings and give or take any of its roles.
     RoomManage,
     /// Add members with a role below moderator.
@@ -21,7 +27,10 @@ pub enum Permission {
     TenantAudit,
 }
 
-use Permission::{MemberInvite, MemberRemove, RoomCreate, RoomManage, RoomRead, RoomSend, TenantAdmin, TenantAudit};
+use Permission::{
+    MemberInvite, MemberRemove, MessageDeleteAny, MessageDeleteOwn, MessageEditOwn, RoomCreate, RoomManage, RoomRead,
+    RoomSend, TenantAdmin, TenantAudit,
+};
 
 /// The built-in roles in a tenant. A user whom no event names is a `member`.
 pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
@@ -32,6 +41,7 @@ pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
             RoomManage,
             MemberInvite,
             MemberRemove,
+            MessageDeleteAny,
             TenantAdmin,
             TenantAudit,
         ],
@@ -44,9 +54,32 @@ pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
 
 /// The built-in roles in a room.
 pub const ROOM_ROLES: &[(&str, &[Permission])] = &[
-    ("owner", &[RoomRead, RoomSend, RoomManage, MemberInvite, MemberRemove]),
-    ("moderator", &[RoomRead, RoomSend, MemberInvite, MemberRemove]),
-    ("member", &[RoomRead, RoomSend]),
+    (
+        "owner",
+        &[
+            RoomRead,
+            RoomSend,
+            MessageEditOwn,
+            MessageDeleteOwn,
+            MessageDeleteAny,
+            RoomManage,
+            MemberInvite,
+            MemberRemove,
+        ],
+    ),
+    (
+        "moderator",
+        &[
+            RoomRead,
+            RoomSend,
+            MessageEditOwn,
+            MessageDeleteOwn,
+            MessageDeleteAny,
+            MemberInvite,
+            MemberRemove,
+        ],
+    ),
+    ("member", &[RoomRead, RoomSend, MessageEditOwn, MessageDeleteOwn]),
     ("reader", &[RoomRead]),
     ("device", &[RoomRead, RoomSend]),
 ];
@@ -71,6 +104,9 @@ impl Permission {
             RoomCreate => "room.create",
             RoomRead => "room.read",
             RoomSend => "room.send",
+            MessageEditOwn => "message.edit.own",
+            MessageDeleteOwn => "message.delete.own",
+            MessageDeleteAny => "message.delete.any",
             RoomManage => "room.manage",
             MemberInvite => "member.invite",
             MemberRemove => "member.remove",

@@ -1,6 +1,8 @@
 //! The native door: the same operations as a NATS micro service (ADR-32). Tenant and user come from the subject; the
 //! server lets a client publish only as itself.
 
+mod messages;
+
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
@@ -30,6 +32,9 @@ const NAME: &str = "natterjack-bridge";
 const OFFERED: &[(&str, &str)] = &[
     ("events", "get"),
     ("history", "get"),
+    ("messages", "get"),
+    ("messages", "edit"),
+    ("messages", "delete"),
     ("rooms", "list"),
     ("rooms", "put"),
     ("members", "list"),
@@ -234,6 +239,7 @@ impl Shared {
         match (call.service.as_str(), call.verb.as_str()) {
             ("events", "get") => events(bridge, who, payload).await,
             ("history", "get") => history(bridge, who, payload).await,
+            ("messages", verb) => messages::call(bridge, who, verb, payload).await,
             ("rooms", "list") => {
                 let ask: ListOf = read_or_default(payload)?;
                 let (rooms, next) = ops::rooms(bridge, who, &Listing::new(ask.limit, ask.next)?)?;

@@ -59,7 +59,7 @@ pub(crate) async fn history(bridge: &Bridge, who: &Principal, ask: HistoryAsk) -
     Err(lagging("the rights in this room are changing; try again"))
 }
 
-fn visible_from(bridge: &Bridge, who: &Principal, room: &Id) -> Result<Seq, Problem> {
+pub(super) fn visible_from(bridge: &Bridge, who: &Principal, room: &Id) -> Result<Seq, Problem> {
     bridge.look(|view| {
         may(view, who, room, Permission::RoomRead)?;
         readable(view, who, room).ok_or_else(Problem::no_such_room)

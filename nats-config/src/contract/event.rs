@@ -15,6 +15,10 @@ pub enum Kind {
     Command,
     /// A device's answer to a command.
     Reply,
+    /// A message is said anew: the body is the new one, `target` names the message.
+    Edit,
+    /// A message is taken back: `target` names it.
+    Delete,
     /// A room was made or changed: body [`RoomBody`].
     Room,
     /// A membership was given, changed or taken away: body [`MemberBody`].
@@ -76,6 +80,15 @@ pub struct UserBody {
     pub role: Option<Id>,
 }
 
+/// The message that an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Its `id`.
+    pub id: String,
+    /// Its place in the log, filled in by the writer.
+    pub seq: Seq,
+}
+
 /// One event as it stands in the log: a single line of JSON, complete when it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Event {
@@ -105,6 +118,9 @@ pub struct Event {
     /// `id` of the message this one answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
+    /// The message that this event changes, of the same room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
     /// The body, passed through unparsed.
     pub body: Box<RawValue>,
 }
@@ -182,6 +198,8 @@ impl Kind {
             Self::Msg => "msg",
             Self::Command => "command",
             Self::Reply => "reply",
+            Self::Edit => "edit",
+            Self::Delete => "delete",
             Self::Room => "room",
             Self::Member => "member",
             Self::User => "user",
@@ -198,6 +216,8 @@ impl Kind {
             Self::Msg,
             Self::Command,
             Self::Reply,
+            Self::Edit,
+            Self::Delete,
             Self::Room,
             Self::Member,
             Self::User,
@@ -213,6 +233,24 @@ impl Kind {
     #[must_use]
     pub fn is_policy(self) -> bool {
         matches!(self, Self::Room | Self::Member | Self::User)
+    }
+
+    /// Whether it is a message: what history shows, and what others can be about.
+    #[must_use]
+    pub fn is_message(self) -> bool {
+        matches!(self, Self::Msg | Self::Command | Self::Reply)
+    }
+
+    /// Whether it is about a message, which it names as its `target`.
+    #[must_use]
+    pub fn has_target(self) -> bool {
+        matches!(self, Self::Edit | Self::Delete)
+    }
+
+    /// Whether a request of this kind needs no body.
+    #[must_use]
+    pub fn needs_no_body(self) -> bool {
+        self.is_ephemeral() || self == Self::Delete
     }
 
     /// Whether it is told and not kept: such a thing never stands in the log.

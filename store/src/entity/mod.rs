@@ -4,6 +4,8 @@
     reason = "sea-orm's derives need public items; only the archive sees this module"
 )]
 
+pub(crate) mod changed;
+pub(crate) mod edit;
 pub(crate) mod event;
 pub(crate) mod quarantine;
 pub(crate) mod search_mark;

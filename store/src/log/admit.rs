@@ -2,12 +2,13 @@ use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, 
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
     Durability, Event, Id, Kind, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody, Principal, Problem,
-    ProblemCode, Receipt, Request, RoomBody, Seq, TENANT_ROOM, UserBody,
+    ProblemCode, Receipt, Request, RoomBody, Seq, TENANT_ROOM, Target, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::keys::{Content, Known, Marked};
 use super::state::{State, membership_request};
+use super::target;
 
 /// The longest title, in bytes.
 const MAX_TITLE_BYTES: usize = 256;
@@ -37,6 +38,7 @@ struct Wanted {
     room: Id,
     kind: Kind,
     body: Box<RawValue>,
+    target: Option<Target>,
     key: Option<Marked>,
 }
 
@@ -45,6 +47,8 @@ enum Change {
     Room,
     Member(MemberBody),
     User(UserBody),
+    /// One message.
+    Message,
     Nothing,
 }
 
@@ -75,7 +79,10 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
     if let Some(Known::Same(receipt)) = known {
         return Ok(receipt);
     }
-    permit(&state.view, request, &change)?;
+    match &change {
+        Change::Message => wanted.target = Some(target::judge(state, request)?),
+        change => permit(&state.view, request, change)?,
+    }
     known.as_ref().map_or(Ok(()), free)?;
     if now.log_full && !request.kind.is_policy() {
         return Err(log_full());
@@ -102,6 +109,7 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
             room: request.room.clone(),
             kind: Kind::Member,
             body: raw(&owner)?,
+            target: None,
             key: None,
         };
         write(state, draft, &keyless, &wanted, now)?;
@@ -124,11 +132,13 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
         room: room.clone(),
         kind: Kind::User,
         payload: natterjack_nats_config::SendPayload::of_body(body.clone()),
+        vouched: None,
     };
     let wanted = Wanted {
         room,
         kind: Kind::User,
         body,
+        target: None,
         key: None,
     };
     write(state, draft, &request, &wanted, now).map(|_| ())
@@ -140,6 +150,12 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
     if about_tenant != (request.kind == Kind::User) {
         return Err(Problem::invalid(format!(
             "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` events go there, and nowhere else"
+        )));
+    }
+    if request.payload.target.is_some() != request.kind.has_target() {
+        let name = request.kind.as_str();
+        return Err(Problem::invalid(format!(
+            "`target`, the id of a message, goes with what changes one, and with nothing else; this is `{name}`"
         )));
     }
     let as_asked = &request.payload.body;
@@ -156,6 +172,7 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
             let change: UserBody = parse(as_asked)?;
             (raw(&change)?, Change::User(change))
         }
+        kind if kind.has_target() => (as_asked.clone(), Change::Message),
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
     };
@@ -166,6 +183,7 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
             room: &request.room,
             kind: request.kind,
             reply_to: request.payload.reply_to.as_deref(),
+            target: request.payload.target.as_deref(),
             body: requested.as_deref().unwrap_or(body.get()),
         };
         Marked::of(key, &content)
@@ -174,6 +192,7 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
         room: request.room.clone(),
         kind: request.kind,
         body,
+        target: None,
         key,
     };
     Ok((wanted, change))
@@ -202,7 +221,7 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
                 return Err(no_such_role(role));
             }
         }
-        Change::Nothing => may(view, who, room, Permission::RoomSend)?,
+        Change::Message | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
     }
     Ok(())
 }
@@ -285,6 +304,7 @@ fn write(
         at: clock::format_ms(now.at_ms.max(state.at_ms())),
         key: request.payload.key.clone(),
         reply_to: request.payload.reply_to.clone(),
+        target: wanted.target.clone(),
         body: wanted.body.clone(),
     };
     let start = draft.bytes.len();

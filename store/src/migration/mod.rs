@@ -4,6 +4,7 @@
 mod columns;
 mod m0001_archive;
 mod m0002_search;
+mod m0003_changes;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -12,6 +13,10 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_archive::Migration), Box::new(m0002_search::Migration)]
+        vec![
+            Box::new(m0001_archive::Migration),
+            Box::new(m0002_search::Migration),
+            Box::new(m0003_changes::Migration),
+        ]
     }
 }

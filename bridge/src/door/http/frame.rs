@@ -55,6 +55,8 @@ struct Send {
     #[serde(default)]
     reply_to: Option<String>,
     #[serde(default)]
+    target: Option<String>,
+    #[serde(default)]
     if_last: Option<Seq>,
 }
 
@@ -129,14 +131,18 @@ impl Ask {
 
     fn send(send: Send) -> Result<Self, Problem> {
         let kind = send.kind.unwrap_or(Kind::Msg);
-        if !matches!(kind, Kind::Msg | Kind::Command | Kind::Reply) {
-            return Err(Problem::invalid("`kind` must be msg, command or reply"));
+        if !kind.is_message() && !kind.has_target() {
+            return Err(Problem::invalid("`kind` must be msg, command, reply, edit or delete"));
         }
-        let body = send.body.ok_or_else(|| Problem::invalid("`body` is missing"))?;
+        let body = match send.body {
+            None if kind.needs_no_body() => RawValue::from_string("{}".to_owned()).ok(),
+            body => body,
+        };
         let payload = SendPayload {
             key: send.key,
-            body,
+            body: body.ok_or_else(|| Problem::invalid("`body` is missing"))?,
             reply_to: send.reply_to,
+            target: send.target,
             if_last: send.if_last,
         };
         Ok(Self::Send {
@@ -147,7 +153,7 @@ impl Ask {
     }
 
     fn tell(kind: Kind, told: Send) -> Result<Self, Problem> {
-        if told.kind.is_some() || told.reply_to.is_some() || told.if_last.is_some() {
+        if told.kind.is_some() || told.reply_to.is_some() || told.target.is_some() || told.if_last.is_some() {
             return Err(Problem::invalid(
                 "what is not kept has `room`, `key` and `body` and nothing else",
             ));

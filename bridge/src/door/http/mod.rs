@@ -4,6 +4,7 @@ mod answer;
 mod events;
 mod form;
 mod frame;
+mod message;
 mod openapi;
 mod origins;
 mod query;

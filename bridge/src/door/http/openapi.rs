@@ -44,8 +44,87 @@ pub(super) struct Event {
     #[serde(default)]
     #[schema(nullable = false)]
     reply_to: Option<String>,
+    /// The message that an event of `edit` or `delete` is about.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    target: Option<Target>,
     /// Any JSON.
     body: Value,
+}
+
+/// The message that an event is about.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    id: String,
+    seq: u64,
+}
+
+/// A message as it now stands; one that nobody changed is the event as it stands in the log.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Standing {
+    v: u8,
+    seq: u64,
+    n: u64,
+    prev: u64,
+    id: String,
+    tenant: String,
+    room: String,
+    from: String,
+    kind: String,
+    at: String,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    key: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    reply_to: Option<String>,
+    /// Any JSON: the last edit's; `null` if it was deleted.
+    body: Value,
+    /// When it was edited last.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    edited_at: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    deleted: Option<Deletion>,
+}
+
+/// When and by whom a message was deleted.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Deletion {
+    at: String,
+    by: String,
+}
+
+/// A message, and what it was before.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MessageShown {
+    message: Standing,
+    /// As it was first said, if it was edited.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    original: Option<Event>,
+    /// The events that edited it, oldest first: the latest 200 or 512 KiB. None if it was deleted.
+    edits: Vec<Event>,
+}
+
+/// What a message shall say from now on.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Edit {
+    /// Any JSON.
+    body: Value,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    key: Option<String>,
+    /// Only if this `seq` is still the room's last event.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    if_last: Option<u64>,
 }
 
 /// What is told and not kept.
@@ -83,7 +162,7 @@ pub(super) struct EventsPage {
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryPage {
-    messages: Vec<Event>,
+    messages: Vec<Standing>,
     /// What to ask next; none when there is no more.
     #[schema(required)]
     next: Option<u64>,
@@ -106,7 +185,7 @@ pub(super) struct SearchPage {
 #[serde(deny_unknown_fields)]
 pub(super) struct SearchResult {
     snippet: Snippet,
-    message: Event,
+    message: Standing,
 }
 
 /// Where in the text something was found.

@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{events, openapi, send, ws};
+use super::{events, message, openapi, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -78,6 +78,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(send::send, history))
         .routes(routes!(send::send_by_key))
         .routes(routes!(send::batch))
+        .routes(routes!(message::show, message::edit, message::remove))
         .routes(routes!(send::typing))
         .routes(routes!(search))
         .routes(routes!(events::events))
@@ -546,7 +547,7 @@ fn with_etag(asked: &HeaderMap, body: Bytes) -> Response {
     response
 }
 
-fn internal(error: &serde_json::Error) -> Problem {
+pub(super) fn internal(error: &serde_json::Error) -> Problem {
     tracing::error!(%error, "an answer cannot be encoded");
     Problem::new(ProblemCode::Internal, "the answer cannot be encoded")
 }
