@@ -211,7 +211,15 @@ async fn read(
         return Ok((page, Vec::new()));
     };
     let order = if query.after.is_some() { Order::Asc } else { Order::Desc };
-    let sizes = sql::sizes(connection, room, range, (order, u64::from(query.limit) + 1)).await?;
+    let most = u64::from(query.limit) + 1;
+    let pinned = match query.pinned {
+        true => Some(now::pinned(connection, room, range, (order.clone(), most)).await?),
+        false => None,
+    };
+    let sizes = match &pinned {
+        Some(places) => sql::sizes_of(connection, now::events_of(log, places), (order, most)).await?,
+        None => sql::sizes(connection, room, range, (order, most)).await?,
+    };
     let changes = changes(connection, room, &sizes).await?;
     let now = |(seq, size): &(Seq, usize)| {
         let change = changes.get(&sql::bound(*seq));
@@ -219,9 +227,14 @@ async fn read(
     };
     let cut = cut(&sizes.iter().map(now).collect::<Vec<_>>(), usize::from(query.limit));
     page.next = cut.next;
-    let lines = match cut.range {
-        Some(range) => sql::lines(connection, room, range).await?,
-        None => Vec::new(),
+    let lines = match (cut.range, pinned) {
+        (Some(range), Some(places)) => {
+            let is_in = |place: &i64| (sql::bound(range.first)..=sql::bound(range.last)).contains(place);
+            let places: Vec<i64> = places.into_iter().filter(is_in).collect();
+            sql::lines_of(connection, now::events_of(log, &places)).await?
+        }
+        (Some(range), None) => sql::lines(connection, room, range).await?,
+        (None, _) => Vec::new(),
     };
     let lines = now::show(connection, log, lines, &changes).await?;
     if !changes.is_empty() {

@@ -2,7 +2,7 @@
 
 use natterjack_nats_config::contract::{MAX_HISTORY_BYTES, MessageQuery, MessageShown, Problem};
 use natterjack_nats_config::tail::Log;
-use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, Order, QueryFilter, QueryOrder};
+use sea_orm::{DatabaseConnection, DbErr, Order, QueryOrder};
 use serde_json::value::RawValue;
 
 use crate::archive::{now, sql};
@@ -63,8 +63,7 @@ async fn edits(db: &DatabaseConnection, log: &Log, target: i64) -> Result<Vec<Ve
     if seqs.is_empty() {
         return Ok(Vec::new());
     }
-    let events = sql::of_log(log).filter(event::Column::Seq.is_in(seqs));
-    let sizes = sql::sizes_of(db, events, (Order::Desc, MAX_EDITS)).await?;
+    let sizes = sql::sizes_of(db, now::events_of(log, &seqs), (Order::Desc, MAX_EDITS)).await?;
     let mut bytes = 0usize;
     let fitting = sizes.iter().take_while(|(_, size)| {
         bytes = bytes.saturating_add(*size);

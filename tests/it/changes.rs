@@ -211,3 +211,53 @@ async fn an_old_message_is_changed_through_a_bridge_and_a_young_one_after_a_cras
     let now = shown(&house, "alice", &young["id"], &receipt["seq"]).await;
     assert_eq!(now["message"]["body"], json!({"text": "after the crash"}));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reactions_and_pins_are_heard_and_shown() {
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "member"), ("red", "reader")]).await;
+    let (alice, bob, red) = (house.http("alice"), house.http("bob"), house.http("red"));
+    let said = alice.say("lobby", "hello").await;
+    let other = alice.say("lobby", "there").await;
+    let thumb = format!("{}/reactions/%F0%9F%91%8D", path(&said["id"]));
+    let nothing = json!({});
+    let put = async |http: &Http, path: &str| http.call(Method::PUT, path, &[], "".into()).await;
+    for http in [&alice, &bob, &bob] {
+        put(http, &thumb).await.ok();
+    }
+    let nats = house.nats("bob").await;
+    native(&nats, "react", &json!({"target": said["id"], "body": {"emoji": "+1"}})).await;
+    alice.delete(&thumb).await.ok();
+    put(&red, &thumb).await.is_problem(403, "forbidden");
+    let pin = format!("{}/pin", path(&said["id"]));
+    put(&bob, &pin).await.is_problem(403, "forbidden");
+    let unpinned = format!("{}/pin", path(&other["id"]));
+    for pin in [&pin, &unpinned] {
+        put(&alice, pin).await.ok();
+    }
+    let last = alice.delete(&unpinned).await.ok();
+    let long = format!("{}/reactions/{}", path(&said["id"]), "x".repeat(65));
+    put(&bob, &long).await.is_problem(400, "invalid-request");
+    let strange = native(&nats, "react", &json!({"target": said["id"], "body": nothing})).await;
+    assert_eq!(strange["code"], "invalid-request", "{strange}");
+    put(&bob, "/v1/rooms/lobby/messages/m/reactions/x")
+        .await
+        .is_problem(404, "not-found");
+
+    let pins = eventually("what is pinned is known", async || {
+        let page = bob.get("/v1/rooms/lobby/pins").await.ok();
+        (page["messages"].as_array().unwrap().len() == 1).then_some(page)
+    })
+    .await;
+    let message = &pins["messages"][0];
+    assert_eq!(
+        (&message["id"], &message["pinned"]["by"]),
+        (&said["id"], &json!("alice"))
+    );
+    let one = json!([{"emoji": "+1", "count": 1}, {"emoji": "👍", "count": 1}]);
+    assert_eq!(message["reactions"], one);
+    let kinds: Vec<Value> = house.log().iter().map(|line| parse(line)["kind"].clone()).collect();
+    assert_eq!(kinds.last().unwrap(), "unpin");
+    assert_eq!(parse(house.log().last().unwrap())["seq"], last["seq"]);
+    house.run(&["verify"]);
+}

@@ -9,6 +9,10 @@ pub enum Permission {
     RoomRead,
     /// Send messages, commands and replies to a room.
     RoomSend,
+    /// React to messages, and take one's own reactions back.
+    RoomReact,
+    /// Pin messages.
+    MessagePin,
     /// Edit one's own messages.
     MessageEditOwn,
     /// Delete one's own messages.
@@ -28,8 +32,8 @@ pub enum Permission {
 }
 
 use Permission::{
-    MemberInvite, MemberRemove, MessageDeleteAny, MessageDeleteOwn, MessageEditOwn, RoomCreate, RoomManage, RoomRead,
-    RoomSend, TenantAdmin, TenantAudit,
+    MemberInvite, MemberRemove, MessageDeleteAny, MessageDeleteOwn, MessageEditOwn, MessagePin, RoomCreate, RoomManage,
+    RoomReact, RoomRead, RoomSend, TenantAdmin, TenantAudit,
 };
 
 /// The built-in roles in a tenant. A user whom no event names is a `member`.
@@ -59,9 +63,11 @@ pub const ROOM_ROLES: &[(&str, &[Permission])] = &[
         &[
             RoomRead,
             RoomSend,
+            RoomReact,
             MessageEditOwn,
             MessageDeleteOwn,
             MessageDeleteAny,
+            MessagePin,
             RoomManage,
             MemberInvite,
             MemberRemove,
@@ -72,14 +78,19 @@ pub const ROOM_ROLES: &[(&str, &[Permission])] = &[
         &[
             RoomRead,
             RoomSend,
+            RoomReact,
             MessageEditOwn,
             MessageDeleteOwn,
             MessageDeleteAny,
+            MessagePin,
             MemberInvite,
             MemberRemove,
         ],
     ),
-    ("member", &[RoomRead, RoomSend, MessageEditOwn, MessageDeleteOwn]),
+    (
+        "member",
+        &[RoomRead, RoomSend, RoomReact, MessageEditOwn, MessageDeleteOwn],
+    ),
     ("reader", &[RoomRead]),
     ("device", &[RoomRead, RoomSend]),
 ];
@@ -104,6 +115,8 @@ impl Permission {
             RoomCreate => "room.create",
             RoomRead => "room.read",
             RoomSend => "room.send",
+            RoomReact => "room.react",
+            MessagePin => "message.pin",
             MessageEditOwn => "message.edit.own",
             MessageDeleteOwn => "message.delete.own",
             MessageDeleteAny => "message.delete.any",

@@ -35,6 +35,10 @@ const OFFERED: &[(&str, &str)] = &[
     ("messages", "get"),
     ("messages", "edit"),
     ("messages", "delete"),
+    ("messages", "react"),
+    ("messages", "unreact"),
+    ("messages", "pin"),
+    ("messages", "unpin"),
     ("rooms", "list"),
     ("rooms", "put"),
     ("members", "list"),
@@ -301,6 +305,7 @@ async fn history(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Byt
             before,
             after,
             limit,
+            pinned: false,
         },
     )
     .await?;

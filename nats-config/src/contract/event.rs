@@ -19,6 +19,14 @@ pub enum Kind {
     Edit,
     /// A message is taken back: `target` names it.
     Delete,
+    /// Somebody reacts to a message: body [`ReactBody`].
+    React,
+    /// Somebody takes a reaction back: body [`ReactBody`].
+    Unreact,
+    /// A message is pinned.
+    Pin,
+    /// A message is pinned no more.
+    Unpin,
     /// A room was made or changed: body [`RoomBody`].
     Room,
     /// A membership was given, changed or taken away: body [`MemberBody`].
@@ -79,6 +87,17 @@ pub struct UserBody {
     #[serde(default)]
     pub role: Option<Id>,
 }
+
+/// Body of a [`Kind::React`] or [`Kind::Unreact`] event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReactBody {
+    /// An emoji, or any short text: 1 to [`MAX_EMOJI_BYTES`] bytes without control characters.
+    pub emoji: String,
+}
+
+/// The longest reaction, in bytes: the longest emoji of Unicode 16 has 35.
+pub const MAX_EMOJI_BYTES: usize = 64;
 
 /// The message that an event is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,6 +219,10 @@ impl Kind {
             Self::Reply => "reply",
             Self::Edit => "edit",
             Self::Delete => "delete",
+            Self::React => "react",
+            Self::Unreact => "unreact",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
             Self::Room => "room",
             Self::Member => "member",
             Self::User => "user",
@@ -218,6 +241,10 @@ impl Kind {
             Self::Reply,
             Self::Edit,
             Self::Delete,
+            Self::React,
+            Self::Unreact,
+            Self::Pin,
+            Self::Unpin,
             Self::Room,
             Self::Member,
             Self::User,
@@ -244,13 +271,16 @@ impl Kind {
     /// Whether it is about a message, which it names as its `target`.
     #[must_use]
     pub fn has_target(self) -> bool {
-        matches!(self, Self::Edit | Self::Delete)
+        matches!(
+            self,
+            Self::Edit | Self::Delete | Self::React | Self::Unreact | Self::Pin | Self::Unpin
+        )
     }
 
     /// Whether a request of this kind needs no body.
     #[must_use]
     pub fn needs_no_body(self) -> bool {
-        self.is_ephemeral() || self == Self::Delete
+        self.is_ephemeral() || matches!(self, Self::Delete | Self::Pin | Self::Unpin)
     }
 
     /// Whether it is told and not kept: such a thing never stands in the log.

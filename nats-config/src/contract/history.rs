@@ -38,6 +38,9 @@ pub struct HistoryQuery {
     /// The most messages, 1 to [`MAX_HISTORY_LIMIT`].
     #[serde(default = "default_limit")]
     pub limit: u16,
+    /// Only messages that are pinned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
     /// The first place the reader may see, as their membership says (0: everything).
     pub visible_from: Seq,
 }

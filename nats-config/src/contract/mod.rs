@@ -22,7 +22,8 @@ pub use checkpoint::{
     manifest_slot,
 };
 pub use event::{
-    Ephemeral, Event, EventHead, EventLine, Head, Kind, MemberBody, RoomBody, RoomHead, RoomKind, Target, UserBody,
+    Ephemeral, Event, EventHead, EventLine, Head, Kind, MAX_EMOJI_BYTES, MemberBody, ReactBody, RoomBody, RoomHead,
+    RoomKind, Target, UserBody,
 };
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{

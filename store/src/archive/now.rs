@@ -1,67 +1,30 @@
 //! Messages as they now stand: what later events made of them. A view of the archive's events, kept in the same transaction
 //! as they are, and the same in whatever portions and however often they are taken in.
 
+mod fold;
+mod show;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use natterjack_nats_config::contract::{Event, Kind, Seq};
+use natterjack_nats_config::contract::Kind;
 use natterjack_nats_config::tail::Log;
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, Order, QueryFilter,
-    QueryOrder, QuerySelect, Select,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, Order,
+    QueryFilter, QueryOrder, QuerySelect, Select,
 };
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::sql::{Range, Room, bound, of_log};
-use crate::entity::{changed, edit, event};
+use crate::entity::{changed, edit, event, reaction};
 
-/// Rows of one statement, of 11 parameters at most.
+use fold::CHANGES;
+pub(crate) use fold::Changes;
+pub(crate) use show::show;
+
+/// Rows of one statement, of 16 parameters at most.
 const ROWS: usize = 500;
 /// Events that are read at a time when all of it is made anew.
 const EVENTS: u64 = 2000;
-/// What `edited_at`, or who deleted it and when, add to a message, in bytes.
-const EXTRA_BYTES: usize = 192;
-
-/// The kinds that change a message.
-const CHANGES: [Kind; 2] = [Kind::Edit, Kind::Delete];
-
-/// What events come to, whatever was there before.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Changes {
-    /// By the place of the message.
-    pub(crate) changed: BTreeMap<i64, changed::Model>,
-    pub(crate) edits: Vec<edit::Model>,
-}
-
-/// A message as it is shown.
-#[derive(Serialize)]
-struct Shown<'a> {
-    v: u8,
-    seq: Seq,
-    n: u64,
-    prev: Seq,
-    id: &'a str,
-    tenant: &'a str,
-    room: &'a str,
-    from: &'a str,
-    kind: Kind,
-    at: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<&'a str>,
-    body: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    edited_at: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deleted: Option<Deleted<'a>>,
-}
-
-#[derive(Serialize)]
-struct Deleted<'a> {
-    at: &'a str,
-    by: &'a str,
-}
 
 /// Takes in events that were just stored.
 pub(crate) async fn take_in(db: &DatabaseTransaction, rows: &[event::Model]) -> Result<(), DbErr> {
@@ -75,6 +38,10 @@ pub(crate) async fn take_in(db: &DatabaseTransaction, rows: &[event::Model]) -> 
     }
     for edits in changes.edits.chunks(ROWS) {
         store_edits(db, log, edits).await?;
+    }
+    let reactions: Vec<reaction::Model> = changes.reactions.into_values().collect();
+    for reactions in reactions.chunks(ROWS) {
+        store_reactions(db, log, reactions).await?;
     }
     Ok(())
 }
@@ -90,6 +57,11 @@ pub(crate) async fn rebuild(db: &DatabaseTransaction, log: &Log) -> Result<(), D
     edit::Entity::delete_many()
         .filter(edit::Column::Epoch.eq(epoch))
         .filter(edit::Column::Shard.eq(shard))
+        .exec(db)
+        .await?;
+    reaction::Entity::delete_many()
+        .filter(reaction::Column::Epoch.eq(epoch))
+        .filter(reaction::Column::Shard.eq(shard))
         .exec(db)
         .await?;
     let mut after = -1;
@@ -130,7 +102,7 @@ pub(crate) async fn differing(
         let Some(last) = rows.last() else { break };
         after = last.seq;
         for row in &rows {
-            if expected.changed.get(&row.seq) == Some(row) || row.edited.max(row.deleted) > Some(upto) {
+            if expected.changed.get(&row.seq) == Some(row) || row.last() > Some(upto) {
                 wrong.remove(&row.seq);
             } else {
                 wrong.insert(row.seq);
@@ -149,8 +121,33 @@ pub(crate) async fn differing(
         .await?;
     stored.retain(|edit| !edits.remove(edit));
     wrong.extend(stored.into_iter().chain(edits).map(|(target, _)| target));
+    wrong.extend(differing_reactions(db, log, expected, upto).await?);
     let mut wrong: Vec<i64> = wrong.into_iter().collect();
     wrong.sort_unstable();
+    Ok(wrong)
+}
+
+async fn differing_reactions(
+    db: &impl ConnectionTrait,
+    log: &Log,
+    expected: &Changes,
+    upto: i64,
+) -> Result<HashSet<i64>, DbErr> {
+    let mut missing = expected.reactions.clone();
+    let stored = reaction::Entity::find()
+        .filter(reaction::Column::Epoch.eq(i64::from(log.epoch)))
+        .filter(reaction::Column::Shard.eq(i64::from(log.shard)))
+        .all(db)
+        .await?;
+    let mut wrong = HashSet::new();
+    for row in stored {
+        let key = (row.target, row.emoji.clone(), row.from_user.clone());
+        let is_as_expected = missing.remove(&key).as_ref() == Some(&row);
+        if !is_as_expected && row.seq <= upto {
+            wrong.insert(row.target);
+        }
+    }
+    wrong.extend(missing.into_keys().map(|(target, ..)| target));
     Ok(wrong)
 }
 
@@ -205,37 +202,37 @@ pub(crate) async fn edits_of(db: &impl ConnectionTrait, log: &Log, target: i64, 
         .await
 }
 
-/// Lines of messages as they now stand. The caller knows that they are few; `changes` are those of its messages.
-pub(crate) async fn show(
+/// The messages of a room that are pinned: the places of the first so many in an order.
+pub(crate) async fn pinned(
     db: &impl ConnectionTrait,
-    log: &Log,
-    lines: Vec<(i64, Vec<u8>)>,
-    changes: &HashMap<i64, changed::Model>,
-) -> Result<Vec<(i64, Vec<u8>)>, DbErr> {
-    let shown = |seq: &i64| changes.get(seq).filter(|change| change.deleted.is_none());
-    let edits: Vec<i64> = lines
-        .iter()
-        .filter_map(|(seq, _)| shown(seq).and_then(|change| change.edited))
-        .collect();
-    let edits = if edits.is_empty() {
-        HashMap::new()
-    } else {
-        events_at(log, edits)
-            .into_tuple::<(i64, Vec<u8>)>()
-            .all(db)
-            .await?
-            .into_iter()
-            .collect()
-    };
-    let now = |(seq, line): (i64, Vec<u8>)| match changes.get(&seq) {
-        None => (seq, line),
-        Some(change) => {
-            let edit = change.edited.and_then(|edited| edits.get(&edited));
-            let changed = change.shown(&line, edit.map(Vec::as_slice));
-            (seq, changed.unwrap_or(line))
-        }
-    };
-    Ok(lines.into_iter().map(now).collect())
+    room: Room<'_>,
+    range: Range,
+    (order, limit): (Order, u64),
+) -> Result<Vec<i64>, DbErr> {
+    let unpinned = Expr::col(changed::Column::Unpinned).is_null();
+    let before = Expr::col(changed::Column::Unpinned).lt(Expr::col(changed::Column::Pinned));
+    changed::Entity::find()
+        .select_only()
+        .column(changed::Column::Seq)
+        .filter(changed::Column::Tenant.eq(room.tenant.as_str()))
+        .filter(changed::Column::Room.eq(room.id.as_str()))
+        .filter(Expr::col(changed::Column::Epoch).add(0).eq(i64::from(room.log.epoch)))
+        .filter(Expr::col(changed::Column::Shard).add(0).eq(i64::from(room.log.shard)))
+        .filter(changed::Column::Seq.gte(bound(range.first)))
+        .filter(changed::Column::Seq.lte(bound(range.last)))
+        .filter(changed::Column::Deleted.is_null())
+        .filter(changed::Column::Pinned.is_not_null())
+        .filter(unpinned.or(before))
+        .order_by(changed::Column::Seq, order)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+/// Some events, by their places.
+pub(crate) fn events_of(log: &Log, seqs: &[i64]) -> Select<event::Entity> {
+    of_log(log).filter(event::Column::Seq.is_in(seqs.iter().copied()))
 }
 
 /// Place and line of some events.
@@ -256,7 +253,7 @@ async fn store_changed(
     let merged = targets.iter().filter_map(|target| {
         let new = new.get(target)?.clone();
         Some(match old.get(target) {
-            Some(old) => new.after(old),
+            Some(old) => new.merged(old),
             None => new,
         })
     });
@@ -298,126 +295,58 @@ async fn store_edits(db: &DatabaseTransaction, (epoch, shard): (i64, i64), edits
     Ok(())
 }
 
-impl Changes {
-    /// What some events change; those of other kinds, and those that name no target, change nothing.
-    pub(crate) fn of(rows: &[event::Model]) -> Self {
-        let mut changes = Self::default();
-        for row in rows
+async fn store_reactions(
+    db: &DatabaseTransaction,
+    (epoch, shard): (i64, i64),
+    reactions: &[reaction::Model],
+) -> Result<(), DbErr> {
+    let keys = || {
+        reactions
             .iter()
-            .filter(|row| CHANGES.iter().any(|kind| kind.as_str() == row.kind))
-        {
-            changes.take(row);
-        }
-        changes
+            .map(|row| (row.target, row.emoji.clone(), row.from_user.clone()))
+    };
+    let key = || {
+        Expr::tuple([
+            Expr::col(reaction::Column::Target),
+            Expr::col(reaction::Column::Emoji),
+            Expr::col(reaction::Column::FromUser),
+        ])
+    };
+    let of_log = Condition::all()
+        .add(reaction::Column::Epoch.eq(epoch))
+        .add(reaction::Column::Shard.eq(shard));
+    let later: HashSet<(i64, String, String)> = reaction::Entity::find()
+        .filter(of_log.clone())
+        .filter(key().in_tuples(keys()))
+        .all(db)
+        .await?
+        .into_iter()
+        .filter(|old| reactions.iter().any(|new| is_same(old, new) && old.seq >= new.seq))
+        .map(|old| (old.target, old.emoji, old.from_user))
+        .collect();
+    let new = reactions
+        .iter()
+        .filter(|row| !later.contains(&(row.target, row.emoji.clone(), row.from_user.clone())))
+        .cloned();
+    let new: Vec<reaction::Model> = new.collect();
+    if new.is_empty() {
+        return Ok(());
     }
-
-    /// Adds what later events change.
-    pub(crate) fn extend(&mut self, later: Self) {
-        for (target, new) in later.changed {
-            let merged = match self.changed.get(&target) {
-                Some(old) => new.after(old),
-                None => new,
-            };
-            self.changed.insert(target, merged);
-        }
-        self.edits.extend(later.edits);
-    }
-
-    fn take(&mut self, row: &event::Model) {
-        let target = serde_json::from_slice::<Event>(&row.bytes)
-            .ok()
-            .and_then(|event| event.target);
-        let Some(target) = target.and_then(|target| i64::try_from(target.seq.0).ok()) else {
-            return;
-        };
-        let mut change = changed::Model {
-            epoch: row.epoch,
-            shard: row.shard,
-            seq: target,
-            tenant: row.tenant.clone(),
-            room: row.room.clone(),
-            edited: None,
-            edit_bytes: None,
-            edited_at: None,
-            deleted: None,
-            deleted_at: None,
-            deleted_by: None,
-        };
-        if row.kind == Kind::Edit.as_str() {
-            change.edited = Some(row.seq);
-            change.edit_bytes = i64::try_from(row.bytes.len()).ok();
-            change.edited_at = Some(row.at.clone());
-            self.edits.push(edit::Model {
-                epoch: row.epoch,
-                shard: row.shard,
-                target,
-                seq: row.seq,
-            });
-        } else {
-            change.deleted = Some(row.seq);
-            change.deleted_at = Some(row.at.clone());
-            change.deleted_by = Some(row.from_user.clone());
-        }
-        let merged = match self.changed.get(&target) {
-            Some(old) => change.after(old),
-            None => change,
-        };
-        self.changed.insert(target, merged);
-    }
+    let replaced = new
+        .iter()
+        .map(|row| (row.target, row.emoji.clone(), row.from_user.clone()));
+    reaction::Entity::delete_many()
+        .filter(of_log)
+        .filter(key().in_tuples(replaced))
+        .exec(db)
+        .await?;
+    let new = new.into_iter().map(IntoActiveModel::into_active_model);
+    reaction::Entity::insert_many(new).exec_without_returning(db).await?;
+    Ok(())
 }
 
-impl changed::Model {
-    /// This and what was there before: the last edit counts, and the first deletion.
-    fn after(mut self, other: &Self) -> Self {
-        if self.edited < other.edited {
-            self.edited = other.edited;
-            self.edit_bytes = other.edit_bytes;
-            self.edited_at.clone_from(&other.edited_at);
-        }
-        if other
-            .deleted
-            .is_some_and(|deleted| self.deleted.is_none_or(|own| deleted < own))
-        {
-            self.deleted = other.deleted;
-            self.deleted_at.clone_from(&other.deleted_at);
-            self.deleted_by.clone_from(&other.deleted_by);
-        }
-        self
-    }
-
-    /// The most bytes that a message of so many takes as it now stands.
-    pub(crate) fn size(&self, size: usize) -> usize {
-        let edit = self.edit_bytes.and_then(|bytes| usize::try_from(bytes).ok());
-        size.saturating_add(edit.unwrap_or_default())
-            .saturating_add(EXTRA_BYTES)
-    }
-
-    /// The message as it now stands: with its last edit's body, or with none if it was deleted. None if a line is no event,
-    /// which the archive never stores.
-    fn shown(&self, line: &[u8], edit: Option<&[u8]>) -> Option<Vec<u8>> {
-        let event: Event = serde_json::from_slice(line).ok()?;
-        let edit: Option<Event> = edit.and_then(|edit| serde_json::from_slice(edit).ok());
-        let deleted = self.deleted_at.as_deref().zip(self.deleted_by.as_deref());
-        let body = edit.as_ref().map_or(&event.body, |edit| &edit.body);
-        let shown = Shown {
-            v: event.v,
-            seq: event.seq,
-            n: event.n,
-            prev: event.prev,
-            id: &event.id,
-            tenant: event.tenant.as_str(),
-            room: event.room.as_str(),
-            from: event.from.as_str(),
-            kind: event.kind,
-            at: &event.at,
-            key: event.key.as_deref().filter(|_| deleted.is_none()),
-            reply_to: event.reply_to.as_deref(),
-            body: deleted.is_none().then_some(body),
-            edited_at: self.edited_at.as_deref().filter(|_| deleted.is_none()),
-            deleted: deleted.map(|(at, by)| Deleted { at, by }),
-        };
-        serde_json::to_vec(&shown).ok()
-    }
+fn is_same(one: &reaction::Model, other: &reaction::Model) -> bool {
+    (one.target, &one.emoji, &one.from_user) == (other.target, &other.emoji, &other.from_user)
 }
 
 #[cfg(test)]

@@ -264,7 +264,10 @@ pub(crate) async fn sizes_of(
         .collect())
 }
 
-async fn lines_of(db: &DatabaseConnection, events: Select<event::Entity>) -> Result<Vec<(i64, Vec<u8>)>, DbErr> {
+pub(crate) async fn lines_of(
+    db: &DatabaseConnection,
+    events: Select<event::Entity>,
+) -> Result<Vec<(i64, Vec<u8>)>, DbErr> {
     events
         .select_only()
         .columns([event::Column::Seq, event::Column::Bytes])

@@ -260,9 +260,13 @@ pub(crate) fn change(
     (room, kind): (&str, Kind),
     (target, text): (Seq, &str),
 ) -> String {
+    let field = match kind {
+        Kind::React | Kind::Unreact => "emoji",
+        _ => "text",
+    };
     let kind = kind.as_str();
     format!(
-        r#"{{"v":1,"seq":{seq},"n":{n},"prev":{prev},"id":"id-{seq}","tenant":"main","room":"{room}","from":"alice","kind":"{kind}","at":"2026-11-23T06:00:00.{:03}Z","target":{{"id":"id-{target}","seq":{target}}},"body":{{"text":"{text}"}}}}"#,
+        r#"{{"v":1,"seq":{seq},"n":{n},"prev":{prev},"id":"id-{seq}","tenant":"main","room":"{room}","from":"alice","kind":"{kind}","at":"2026-11-23T06:00:00.{:03}Z","target":{{"id":"id-{target}","seq":{target}}},"body":{{"{field}":"{text}"}}}}"#,
         n % 1000
     )
 }

@@ -22,6 +22,14 @@ pub struct Model {
     pub deleted: Option<i64>,
     pub deleted_at: Option<String>,
     pub deleted_by: Option<String>,
+    /// The place of its last pinning.
+    pub pinned: Option<i64>,
+    pub pinned_at: Option<String>,
+    pub pinned_by: Option<String>,
+    /// The place of the last event that unpinned it.
+    pub unpinned: Option<i64>,
+    /// The place of the last event about reactions to it.
+    pub reacted: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

@@ -8,5 +8,6 @@ pub(crate) mod changed;
 pub(crate) mod edit;
 pub(crate) mod event;
 pub(crate) mod quarantine;
+pub(crate) mod reaction;
 pub(crate) mod search_mark;
 pub(crate) mod watermark;

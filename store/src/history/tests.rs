@@ -17,6 +17,7 @@ on_each_engine!(
     a_database_that_fails_is_a_reason_to_ask_again,
     pages_of_large_messages_fit_an_answer_and_leave_none_out,
     several_stores_share_the_work,
+    reactions_and_pins_are_shown,
     messages_are_shown_as_they_now_stand,
 );
 
@@ -439,4 +440,47 @@ async fn one_message_is_shown_with_what_it_was(
     ] {
         assert!(one(room, place, visible_from).await.message.is_none(), "{room} {place}");
     }
+}
+
+async fn reactions_and_pins_are_shown(engine: Engine) {
+    let house = House::new(engine).await;
+    let mut scribe = house.scribe().await;
+    scribe.say(&[("lobby", Kind::Msg); 5]).await;
+    let place = |index| Seq::of(1, index);
+    for (kind, index, text) in [
+        (Kind::React, 1, "👍"),
+        (Kind::React, 1, "🎉"),
+        (Kind::Unreact, 1, "🎉"),
+        (Kind::React, 2, "x"),
+        (Kind::Pin, 0, ""),
+        (Kind::Pin, 1, ""),
+        (Kind::Pin, 3, ""),
+        (Kind::Pin, 4, ""),
+        (Kind::Unpin, 0, ""),
+        (Kind::Delete, 3, ""),
+    ] {
+        scribe.change("lobby", kind, place(index), text).await;
+    }
+    let database = archived(&house, scribe.end()).await;
+    let answering = Answering::start(&house, &[&database]).await;
+    let page = async |more: serde_json::Value| {
+        let mut query = json!({"tenant": "main", "room": "lobby", "visible_from": 0});
+        query.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let page = answering.page(query).await;
+        let shown = page
+            .messages
+            .iter()
+            .map(|message| serde_json::from_str(message.get()).unwrap());
+        (shown.collect::<Vec<serde_json::Value>>(), page.next)
+    };
+    let (all, _) = page(json!({})).await;
+    assert_eq!(all[1]["reactions"], json!([{"emoji": "👍", "count": 1}]));
+    assert_eq!(all[2]["reactions"], json!([{"emoji": "x", "count": 1}]));
+    assert!(all[0].get("pinned").is_none() && all[0].get("reactions").is_none());
+    assert_eq!(all[4]["pinned"]["by"], "alice");
+    let (pinned, next) = page(json!({"pinned": true})).await;
+    assert_eq!((pinned, next), (vec![all[1].clone(), all[4].clone()], None));
+    let (first, next) = page(json!({"pinned": true, "after": 0, "limit": 1})).await;
+    assert_eq!((first, next), (vec![all[1].clone()], Some(place(1))));
+    answering.stop().await;
 }

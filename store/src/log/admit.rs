@@ -1,8 +1,8 @@
 use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, tenant_role};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    Durability, Event, Id, Kind, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody, Principal, Problem,
-    ProblemCode, Receipt, Request, RoomBody, Seq, TENANT_ROOM, Target, UserBody,
+    Durability, Event, Id, Kind, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody,
+    Principal, Problem, ProblemCode, ReactBody, Receipt, Request, RoomBody, Seq, TENANT_ROOM, Target, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -172,6 +172,7 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
             let change: UserBody = parse(as_asked)?;
             (raw(&change)?, Change::User(change))
         }
+        Kind::React | Kind::Unreact => (raw(&react_body(as_asked)?)?, Change::Message),
         kind if kind.has_target() => (as_asked.clone(), Change::Message),
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
@@ -196,6 +197,16 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
         key,
     };
     Ok((wanted, change))
+}
+
+fn react_body(body: &RawValue) -> Result<ReactBody, Problem> {
+    let body: ReactBody = parse(body)?;
+    if !(1..=MAX_EMOJI_BYTES).contains(&body.emoji.len()) || body.emoji.chars().any(char::is_control) {
+        return Err(Problem::invalid(format!(
+            "`emoji` must be 1 to {MAX_EMOJI_BYTES} bytes without control characters"
+        )));
+    }
+    Ok(body)
 }
 
 fn room_body(body: &RawValue) -> Result<RoomBody, Problem> {

@@ -56,6 +56,8 @@ pub(super) fn judge(state: &State, request: &Request) -> Result<Target, Problem>
 fn needed(kind: Kind) -> (Permission, Option<Permission>) {
     match kind {
         Kind::Delete => (Permission::MessageDeleteOwn, Some(Permission::MessageDeleteAny)),
+        Kind::React | Kind::Unreact => (Permission::RoomReact, Some(Permission::RoomReact)),
+        Kind::Pin | Kind::Unpin => (Permission::MessagePin, Some(Permission::MessagePin)),
         _ => (Permission::MessageEditOwn, None),
     }
 }

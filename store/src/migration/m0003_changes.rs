@@ -2,9 +2,9 @@ use sea_orm_migration::prelude::*;
 
 use super::columns::{number, plain_text, primary_key, table};
 
-/// `changed` and `edit`, and the index by which a message is found by its id.
+/// `changed`, `edit` and `reaction`, and the index by which a message is found by its id.
 ///
-/// Both tables begin empty, which is right: no log before this has an event that changes a message.
+/// The tables begin empty, which is right: no log before this has an event that changes a message.
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {
@@ -30,7 +30,8 @@ impl MigrationTrait for Migration {
                 manager.create_index(index(name, on, columns)).await?;
             }
         }
-        manager.create_table(edit(manager)).await
+        manager.create_table(edit(manager)).await?;
+        manager.create_table(reaction(manager)).await
     }
 
     fn use_transaction(&self) -> Option<bool> {
@@ -54,6 +55,11 @@ fn changed(manager: &SchemaManager<'_>) -> TableCreateStatement {
         .col(number_or_none("deleted"))
         .col(plain_text(backend, "deleted_at", 32).null())
         .col(plain_text(backend, "deleted_by", 64).null())
+        .col(number_or_none("pinned"))
+        .col(plain_text(backend, "pinned_at", 32).null())
+        .col(plain_text(backend, "pinned_by", 64).null())
+        .col(number_or_none("unpinned"))
+        .col(number_or_none("reacted"))
         .primary_key(&mut primary_key("changed", &["epoch", "shard", "seq"]))
         .take()
 }
@@ -66,6 +72,24 @@ fn edit(manager: &SchemaManager<'_>) -> TableCreateStatement {
         .col(number("target"))
         .col(number("seq"))
         .primary_key(&mut primary_key("edit", &["epoch", "shard", "target", "seq"]))
+        .take()
+}
+
+/// Who has reacted to a message, and with what; `present` is 0 where it was taken back.
+fn reaction(manager: &SchemaManager<'_>) -> TableCreateStatement {
+    let backend = manager.get_database_backend();
+    table(backend, "reaction")
+        .col(number("epoch"))
+        .col(number("shard"))
+        .col(number("target"))
+        .col(plain_text(backend, "emoji", 64).not_null())
+        .col(plain_text(backend, "from_user", 64).not_null())
+        .col(number("seq"))
+        .col(number("present"))
+        .primary_key(&mut primary_key(
+            "reaction",
+            &["epoch", "shard", "target", "emoji", "from_user"],
+        ))
         .take()
 }
 

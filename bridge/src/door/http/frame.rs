@@ -132,7 +132,9 @@ impl Ask {
     fn send(send: Send) -> Result<Self, Problem> {
         let kind = send.kind.unwrap_or(Kind::Msg);
         if !kind.is_message() && !kind.has_target() {
-            return Err(Problem::invalid("`kind` must be msg, command, reply, edit or delete"));
+            return Err(Problem::invalid(
+                "`kind` must be msg, command, reply, edit, delete, react, unreact, pin or unpin",
+            ));
         }
         let body = match send.body {
             None if kind.needs_no_body() => RawValue::from_string("{}".to_owned()).ok(),

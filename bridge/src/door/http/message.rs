@@ -101,7 +101,7 @@ pub(super) async fn remove(State(door): Door, caller: Caller, path: Path, reques
 }
 
 /// What has nothing to say but what it is about.
-fn bodiless(key: Option<String>) -> Result<SendPayload, Problem> {
+pub(super) fn bodiless(key: Option<String>) -> Result<SendPayload, Problem> {
     let payload = SendPayload::from_json(br#"{"body":{}}"#);
     let payload = payload.and_then(|payload| match key {
         Some(key) => payload.with_key(key),
@@ -110,7 +110,7 @@ fn bodiless(key: Option<String>) -> Result<SendPayload, Problem> {
     payload.map_err(|error| Problem::invalid(error.to_string()))
 }
 
-fn change(
+pub(super) fn change(
     door: &DoorState,
     caller: &Caller,
     room: Id,

@@ -8,6 +8,7 @@ mod message;
 mod openapi;
 mod origins;
 mod query;
+mod reaction;
 mod routes;
 mod send;
 mod serve;

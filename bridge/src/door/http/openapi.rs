@@ -44,7 +44,7 @@ pub(super) struct Event {
     #[serde(default)]
     #[schema(nullable = false)]
     reply_to: Option<String>,
-    /// The message that an event of `edit` or `delete` is about.
+    /// The message that an event is about which changes one.
     #[serde(default)]
     #[schema(nullable = false)]
     target: Option<Target>,
@@ -88,13 +88,29 @@ pub(super) struct Standing {
     edited_at: Option<String>,
     #[serde(default)]
     #[schema(nullable = false)]
-    deleted: Option<Deletion>,
+    deleted: Option<Done>,
+    /// Who pinned it, while it is pinned.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pinned: Option<Done>,
+    /// How many reacted how: the 20 most frequent.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    reactions: Option<Vec<Reaction>>,
 }
 
-/// When and by whom a message was deleted.
+/// How many users reacted so.
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Deletion {
+pub(super) struct Reaction {
+    emoji: String,
+    count: u64,
+}
+
+/// When and by whom something was done.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Done {
     at: String,
     by: String,
 }

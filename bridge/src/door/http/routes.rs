@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{events, message, openapi, send, ws};
+use super::{events, message, openapi, reaction, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -79,6 +79,9 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(send::send_by_key))
         .routes(routes!(send::batch))
         .routes(routes!(message::show, message::edit, message::remove))
+        .routes(routes!(reaction::react, reaction::unreact))
+        .routes(routes!(reaction::pin, reaction::unpin))
+        .routes(routes!(reaction::pins))
         .routes(routes!(send::typing))
         .routes(routes!(search))
         .routes(routes!(events::events))
@@ -120,6 +123,7 @@ async fn history(State(door): Door, caller: Caller, path: Path, request: Request
         before: fields.number("before")?.map(Seq),
         after: fields.number("after")?.map(Seq),
         limit: fields.number("limit")?,
+        pinned: false,
     };
     let page = ops::history(&door.bridge, &caller.who, ask).await?;
     let body =
@@ -522,7 +526,7 @@ fn read_next(next: &str) -> Result<Id, Problem> {
 }
 
 /// History may be kept by the client, but is asked for again each time: rights may have changed.
-fn with_etag(asked: &HeaderMap, body: Bytes) -> Response {
+pub(super) fn with_etag(asked: &HeaderMap, body: Bytes) -> Response {
     let hash = Sha256::digest(&body);
     let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash.get(..16).unwrap_or_default()));
     let known = asked

@@ -33,9 +33,10 @@ pub(super) async fn call(bridge: &Bridge, who: &Principal, verb: &str, payload: 
             let MessageOf { room, id } = read(payload)?;
             json(&ops::message(bridge, who, room, &id).await?)
         }
-        "edit" => change(bridge, who, Kind::Edit, payload).await,
-        "delete" => change(bridge, who, Kind::Delete, payload).await,
-        _ => Err(Problem::new(ProblemCode::NotFound, "there is no such service")),
+        _ => match Kind::parse(verb).filter(|kind| kind.has_target()) {
+            Some(kind) => change(bridge, who, kind, payload).await,
+            None => Err(Problem::new(ProblemCode::NotFound, "there is no such service")),
+        },
     }
 }
 

@@ -2,6 +2,8 @@ use natterjack_nats_config::contract::Subjects;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use natterjack_nats_config::contract::Seq;
+
 use super::*;
 use crate::archive::project;
 use crate::archive::testing::{Databases, Engine, change, line, on_each_engine};
@@ -36,7 +38,8 @@ fn changes(frame: u64, kind: Kind, target: u64, text: &str) -> event::Model {
     ))
 }
 
-/// Three messages; the first is edited twice, the second edited and deleted, twice, and edited again.
+/// Three messages; the first is edited twice, the second edited and deleted, twice, and edited again; the third has reactions and
+/// is pinned, the first is pinned no more.
 fn rows() -> Vec<event::Model> {
     vec![
         said(1),
@@ -48,6 +51,12 @@ fn rows() -> Vec<event::Model> {
         changes(7, Kind::Edit, 1, "twice"),
         changes(8, Kind::Delete, 2, ""),
         changes(9, Kind::Edit, 2, "too late"),
+        changes(10, Kind::React, 3, "👍"),
+        changes(11, Kind::React, 3, "🎉"),
+        changes(12, Kind::Unreact, 3, "👍"),
+        changes(13, Kind::Pin, 3, ""),
+        changes(14, Kind::Pin, 1, ""),
+        changes(15, Kind::Unpin, 1, ""),
     ]
 }
 
@@ -65,7 +74,7 @@ async fn differing_from(database: &Database, rows: &[event::Model]) -> Vec<i64> 
 
 async fn in_whatever_portions_events_come_they_make_the_same_of_messages(engine: Engine) {
     let databases = Databases::new(engine);
-    for portions in [&[9][..], &[1, 1, 1, 1, 1, 1, 1, 1, 1], &[4, 2, 3]] {
+    for portions in [&[15][..], &[1; 15], &[4, 2, 9]] {
         let database = databases.open(&format!("archive{}", portions.len())).await;
         let (all, mut rest) = (rows(), &rows()[..]);
         for portion in portions {
@@ -74,10 +83,10 @@ async fn in_whatever_portions_events_come_they_make_the_same_of_messages(engine:
             rest = later;
         }
         assert_eq!(differing_from(&database, &all).await, [] as [i64; 0]);
-        assert_eq!(differing_from(&database, &all[..7]).await, [2 << 10]);
+        assert_eq!(differing_from(&database, &all[..7]).await, [1 << 10, 2 << 10, 3 << 10]);
         // Again, and from the beginning.
         let transaction = sql::begin(database.connection()).await.unwrap();
-        take_in(&transaction, &all[3..6]).await.unwrap();
+        take_in(&transaction, &all[3..11]).await.unwrap();
         transaction.commit().await.unwrap();
         assert_eq!(differing_from(&database, &all).await, [] as [i64; 0]);
         let transaction = sql::begin(database.connection()).await.unwrap();
@@ -87,7 +96,7 @@ async fn in_whatever_portions_events_come_they_make_the_same_of_messages(engine:
             .await
             .unwrap();
         transaction.commit().await.unwrap();
-        assert_eq!(differing_from(&database, &all).await, [1, 1 << 10, 2 << 10]);
+        assert_eq!(differing_from(&database, &all).await, [1, 1 << 10, 2 << 10, 3 << 10]);
         let transaction = sql::begin(database.connection()).await.unwrap();
         rebuild(&transaction, &log()).await.unwrap();
         transaction.commit().await.unwrap();
@@ -101,12 +110,18 @@ fn the_last_edit_and_the_first_deletion_count() {
     let (first, second) = (&changes[&1024], &changes[&2048]);
     assert_eq!((first.edited, first.deleted), (Some(7 << 10), None));
     assert_eq!((second.edited, second.deleted), (Some(9 << 10), Some(6 << 10)));
-    assert_eq!(changes.len(), 2);
+    assert_eq!(changes.len(), 3);
+    assert_eq!(
+        (changes[&3072].pinned, changes[&3072].reacted),
+        (Some(13 << 10), Some(12 << 10))
+    );
 
     let rows = rows();
     let shown = |seq: i64, edit: Option<&event::Model>| -> Value {
         let line = &rows.iter().find(|row| row.seq == seq).unwrap().bytes;
-        let shown = changes[&seq].shown(line, edit.map(|edit| &edit.bytes[..])).unwrap();
+        let shown = changes[&seq]
+            .shown(line, edit.map(|edit| &edit.bytes[..]), None)
+            .unwrap();
         assert!(shown.len() <= changes[&seq].size(line.len()));
         serde_json::from_slice(&shown).unwrap()
     };
@@ -127,12 +142,13 @@ fn the_last_edit_and_the_first_deletion_count() {
 
 proptest! {
     #[test]
-    fn the_order_of_portions_does_not_matter(cut in 0usize..=9, turned in any::<bool>()) {
+    fn the_order_of_portions_does_not_matter(cut in 0usize..=15, turned in any::<bool>()) {
         let rows = rows();
         let (one, two) = rows.split_at(cut);
         let (one, two) = if turned { (two, one) } else { (one, two) };
         let mut changes = Changes::of(one);
         changes.extend(Changes::of(two));
-        prop_assert_eq!(changes.changed, Changes::of(&rows).changed);
+        let all = Changes::of(&rows);
+        prop_assert_eq!((changes.changed, changes.reactions), (all.changed, all.reactions));
     }
 }

@@ -207,7 +207,7 @@ impl Model {
                 }
             }
             (Kind::Room | Kind::Member | Kind::User, _) => Ok(()),
-            (Kind::Edit | Kind::Delete, _) => self.check_target(ask),
+            (kind, _) if kind.has_target() => self.check_target(ask),
             _ => self.need(ask, "send"),
         }
     }
@@ -215,11 +215,14 @@ impl Model {
     /// One's own messages may be edited and taken back, those of others deleted by whoever may do that; and only what is
     /// known to be a message of this room that was not deleted.
     fn check_target(&self, ask: &Ask) -> Result<(), ProblemCode> {
-        let own = self.need(ask, if ask.kind == Kind::Edit { "edit" } else { "take back" });
-        let any = match ask.kind {
-            Kind::Delete => self.need(ask, "delete"),
-            _ => Err(ProblemCode::Forbidden),
+        let (own, any) = match ask.kind {
+            Kind::Edit => ("edit", None),
+            Kind::Delete => ("take back", Some("delete")),
+            Kind::React | Kind::Unreact => ("react", Some("react")),
+            _ => ("pin", Some("pin")),
         };
+        let own = self.need(ask, own);
+        let any = any.map_or(Err(ProblemCode::Forbidden), |any| self.need(ask, any));
         if any.is_err() {
             own?;
         }
@@ -292,12 +295,12 @@ impl Model {
         let by_role = match role {
             Some("owner") => true,
             Some("moderator") => what != "manage",
-            Some("member") => matches!(what, "send" | "edit" | "take back"),
+            Some("member") => matches!(what, "send" | "react" | "edit" | "take back"),
             Some("device") => what == "send",
             _ => false,
         };
         let is_admin = self.tenant_role(ask.tenant, ask.user) == "admin";
-        if by_role || (is_admin && !matches!(what, "send" | "edit" | "take back")) {
+        if by_role || (is_admin && !matches!(what, "send" | "react" | "pin" | "edit" | "take back")) {
             Ok(())
         } else if role.is_some() || is_admin {
             Err(ProblemCode::Forbidden)

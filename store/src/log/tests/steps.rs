@@ -57,6 +57,7 @@ pub(super) enum Body {
     Text(&'static str),
     /// An empty object.
     Empty,
+    Emoji(&'static str),
     Room {
         title: Option<&'static str>,
     },
@@ -149,6 +150,7 @@ impl Body {
         match self {
             Self::Text(text) => json!({ "text": text }),
             Self::Empty | Self::Room { title: None } => json!({}),
+            Self::Emoji(emoji) => json!({ "emoji": emoji }),
             Self::Room { title } => json!({ "title": title }),
             Self::Member {
                 user,
@@ -234,6 +236,11 @@ fn change(targets: &[Said]) -> impl Strategy<Value = Ask> + use<> {
         Just((Kind::Edit, Body::Text("a"))),
         Just((Kind::Edit, Body::Text("A"))),
         Just((Kind::Delete, Body::Empty)),
+        Just((Kind::React, Body::Emoji("👍"))),
+        Just((Kind::Unreact, Body::Emoji("👍"))),
+        Just((Kind::React, Body::Wrong)),
+        Just((Kind::Pin, Body::Empty)),
+        Just((Kind::Unpin, Body::Empty)),
     ];
     let chances = (any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
     (new_ask(), kind, select(targets.to_vec()), chances).prop_map(
