@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
     ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, MESSAGE_VERB, PAST_VERB, PastPage,
-    PastQuery, Problem, ProblemCode, SEARCH_VERB, SearchQuery, Seq, Subjects, WATERMARK_VERB,
+    PastQuery, Problem, ProblemCode, ROOMS_VERB, RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects, WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -25,6 +25,7 @@ use crate::archive::{Database, now, sql};
 use crate::entity::changed;
 use crate::message::message;
 use crate::past::past;
+use crate::rooms::rooms;
 use crate::search::search;
 
 /// The name of the service, as `nats micro ls` shows it, and of the queue group that shares its work.
@@ -47,6 +48,7 @@ enum Verb {
     History,
     Message,
     Past,
+    Rooms,
     Search,
     Watermark,
 }
@@ -61,7 +63,7 @@ pub(crate) struct Cut {
     pub(crate) next: Option<Seq>,
 }
 
-/// Answers `chat.store.history`, `.message`, `.past`, `.search` and `.watermark` until `shutdown`; what is in work is answered first.
+/// Answers `chat.store.history`, `.message`, `.past`, `.rooms`, `.search` and `.watermark` until `shutdown`; what is in work is answered first.
 ///
 /// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
 /// [`Problem`] with the headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
@@ -81,12 +83,14 @@ pub async fn run(
     let history = add(&service, &log.subjects, HISTORY_VERB).await?;
     let message = add(&service, &log.subjects, MESSAGE_VERB).await?;
     let past = add(&service, &log.subjects, PAST_VERB).await?;
+    let rooms = add(&service, &log.subjects, ROOMS_VERB).await?;
     let search = add(&service, &log.subjects, SEARCH_VERB).await?;
     let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
     let endpoints = [
         (Verb::History, history),
         (Verb::Message, message),
         (Verb::Past, past),
+        (Verb::Rooms, rooms),
         (Verb::Search, search),
         (Verb::Watermark, watermark),
     ];
@@ -115,7 +119,7 @@ async fn add(service: &service::Service, subjects: &Subjects, verb: &str) -> Res
         .map_err(|error| HistoryError(error.to_string()))
 }
 
-fn requests(endpoints: [(Verb, Endpoint); 5]) -> impl Stream<Item = (Verb, service::Request)> {
+fn requests(endpoints: [(Verb, Endpoint); 6]) -> impl Stream<Item = (Verb, service::Request)> {
     stream::select_all(endpoints.map(|(verb, endpoint)| endpoint.map(move |request| (verb, request))))
 }
 
@@ -136,6 +140,7 @@ async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Re
             Verb::History => history(connection, log, &request.message.payload).await,
             Verb::Message => what_became(connection, log, &request.message.payload).await,
             Verb::Past => what_was(connection, log, &request.message.payload).await,
+            Verb::Rooms => what_is_read(connection, log, &request.message.payload).await,
             Verb::Search => what_is_found(connection, log, &request.message.payload).await,
             Verb::Watermark => watermark(connection, log).await,
         }
@@ -181,6 +186,14 @@ async fn what_was(connection: &DatabaseConnection, log: &Log, request: &[u8]) ->
     to_json(&PastPage { events, ..page })
 }
 
+async fn what_is_read(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query: RoomsQuery =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of rooms: {error}")))?;
+    query.check()?;
+    let page = rooms(connection, log, &query).await;
+    to_json(&page.map_err(|error| no_answer(&error))??)
+}
+
 async fn what_is_found(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
     let query: SearchQuery =
         serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no search query: {error}")))?;
@@ -212,9 +225,10 @@ async fn read(
     };
     let order = if query.after.is_some() { Order::Asc } else { Order::Desc };
     let most = u64::from(query.limit) + 1;
-    let pinned = match query.pinned {
-        true => Some(now::pinned(connection, room, range, (order.clone(), most)).await?),
-        false => None,
+    let pinned = if query.pinned {
+        Some(now::pinned(connection, room, range, (order.clone(), most)).await?)
+    } else {
+        None
     };
     let sizes = match &pinned {
         Some(places) => sql::sizes_of(connection, now::events_of(log, places), (order, most)).await?,

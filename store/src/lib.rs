@@ -9,6 +9,7 @@ pub mod log;
 mod message;
 mod migration;
 mod past;
+mod rooms;
 pub mod search;
 pub mod transfer;
 pub mod verify;

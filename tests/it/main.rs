@@ -39,3 +39,4 @@ mod tidy;
 mod tokens;
 mod tools;
 mod trimmed;
+mod unread;

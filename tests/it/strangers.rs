@@ -22,6 +22,7 @@ const REQUESTS: &[(&str, &str)] = &[
     ("PUT /v1/rooms/lobby/messages/m/pin", ""),
     ("DELETE /v1/rooms/lobby/messages/m/pin", ""),
     ("GET /v1/rooms/lobby/pins", ""),
+    ("PUT /v1/rooms/lobby/read", r#"{"seq":1}"#),
     ("GET /v1/rooms/lobby", ""),
     ("PUT /v1/rooms/lobby", r#"{"title":"forged"}"#),
     ("GET /v1/rooms/lobby/members", ""),

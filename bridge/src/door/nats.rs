@@ -87,6 +87,8 @@ struct HistoryOf {
 struct ListOf {
     limit: Option<u64>,
     next: Option<Id>,
+    /// Whether to say where each stands.
+    unread: bool,
 }
 
 #[derive(Deserialize)]
@@ -246,8 +248,7 @@ impl Shared {
             ("messages", verb) => messages::call(bridge, who, verb, payload).await,
             ("rooms", "list") => {
                 let ask: ListOf = read_or_default(payload)?;
-                let (rooms, next) = ops::rooms(bridge, who, &Listing::new(ask.limit, ask.next)?)?;
-                json(&json!({"rooms": rooms, "next": next}))
+                rooms(bridge, who, ask).await
             }
             ("rooms", "put") => {
                 let PutRoom { room, kind, title, key } = read(payload)?;
@@ -288,6 +289,16 @@ async fn events(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Byte
     let numbers = [ask.wait, ask.limit, ask.max_bytes];
     let query = EventsQuery::new(ask.cursor, ask.rooms.into_iter().collect(), numbers)?;
     Ok(ops::events(bridge, who, query, None).await?.to_json())
+}
+
+async fn rooms(bridge: &Bridge, who: &Principal, ask: ListOf) -> Result<Bytes, Problem> {
+    let listing = Listing::new(ask.limit, ask.next)?;
+    let (rooms, next) = if ask.unread {
+        ops::rooms_standing(bridge, who, &listing).await?
+    } else {
+        ops::rooms(bridge, who, &listing)?
+    };
+    json(&json!({"rooms": rooms, "next": next}))
 }
 
 async fn history(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Bytes, Problem> {

@@ -12,6 +12,7 @@ mod rooms;
 mod search;
 mod send;
 mod settling;
+mod standing;
 
 use async_nats::Client;
 use natterjack_authz::policy::{Permission, View, may};
@@ -31,6 +32,7 @@ pub(crate) use rooms::{put_room, rooms, show_room};
 pub(crate) use search::{SearchAsk, search};
 pub(crate) use send::{Sent, begin_send, begin_tell, send};
 pub(crate) use settling::Settling;
+pub(crate) use standing::rooms_standing;
 
 use crate::bundle::Sending;
 use crate::feed::{Cursors, Feed, Past};

@@ -27,6 +27,9 @@ pub enum Kind {
     Pin,
     /// A message is pinned no more.
     Unpin,
+    /// A user has read a room up to an event: body [`ReadBody`]. It stands in [`TENANT_ROOM`](super::TENANT_ROOM), is no event of
+    /// the room, and only that user sees it.
+    Read,
     /// A room was made or changed: body [`RoomBody`].
     Room,
     /// A membership was given, changed or taken away: body [`MemberBody`].
@@ -94,6 +97,24 @@ pub struct UserBody {
 pub struct ReactBody {
     /// An emoji, or any short text: 1 to [`MAX_EMOJI_BYTES`] bytes without control characters.
     pub emoji: String,
+}
+
+/// What a user asks for who has read a room: body of a request of [`Kind::Read`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadUpTo {
+    /// The last event that is read.
+    pub seq: Seq,
+}
+
+/// Body of a [`Kind::Read`] event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadBody {
+    /// The room that is read.
+    pub room: Id,
+    /// The last event of it that is read.
+    pub seq: Seq,
 }
 
 /// The longest reaction, in bytes: the longest emoji of Unicode 16 has 35.
@@ -223,6 +244,7 @@ impl Kind {
             Self::Unreact => "unreact",
             Self::Pin => "pin",
             Self::Unpin => "unpin",
+            Self::Read => "read",
             Self::Room => "room",
             Self::Member => "member",
             Self::User => "user",
@@ -245,6 +267,7 @@ impl Kind {
             Self::Unreact,
             Self::Pin,
             Self::Unpin,
+            Self::Read,
             Self::Room,
             Self::Member,
             Self::User,
@@ -291,7 +314,7 @@ impl Kind {
 }
 
 impl Event {
-    /// The user whose membership or role this event changes, if it is such an event.
+    /// The user whose membership or role this event changes, or who alone it is for, if it is such an event.
     #[must_use]
     pub fn concerns(&self) -> Option<Id> {
         match self.kind {
@@ -301,6 +324,7 @@ impl Event {
             Kind::User => serde_json::from_str::<UserBody>(self.body.get())
                 .ok()
                 .map(|body| body.user),
+            Kind::Read => Some(self.from.clone()),
             _ => None,
         }
     }

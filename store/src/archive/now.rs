@@ -26,12 +26,16 @@ const ROWS: usize = 500;
 /// Events that are read at a time when all of it is made anew.
 const EVENTS: u64 = 2000;
 
-/// Takes in events that were just stored.
+/// Takes in events that are stored.
 pub(crate) async fn take_in(db: &DatabaseTransaction, rows: &[event::Model]) -> Result<(), DbErr> {
-    let changes = Changes::of(rows);
-    let Some(log) = rows.first().map(|row| (row.epoch, row.shard)) else {
-        return Ok(());
-    };
+    match rows.first() {
+        Some(row) => store(db, (row.epoch, row.shard), Changes::of(rows)).await,
+        None => Ok(()),
+    }
+}
+
+/// Stores what events of a log come to, beside what is there.
+pub(crate) async fn store(db: &DatabaseTransaction, log: (i64, i64), changes: Changes) -> Result<(), DbErr> {
     let targets: Vec<i64> = changes.changed.keys().copied().collect();
     for targets in targets.chunks(ROWS) {
         store_changed(db, log, targets, &changes.changed).await?;

@@ -12,8 +12,9 @@ use sea_orm::{
 
 use super::batch::Batch;
 use super::database::Database;
-use super::now;
+use super::now::{self, Changes};
 use super::project::{self, Rows};
+use super::rooms::{self, Standings};
 use crate::entity::{event, quarantine, watermark};
 use crate::log::broken;
 
@@ -83,6 +84,24 @@ pub(crate) async fn begin_epoch(db: &DatabaseConnection, log: &Log, old: &waterm
     move_watermark(db, old, (i64::from(log.epoch), 0)).await
 }
 
+/// Takes in what a program archived that does not know all views of this one, before this one goes on.
+pub(crate) async fn catch_up(database: &Database, log: &Log) -> Result<(), DbErr> {
+    let transaction = begin(database.connection()).await?;
+    lock(&transaction, log).await?;
+    rooms::catch_up(&transaction, log).await?;
+    transaction.commit().await
+}
+
+/// Keeps whoever archives from going on until the transaction ends. SQLite has one writer at a time, and whoever wrote on what
+/// another has changed meanwhile fails.
+pub(crate) async fn lock(db: &DatabaseTransaction, log: &Log) -> Result<(), DbErr> {
+    if db.get_database_backend() == DbBackend::Sqlite {
+        return Ok(());
+    }
+    let row = watermark::Entity::find_by_id(i64::from(log.shard)).lock_exclusive();
+    row.one(db).await.map(drop)
+}
+
 /// The last event that is archived of this log, if there is one.
 pub(crate) async fn last_event(db: &DatabaseConnection, log: &Log) -> Result<Option<event::Model>, DbErr> {
     of_log(log).order_by(event::Column::Seq, Order::Desc).one(db).await
@@ -137,8 +156,13 @@ pub(crate) async fn keep(
     transaction: &DatabaseTransaction,
     events: Vec<event::Model>,
 ) -> Result<(), DbErr> {
-    now::take_in(transaction, &events).await?;
-    database.insert().run(transaction, events).await
+    let (changes, standings) = (Changes::of(&events), Standings::of(&events));
+    let Some(of) = events.first().map(|row| (row.epoch, row.shard)) else {
+        return Ok(());
+    };
+    database.insert().run(transaction, events).await?;
+    now::store(transaction, of, changes).await?;
+    rooms::store(transaction, of, standings).await
 }
 
 /// A transaction that sees what others committed before each of its statements, on every engine: MySQL's own default shows

@@ -2,7 +2,8 @@ use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, 
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
     Durability, Event, Id, Kind, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody,
-    Principal, Problem, ProblemCode, ReactBody, Receipt, Request, RoomBody, Seq, TENANT_ROOM, Target, UserBody,
+    Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo, Receipt, Request, RoomBody, Seq, TENANT_ROOM,
+    Target, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -49,6 +50,8 @@ enum Change {
     User(UserBody),
     /// One message.
     Message,
+    /// What its user has read.
+    Read(Seq),
     Nothing,
 }
 
@@ -81,6 +84,7 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
     }
     match &change {
         Change::Message => wanted.target = Some(target::judge(state, request)?),
+        Change::Read(seq) => permit_read(state, request, *seq)?,
         change => permit(&state.view, request, change)?,
     }
     known.as_ref().map_or(Ok(()), free)?;
@@ -123,9 +127,7 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
         user: admin.user.clone(),
         role: "admin".parse().ok(),
     };
-    let room: Id = TENANT_ROOM
-        .parse()
-        .map_err(|error| Problem::invalid(format!("{error}")))?;
+    let room = tenant_room()?;
     let body = raw(&body)?;
     let request = Request {
         principal: admin.clone(),
@@ -146,18 +148,7 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
 
 /// Reads what is asked for, whoever asks.
 fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
-    let about_tenant = request.room.as_str() == TENANT_ROOM;
-    if about_tenant != (request.kind == Kind::User) {
-        return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` events go there, and nowhere else"
-        )));
-    }
-    if request.payload.target.is_some() != request.kind.has_target() {
-        let name = request.kind.as_str();
-        return Err(Problem::invalid(format!(
-            "`target`, the id of a message, goes with what changes one, and with nothing else; this is `{name}`"
-        )));
-    }
+    check_place(request)?;
     let as_asked = &request.payload.body;
     // How the body counts when a repeated request is compared with the first, where that is not the body as it is written.
     let mut requested = None;
@@ -172,16 +163,26 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
             let change: UserBody = parse(as_asked)?;
             (raw(&change)?, Change::User(change))
         }
+        Kind::Read => {
+            let ReadUpTo { seq } = parse(as_asked)?;
+            let room = request.room.clone();
+            (raw(&ReadBody { room, seq })?, Change::Read(seq))
+        }
         Kind::React | Kind::Unreact => (raw(&react_body(as_asked)?)?, Change::Message),
         kind if kind.has_target() => (as_asked.clone(), Change::Message),
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
     };
+    // What somebody has read is no event of the room: it would be unread by all others.
+    let room = match change {
+        Change::Read(_) => tenant_room()?,
+        _ => request.room.clone(),
+    };
     let key = request.payload.key.as_deref().map(|key| {
         let content = Content {
             tenant: &request.principal.tenant,
             user: &request.principal.user,
-            room: &request.room,
+            room: &room,
             kind: request.kind,
             reply_to: request.payload.reply_to.as_deref(),
             target: request.payload.target.as_deref(),
@@ -190,13 +191,36 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
         Marked::of(key, &content)
     });
     let wanted = Wanted {
-        room: request.room.clone(),
+        room,
         kind: request.kind,
         body,
         target: None,
         key,
     };
     Ok((wanted, change))
+}
+
+/// Whether the request is about a room, the tenant or a message, as its kind is.
+fn check_place(request: &Request) -> Result<(), Problem> {
+    let about_tenant = request.room.as_str() == TENANT_ROOM;
+    if about_tenant != (request.kind == Kind::User) {
+        return Err(Problem::invalid(format!(
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` events go there, and nowhere else"
+        )));
+    }
+    if request.payload.target.is_some() != request.kind.has_target() {
+        let name = request.kind.as_str();
+        return Err(Problem::invalid(format!(
+            "`target`, the id of a message, goes with what changes one, and with nothing else; this is `{name}`"
+        )));
+    }
+    Ok(())
+}
+
+fn tenant_room() -> Result<Id, Problem> {
+    TENANT_ROOM
+        .parse()
+        .map_err(|error| Problem::invalid(format!("{error}")))
 }
 
 fn react_body(body: &RawValue) -> Result<ReactBody, Problem> {
@@ -232,7 +256,20 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
                 return Err(no_such_role(role));
             }
         }
-        Change::Message | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
+        Change::Message | Change::Read(_) | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
+    }
+    Ok(())
+}
+
+/// Readers say what they have read, up to the room's last event.
+fn permit_read(state: &State, request: &Request, seq: Seq) -> Result<(), Problem> {
+    let (who, room) = (&request.principal, &request.room);
+    may(&state.view, who, room, Permission::RoomRead)?;
+    let last = state.head(&who.tenant, room).seq;
+    if seq > last {
+        return Err(Problem::invalid(format!(
+            "`seq` is behind the room's last event, which is {last}"
+        )));
     }
     Ok(())
 }

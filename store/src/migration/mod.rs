@@ -5,6 +5,7 @@ mod columns;
 mod m0001_archive;
 mod m0002_search;
 mod m0003_changes;
+mod m0004_rooms;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -17,6 +18,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_archive::Migration),
             Box::new(m0002_search::Migration),
             Box::new(m0003_changes::Migration),
+            Box::new(m0004_rooms::Migration),
         ]
     }
 }

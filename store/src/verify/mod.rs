@@ -19,6 +19,7 @@ use self::compare::Rooms;
 pub use self::compare::{Fault, Finding};
 use crate::archive::now::{self, Changes};
 use crate::archive::project::Rows;
+use crate::archive::rooms::{self, Standings};
 use crate::archive::{Database, sql};
 use crate::entity::event;
 
@@ -92,6 +93,7 @@ pub async fn verify(
         repair,
         rooms: Rooms::default(),
         changes: Changes::default(),
+        standings: Standings::default(),
         archived: sql::bound(Seq::end_of_frame(archived)),
         verified: Verified {
             behind: last - archived,
@@ -117,6 +119,7 @@ struct Verifying<'a> {
     rooms: Rooms,
     /// What all events so far come to: a few hundred bytes for each message that was changed.
     changes: Changes,
+    standings: Standings,
     /// The end of what is compared; the archive may go on meanwhile.
     archived: i64,
     verified: Verified,
@@ -162,6 +165,7 @@ impl Verifying<'_> {
     async fn order(&mut self, events: &[event::Model]) -> Result<(), VerifyError> {
         self.verified.events += events.len() as u64;
         self.changes.extend(Changes::of(events));
+        self.standings.extend(Standings::of(events));
         for row in events {
             let Some(before) = self.rooms.follow(row) else { continue };
             let upto = row.seq.unsigned_abs() >> 10;
@@ -176,10 +180,14 @@ impl Verifying<'_> {
     async fn standing(&mut self) -> Result<(), VerifyError> {
         let db = self.database.connection();
         let wrong = now::differing(db, self.log, &self.changes, self.archived).await?;
-        if wrong.is_empty() {
+        let wrong_rooms = rooms::differing(db, self.log, &self.standings, self.archived).await?;
+        let faults = wrong.len() as u64 + wrong_rooms;
+        if faults == 0 {
             return Ok(());
         }
-        let faults = wrong.len() as u64;
+        for _ in 0..wrong_rooms {
+            self.note(compare::finding(self.archived, Fault::Room));
+        }
         for seq in wrong {
             self.note(compare::finding(seq, Fault::Standing));
         }

@@ -3,7 +3,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Statement};
 
 use super::read::Part;
-use crate::archive::{Database, now, project, sql};
+use crate::archive::{Database, now, project, rooms, sql};
 use crate::entity::{event, quarantine, search_mark};
 
 /// Puts in place what the log has in a part's frames. What stood there otherwise is kept in quarantine.
@@ -46,11 +46,9 @@ pub(super) async fn repair(
 /// Makes the view of messages as they now stand anew.
 pub(super) async fn rebuild(database: &Database, log: &Log) -> Result<(), DbErr> {
     let transaction = sql::begin(database.connection()).await?;
-    // Whoever archives waits for this row, and then goes on with what stands there.
-    if let Some(row) = sql::watermark(&transaction, log).await? {
-        sql::move_watermark(&transaction, &row, (row.epoch, row.stream_seq)).await?;
-    }
+    sql::lock(&transaction, log).await?;
     now::rebuild(&transaction, log).await?;
+    rooms::rebuild(&transaction, log).await?;
     transaction.commit().await
 }
 

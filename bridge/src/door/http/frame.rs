@@ -1,11 +1,11 @@
 //! What is said over `GET /v1/ws`: a JSON object in each text message.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use natterjack_nats_config::contract::{Id, Kind, Problem, Receipt, SendPayload, Seq, check_depth};
+use natterjack_nats_config::contract::{Id, Kind, Problem, ReadUpTo, Receipt, SendPayload, Seq, check_depth};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::feed::Filter;
 
@@ -58,6 +58,19 @@ struct Send {
     target: Option<String>,
     #[serde(default)]
     if_last: Option<Seq>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    #[serde(rename = "op")]
+    _op: String,
+    #[serde(rename = "ref", default)]
+    _ref: Option<String>,
+    room: Id,
+    seq: Seq,
+    #[serde(default)]
+    key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +128,7 @@ impl Ask {
     fn read(op: &str, text: &str) -> Result<Self, Problem> {
         match op {
             "send" => Self::send(read(text)?),
+            "read" => Self::mark(read(text)?),
             "typing" => Self::tell(Kind::Typing, read(text)?),
             "presence" => Self::tell(Kind::Presence, read(text)?),
             "signal" => Self::tell(Kind::Signal, read(text)?),
@@ -124,7 +138,7 @@ impl Ask {
             }),
             "ping" => read::<Ping>(text).map(|_| Self::Ping),
             _ => Err(Problem::invalid(
-                "`op` must be send, typing, presence, signal, subscribe or ping",
+                "`op` must be send, read, typing, presence, signal, subscribe or ping",
             )),
         }
     }
@@ -150,6 +164,19 @@ impl Ask {
         Ok(Self::Send {
             room: send.room,
             kind,
+            payload: payload.checked().map_err(|error| Problem::invalid(error.to_string()))?,
+        })
+    }
+
+    fn mark(asked: Read) -> Result<Self, Problem> {
+        let body = to_raw_value(&ReadUpTo { seq: asked.seq }).map_err(|error| Problem::invalid(error.to_string()))?;
+        let payload = SendPayload {
+            key: asked.key,
+            ..SendPayload::of_body(body)
+        };
+        Ok(Self::Send {
+            room: asked.room,
+            kind: Kind::Read,
             payload: payload.checked().map_err(|error| Problem::invalid(error.to_string()))?,
         })
     }

@@ -9,6 +9,7 @@ mod openapi;
 mod origins;
 mod query;
 mod reaction;
+mod read;
 mod routes;
 mod send;
 mod serve;

@@ -330,6 +330,38 @@ pub(super) struct Room {
     #[schema(required)]
     role: Option<String>,
     members: u64,
+    /// Its last event, where `unread=true` asked for it, as far as the archive knows.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    last: Option<Head>,
+    /// Its last message as it now stands, if it is no larger than 2 KiB and the caller may see it.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    last_message: Option<Standing>,
+    /// The last event that the caller has read; 0 for none.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    read: Option<Head>,
+    /// `n` of the last event less that of what is read.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    unread: Option<u64>,
+}
+
+/// An event of a room.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head {
+    seq: u64,
+    n: u64,
+}
+
+/// Up to where the caller has read.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReadUpTo {
+    /// The last event that is read; no later than the room's last.
+    seq: u64,
 }
 
 /// A page of the caller's rooms.

@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{events, message, openapi, reaction, send, ws};
+use super::{events, message, openapi, reaction, read, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -82,6 +82,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(reaction::react, reaction::unreact))
         .routes(routes!(reaction::pin, reaction::unpin))
         .routes(routes!(reaction::pins))
+        .routes(routes!(read::mark))
         .routes(routes!(send::typing))
         .routes(routes!(search))
         .routes(routes!(events::events))
@@ -167,11 +168,27 @@ async fn search(State(door): Door, caller: Caller, request: Request) -> Answer {
     params(
         ("limit" = Option<u64>, Query, description = "1 to 200; 100 by default"),
         ("next" = Option<String>, Query, description = "From the page before"),
+        (
+            "unread" = Option<bool>,
+            Query,
+            description = "With `true` also where each stands by the archive: last event and message, what is read and unread",
+        ),
     ),
     responses((status = 200, description = "The caller's rooms", body = openapi::RoomsPage)),
 )]
 async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
-    let (rooms, next) = ops::rooms(&door.bridge, &caller.who, &listing(&request)?)?;
+    let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["limit", "next", "unread"])?;
+    let listing = listing_of(&fields)?;
+    let unread = match fields.text("unread") {
+        None | Some("" | "false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Problem::invalid("`unread` must be true or false").into()),
+    };
+    let (rooms, next) = if unread {
+        ops::rooms_standing(&door.bridge, &caller.who, &listing).await?
+    } else {
+        ops::rooms(&door.bridge, &caller.who, &listing)?
+    };
     json(
         StatusCode::OK,
         &json!({"rooms": rooms, "next": next.map(|id| next_of(&id))}),
@@ -503,7 +520,13 @@ pub(super) async fn read_body(request: Request, max: usize) -> Result<(HeaderMap
 }
 
 fn listing(request: &Request) -> Result<Listing, Problem> {
-    let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["limit", "next"])?;
+    listing_of(&Fields::parse(
+        request.uri().query().unwrap_or_default(),
+        &["limit", "next"],
+    )?)
+}
+
+fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
     let after = fields
         .text("next")
         .filter(|next| !next.is_empty())

@@ -208,6 +208,14 @@ impl Model {
             }
             (Kind::Room | Kind::Member | Kind::User, _) => Ok(()),
             (kind, _) if kind.has_target() => self.check_target(ask),
+            (Kind::Read, Body::Read(seq)) => {
+                self.need(ask, "read")?;
+                let last = self.last_of(ask.tenant, ask.room).map_or(0, |fact| fact.seq);
+                if *seq > last {
+                    return Err(ProblemCode::InvalidRequest);
+                }
+                Ok(())
+            }
             _ => self.need(ask, "send"),
         }
     }
@@ -267,7 +275,12 @@ impl Model {
 
     /// The latest events that stand in the log, and a place where nothing ever stands.
     pub(super) fn targets(&self) -> Vec<Said> {
-        let latest = self.facts.iter().rev().filter(|fact| fact.ask.room != "_").take(12);
+        let latest = self
+            .facts
+            .iter()
+            .rev()
+            .filter(|fact| fact.ask.lands_in() != "_")
+            .take(12);
         let said = latest.map(|fact| Said {
             seq: fact.seq,
             tenant: fact.ask.tenant,
@@ -295,12 +308,13 @@ impl Model {
         let by_role = match role {
             Some("owner") => true,
             Some("moderator") => what != "manage",
-            Some("member") => matches!(what, "send" | "react" | "edit" | "take back"),
-            Some("device") => what == "send",
+            Some("member") => matches!(what, "read" | "send" | "react" | "edit" | "take back"),
+            Some("device") => matches!(what, "read" | "send"),
+            Some("reader") => what == "read",
             _ => false,
         };
         let is_admin = self.tenant_role(ask.tenant, ask.user) == "admin";
-        if by_role || (is_admin && !matches!(what, "send" | "react" | "pin" | "edit" | "take back")) {
+        if by_role || (is_admin && !matches!(what, "read" | "send" | "react" | "pin" | "edit" | "take back")) {
             Ok(())
         } else if role.is_some() || is_admin {
             Err(ProblemCode::Forbidden)
@@ -317,7 +331,10 @@ impl Model {
             visible_from,
         } = &ask.body
         else {
-            return Ok(ask.body.written());
+            return Ok(match ask.body {
+                Body::Read(seq) => json!({"room": ask.room, "seq": seq}),
+                _ => ask.body.written(),
+            });
         };
         let now = self.membership(ask.tenant, ask.room, user);
         match (role, now) {
@@ -396,14 +413,14 @@ impl Model {
         let n = self
             .facts
             .iter()
-            .filter(|fact| fact.ask.is_in(ask.tenant, ask.room))
+            .filter(|fact| fact.ask.is_in(ask.tenant, ask.lands_in()))
             .count() as u64
             + 1;
         let at_ms = self.facts.last().map_or(START_MS, |fact| fact.at_ms).max(self.clock_ms);
         let fact = Fact {
             seq,
             n,
-            prev: self.last_of(ask.tenant, ask.room).map_or(0, |fact| fact.seq),
+            prev: self.last_of(ask.tenant, ask.lands_in()).map_or(0, |fact| fact.seq),
             at_ms,
             term: self.term,
             ask,

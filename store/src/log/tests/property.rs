@@ -291,7 +291,7 @@ fn now(at_ms: i64, log_full: bool) -> Now {
 fn written(fact: &Fact, line: &Value) -> Value {
     let mut event = json!({
         "v": 1, "seq": fact.seq, "n": fact.n, "prev": fact.prev, "id": line["id"], "tenant": fact.ask.tenant,
-        "room": fact.ask.room, "from": fact.ask.user, "kind": fact.ask.kind.as_str(),
+        "room": fact.ask.lands_in(), "from": fact.ask.user, "kind": fact.ask.kind.as_str(),
         "at": clock::format_ms(fact.at_ms), "body": fact.body,
     });
     let fields = [("key", fact.ask.key), ("reply_to", fact.ask.reply_to)];

@@ -58,6 +58,8 @@ pub(super) enum Body {
     /// An empty object.
     Empty,
     Emoji(&'static str),
+    /// Up to a place.
+    Read(u64),
     Room {
         title: Option<&'static str>,
     },
@@ -122,7 +124,12 @@ pub(super) enum Step {
 
 impl Ask {
     pub(super) fn is_in(&self, tenant: &str, room: &str) -> bool {
-        self.tenant == tenant && self.room == room
+        self.tenant == tenant && self.lands_in() == room
+    }
+
+    /// The room that its event is one of.
+    pub(super) fn lands_in(&self) -> &'static str {
+        if self.kind == Kind::Read { "_" } else { self.room }
     }
 
     /// Whether this is the same request as another one with its key: what a member may see is not compared.
@@ -151,6 +158,7 @@ impl Body {
             Self::Text(text) => json!({ "text": text }),
             Self::Empty | Self::Room { title: None } => json!({}),
             Self::Emoji(emoji) => json!({ "emoji": emoji }),
+            Self::Read(seq) => json!({ "seq": seq }),
             Self::Room { title } => json!({ "title": title }),
             Self::Member {
                 user,
@@ -241,12 +249,19 @@ fn change(targets: &[Said]) -> impl Strategy<Value = Ask> + use<> {
         Just((Kind::React, Body::Wrong)),
         Just((Kind::Pin, Body::Empty)),
         Just((Kind::Unpin, Body::Empty)),
+        // Up to the event that is picked here, wherever that stands.
+        Just((Kind::Read, Body::Read(0))),
+        Just((Kind::Read, Body::Read(1 << 40))),
     ];
     let chances = (any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
     (new_ask(), kind, select(targets.to_vec()), chances).prop_map(
         |(ask, (kind, body), said, (by_author, elsewhere, vouched))| Ask {
             kind,
-            body,
+            body: if body == Body::Read(0) {
+                Body::Read(said.seq)
+            } else {
+                body
+            },
             tenant: said.tenant,
             user: if by_author { said.from } else { ask.user },
             room: if elsewhere && ask.room != "_" {
@@ -254,7 +269,7 @@ fn change(targets: &[Said]) -> impl Strategy<Value = Ask> + use<> {
             } else {
                 said.room
             },
-            target: Some(said.seq),
+            target: (kind != Kind::Read).then_some(said.seq),
             // A bridge knows what is in the archive of that room: messages only.
             vouched: (said.is_message && !elsewhere && vouched).then_some(said.from),
             ..ask
