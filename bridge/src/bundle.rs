@@ -470,6 +470,7 @@ mod tests {
             room: "lobby".parse().unwrap(),
             kind: Kind::Msg,
             payload: SendPayload::from_json(payload.as_bytes()).unwrap(),
+            vouched: None,
         };
         (
             Job {

@@ -3,6 +3,7 @@
 //! Only workers can ask: clients have no right to publish on `chat.store.>`. Whoever asks has checked the reader's
 //! rights, and hands a page out only once its own view of the log has reached the page's watermark.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
-    ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, PAST_VERB, PastPage, PastQuery,
-    Problem, ProblemCode, SEARCH_VERB, SearchQuery, Seq, Subjects, WATERMARK_VERB,
+    ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, MESSAGE_VERB, PAST_VERB, PastPage,
+    PastQuery, Problem, ProblemCode, ROOMS_VERB, RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects, WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -20,8 +21,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{Database, sql};
+use crate::archive::{Database, now, sql};
+use crate::entity::changed;
+use crate::message::message;
 use crate::past::past;
+use crate::rooms::rooms;
 use crate::search::search;
 
 /// The name of the service, as `nats micro ls` shows it, and of the queue group that shares its work.
@@ -42,7 +46,9 @@ pub struct HistoryError(String);
 #[derive(Debug, Clone, Copy)]
 enum Verb {
     History,
+    Message,
     Past,
+    Rooms,
     Search,
     Watermark,
 }
@@ -57,7 +63,7 @@ pub(crate) struct Cut {
     pub(crate) next: Option<Seq>,
 }
 
-/// Answers `chat.store.history`, `.past`, `.search` and `.watermark` until `shutdown`; what is in work is answered first.
+/// Answers `chat.store.history`, `.message`, `.past`, `.rooms`, `.search` and `.watermark` until `shutdown`; what is in work is answered first.
 ///
 /// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
 /// [`Problem`] with the headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
@@ -75,12 +81,16 @@ pub async fn run(
         .await
         .map_err(|error| HistoryError(error.to_string()))?;
     let history = add(&service, &log.subjects, HISTORY_VERB).await?;
+    let message = add(&service, &log.subjects, MESSAGE_VERB).await?;
     let past = add(&service, &log.subjects, PAST_VERB).await?;
+    let rooms = add(&service, &log.subjects, ROOMS_VERB).await?;
     let search = add(&service, &log.subjects, SEARCH_VERB).await?;
     let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
     let endpoints = [
         (Verb::History, history),
+        (Verb::Message, message),
         (Verb::Past, past),
+        (Verb::Rooms, rooms),
         (Verb::Search, search),
         (Verb::Watermark, watermark),
     ];
@@ -109,7 +119,7 @@ async fn add(service: &service::Service, subjects: &Subjects, verb: &str) -> Res
         .map_err(|error| HistoryError(error.to_string()))
 }
 
-fn requests(endpoints: [(Verb, Endpoint); 4]) -> impl Stream<Item = (Verb, service::Request)> {
+fn requests(endpoints: [(Verb, Endpoint); 6]) -> impl Stream<Item = (Verb, service::Request)> {
     stream::select_all(endpoints.map(|(verb, endpoint)| endpoint.map(move |request| (verb, request))))
 }
 
@@ -128,7 +138,9 @@ async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Re
     let answered = tokio::time::timeout(DEADLINE, async {
         match verb {
             Verb::History => history(connection, log, &request.message.payload).await,
+            Verb::Message => what_became(connection, log, &request.message.payload).await,
             Verb::Past => what_was(connection, log, &request.message.payload).await,
+            Verb::Rooms => what_is_read(connection, log, &request.message.payload).await,
             Verb::Search => what_is_found(connection, log, &request.message.payload).await,
             Verb::Watermark => watermark(connection, log).await,
         }
@@ -159,12 +171,27 @@ async fn history(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> 
     to_json(&HistoryPage { messages, ..page })
 }
 
+async fn what_became(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of a message: {error}")))?;
+    let shown = message(connection, log, &query).await;
+    to_json(&shown.map_err(|error| no_answer(&error))??)
+}
+
 async fn what_was(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
     let query: PastQuery =
         serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of the past: {error}")))?;
     let (page, lines) = past(connection, log, &query).await.map_err(|error| no_answer(&error))?;
     let events = lines.into_iter().map(raw).collect::<Result<_, _>>()?;
     to_json(&PastPage { events, ..page })
+}
+
+async fn what_is_read(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query: RoomsQuery =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of rooms: {error}")))?;
+    query.check()?;
+    let page = rooms(connection, log, &query).await;
+    to_json(&page.map_err(|error| no_answer(&error))??)
 }
 
 async fn what_is_found(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
@@ -175,7 +202,8 @@ async fn what_is_found(connection: &DatabaseConnection, log: &Log, request: &[u8
     to_json(&found.map_err(|error| no_answer(&error))??)
 }
 
-/// The page without its messages, and their lines. The watermark is read first: what is below it does not change.
+/// The page without its messages, and their lines as they now stand. The watermark is read first: what is below it does not
+/// change. What has become of it may be later, and then the watermark is.
 async fn read(
     connection: &DatabaseConnection,
     log: &Log,
@@ -196,14 +224,50 @@ async fn read(
         return Ok((page, Vec::new()));
     };
     let order = if query.after.is_some() { Order::Asc } else { Order::Desc };
-    let sizes = sql::sizes(connection, room, range, (order, u64::from(query.limit) + 1)).await?;
-    let cut = cut(&sizes, usize::from(query.limit));
-    page.next = cut.next;
-    let lines = match cut.range {
-        Some(range) => sql::lines(connection, room, range).await?,
-        None => Vec::new(),
+    let most = u64::from(query.limit) + 1;
+    let pinned = if query.pinned {
+        Some(now::pinned(connection, room, range, (order.clone(), most)).await?)
+    } else {
+        None
     };
-    Ok((page, lines))
+    let sizes = match &pinned {
+        Some(places) => sql::sizes_of(connection, now::events_of(log, places), (order, most)).await?,
+        None => sql::sizes(connection, room, range, (order, most)).await?,
+    };
+    let changes = changes(connection, room, &sizes).await?;
+    let now = |(seq, size): &(Seq, usize)| {
+        let change = changes.get(&sql::bound(*seq));
+        (*seq, change.map_or(*size, |change| change.size(*size)))
+    };
+    let cut = cut(&sizes.iter().map(now).collect::<Vec<_>>(), usize::from(query.limit));
+    page.next = cut.next;
+    let lines = match (cut.range, pinned) {
+        (Some(range), Some(places)) => {
+            let is_in = |place: &i64| (sql::bound(range.first)..=sql::bound(range.last)).contains(place);
+            let places: Vec<i64> = places.into_iter().filter(is_in).collect();
+            sql::lines_of(connection, now::events_of(log, &places)).await?
+        }
+        (Some(range), None) => sql::lines(connection, room, range).await?,
+        (None, _) => Vec::new(),
+    };
+    let lines = now::show(connection, log, lines, &changes).await?;
+    if !changes.is_empty() {
+        page.watermark = sql::archived(connection, log).await?;
+    }
+    Ok((page, lines.into_iter().map(|(_, line)| line).collect()))
+}
+
+/// How those of the messages stand that were changed.
+async fn changes(
+    connection: &DatabaseConnection,
+    room: sql::Room<'_>,
+    found: &[(Seq, usize)],
+) -> Result<HashMap<i64, changed::Model>, DbErr> {
+    let places = found.iter().map(|(seq, _)| *seq);
+    match places.clone().min().zip(places.max()) {
+        Some((first, last)) => now::of_room(connection, room, sql::Range { first, last }).await,
+        None => Ok(HashMap::new()),
+    }
 }
 
 /// The places that the query asks for; none if there cannot be any.

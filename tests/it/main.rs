@@ -12,6 +12,7 @@
 mod abuse;
 mod bad_input;
 mod browser;
+mod changes;
 mod clients;
 mod cluster;
 mod commands;
@@ -38,3 +39,4 @@ mod tidy;
 mod tokens;
 mod tools;
 mod trimmed;
+mod unread;

@@ -9,6 +9,16 @@ pub enum Permission {
     RoomRead,
     /// Send messages, commands and replies to a room.
     RoomSend,
+    /// React to messages, and take one's own reactions back.
+    RoomReact,
+    /// Pin messages.
+    MessagePin,
+    /// Edit one's own messages.
+    MessageEditOwn,
+    /// Delete one's own messages.
+    MessageDeleteOwn,
+    /// Delete anybody's messages.
+    MessageDeleteAny,
     /// Change a room's settings and give or take any of its roles.
     RoomManage,
     /// Add members with a role below moderator.
@@ -21,7 +31,10 @@ pub enum Permission {
     TenantAudit,
 }
 
-use Permission::{MemberInvite, MemberRemove, RoomCreate, RoomManage, RoomRead, RoomSend, TenantAdmin, TenantAudit};
+use Permission::{
+    MemberInvite, MemberRemove, MessageDeleteAny, MessageDeleteOwn, MessageEditOwn, MessagePin, RoomCreate, RoomManage,
+    RoomReact, RoomRead, RoomSend, TenantAdmin, TenantAudit,
+};
 
 /// The built-in roles in a tenant. A user whom no event names is a `member`.
 pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
@@ -32,6 +45,7 @@ pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
             RoomManage,
             MemberInvite,
             MemberRemove,
+            MessageDeleteAny,
             TenantAdmin,
             TenantAudit,
         ],
@@ -44,9 +58,39 @@ pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
 
 /// The built-in roles in a room.
 pub const ROOM_ROLES: &[(&str, &[Permission])] = &[
-    ("owner", &[RoomRead, RoomSend, RoomManage, MemberInvite, MemberRemove]),
-    ("moderator", &[RoomRead, RoomSend, MemberInvite, MemberRemove]),
-    ("member", &[RoomRead, RoomSend]),
+    (
+        "owner",
+        &[
+            RoomRead,
+            RoomSend,
+            RoomReact,
+            MessageEditOwn,
+            MessageDeleteOwn,
+            MessageDeleteAny,
+            MessagePin,
+            RoomManage,
+            MemberInvite,
+            MemberRemove,
+        ],
+    ),
+    (
+        "moderator",
+        &[
+            RoomRead,
+            RoomSend,
+            RoomReact,
+            MessageEditOwn,
+            MessageDeleteOwn,
+            MessageDeleteAny,
+            MessagePin,
+            MemberInvite,
+            MemberRemove,
+        ],
+    ),
+    (
+        "member",
+        &[RoomRead, RoomSend, RoomReact, MessageEditOwn, MessageDeleteOwn],
+    ),
     ("reader", &[RoomRead]),
     ("device", &[RoomRead, RoomSend]),
 ];
@@ -71,6 +115,11 @@ impl Permission {
             RoomCreate => "room.create",
             RoomRead => "room.read",
             RoomSend => "room.send",
+            RoomReact => "room.react",
+            MessagePin => "message.pin",
+            MessageEditOwn => "message.edit.own",
+            MessageDeleteOwn => "message.delete.own",
+            MessageDeleteAny => "message.delete.any",
             RoomManage => "room.manage",
             MemberInvite => "member.invite",
             MemberRemove => "member.remove",

@@ -287,6 +287,7 @@ mod tests {
             at: natterjack_nats_config::clock::format_ms(1_795_413_600_000 + i64::try_from(number).unwrap()),
             key: None,
             reply_to: None,
+            target: None,
             body: to_raw_value(&body).unwrap(),
         }
     }

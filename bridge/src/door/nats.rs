@@ -1,6 +1,8 @@
 //! The native door: the same operations as a NATS micro service (ADR-32). Tenant and user come from the subject; the
 //! server lets a client publish only as itself.
 
+mod messages;
+
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
@@ -30,6 +32,13 @@ const NAME: &str = "natterjack-bridge";
 const OFFERED: &[(&str, &str)] = &[
     ("events", "get"),
     ("history", "get"),
+    ("messages", "get"),
+    ("messages", "edit"),
+    ("messages", "delete"),
+    ("messages", "react"),
+    ("messages", "unreact"),
+    ("messages", "pin"),
+    ("messages", "unpin"),
     ("rooms", "list"),
     ("rooms", "put"),
     ("members", "list"),
@@ -78,6 +87,8 @@ struct HistoryOf {
 struct ListOf {
     limit: Option<u64>,
     next: Option<Id>,
+    /// Whether to say where each stands.
+    unread: bool,
 }
 
 #[derive(Deserialize)]
@@ -234,10 +245,10 @@ impl Shared {
         match (call.service.as_str(), call.verb.as_str()) {
             ("events", "get") => events(bridge, who, payload).await,
             ("history", "get") => history(bridge, who, payload).await,
+            ("messages", verb) => messages::call(bridge, who, verb, payload).await,
             ("rooms", "list") => {
                 let ask: ListOf = read_or_default(payload)?;
-                let (rooms, next) = ops::rooms(bridge, who, &Listing::new(ask.limit, ask.next)?)?;
-                json(&json!({"rooms": rooms, "next": next}))
+                rooms(bridge, who, ask).await
             }
             ("rooms", "put") => {
                 let PutRoom { room, kind, title, key } = read(payload)?;
@@ -280,6 +291,16 @@ async fn events(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Byte
     Ok(ops::events(bridge, who, query, None).await?.to_json())
 }
 
+async fn rooms(bridge: &Bridge, who: &Principal, ask: ListOf) -> Result<Bytes, Problem> {
+    let listing = Listing::new(ask.limit, ask.next)?;
+    let (rooms, next) = if ask.unread {
+        ops::rooms_standing(bridge, who, &listing).await?
+    } else {
+        ops::rooms(bridge, who, &listing)?
+    };
+    json(&json!({"rooms": rooms, "next": next}))
+}
+
 async fn history(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Bytes, Problem> {
     let HistoryOf {
         room,
@@ -295,6 +316,7 @@ async fn history(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Byt
             before,
             after,
             limit,
+            pinned: false,
         },
     )
     .await?;

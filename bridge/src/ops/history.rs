@@ -26,6 +26,8 @@ pub(crate) struct HistoryAsk {
     pub(crate) before: Option<Seq>,
     pub(crate) after: Option<Seq>,
     pub(crate) limit: Option<u64>,
+    /// Only what is pinned.
+    pub(crate) pinned: bool,
 }
 
 /// A page of a room's messages from the archive.
@@ -41,6 +43,7 @@ pub(crate) async fn history(bridge: &Bridge, who: &Principal, ask: HistoryAsk) -
             before: ask.before,
             after: ask.after,
             limit: limit(ask.limit),
+            pinned: ask.pinned,
             visible_from,
         };
         query.check()?;
@@ -59,7 +62,7 @@ pub(crate) async fn history(bridge: &Bridge, who: &Principal, ask: HistoryAsk) -
     Err(lagging("the rights in this room are changing; try again"))
 }
 
-fn visible_from(bridge: &Bridge, who: &Principal, room: &Id) -> Result<Seq, Problem> {
+pub(super) fn visible_from(bridge: &Bridge, who: &Principal, room: &Id) -> Result<Seq, Problem> {
     bridge.look(|view| {
         may(view, who, room, Permission::RoomRead)?;
         readable(view, who, room).ok_or_else(Problem::no_such_room)

@@ -6,11 +6,13 @@ mod events;
 mod history;
 mod me;
 mod members;
+mod message;
 mod reading;
 mod rooms;
 mod search;
 mod send;
 mod settling;
+mod standing;
 
 use async_nats::Client;
 use natterjack_authz::policy::{Permission, View, may};
@@ -24,11 +26,13 @@ pub(crate) use events::{EventsPage, EventsQuery, events};
 pub(crate) use history::{HistoryAsk, history};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{members, put_member, remove_member, show_member};
+pub(crate) use message::message;
 pub(crate) use reading::{Reading, Step};
 pub(crate) use rooms::{put_room, rooms, show_room};
 pub(crate) use search::{SearchAsk, search};
 pub(crate) use send::{Sent, begin_send, begin_send_alone, begin_tell, send};
 pub(crate) use settling::Settling;
+pub(crate) use standing::rooms_standing;
 
 use crate::bundle::Sending;
 use crate::feed::{Cursors, Feed, Past};

@@ -1,7 +1,9 @@
 use natterjack_authz::policy::Room;
-use natterjack_nats_config::contract::{Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, SendPayload, Seq};
+use natterjack_nats_config::contract::{
+    Head, Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, RoomStanding, SendPayload, Seq,
+};
 use serde::Serialize;
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::members::settle_own;
 use super::{Bridge, Listing, may_look, page_of, send};
@@ -16,6 +18,14 @@ pub(crate) struct RoomShown {
     role: Option<Id>,
     /// How many are in it.
     members: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<Head>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_message: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read: Option<Head>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<u64>,
 }
 
 /// A room that was made or changed.
@@ -24,6 +34,21 @@ pub(crate) struct RoomMade {
     /// As it is now; none if this bridge has not read of it yet.
     room: Option<RoomShown>,
     pub(crate) receipt: Receipt,
+}
+
+impl RoomShown {
+    pub(super) fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// Adds where it stands, as far as the archive knows it.
+    pub(super) fn stands(&mut self, standing: Option<RoomStanding>) {
+        let Some(standing) = standing else { return };
+        self.last = Some(standing.last);
+        self.last_message = standing.last_message;
+        self.read = Some(standing.read);
+        self.unread = Some(standing.unread);
+    }
 }
 
 /// The rooms the caller is a member of, in the order of their ids, and where the next page begins.
@@ -86,5 +111,9 @@ fn shown(who: &Principal, id: &Id, room: &Room) -> RoomShown {
         title: room.title.clone(),
         role: room.members.get(&who.user).map(|member| member.role.clone()),
         members: room.members.len(),
+        last: None,
+        last_message: None,
+        read: None,
+        unread: None,
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Bridge;
+use super::message::vouch;
 use crate::bundle::{Order, Pending};
 
 /// How long the archive has to get an event: it is behind by milliseconds, unless something is wrong.
@@ -18,6 +19,8 @@ pub(crate) struct Sent {
     key: Option<String>,
     /// Whether the key is ours, because it had none.
     is_own_key: bool,
+    /// What is sent once more if the writer does not remember the message that it changes.
+    change: Option<Box<Request>>,
 }
 
 /// Tells a room what is not kept (typing, presence, signals); the writer decides. The receipt has no place in the log.
@@ -33,11 +36,13 @@ pub(crate) fn begin_tell(
         room,
         kind,
         payload,
+        vouched: None,
     };
     Ok(Sent {
         pending: bridge.sending.ask(request, Order::Kept)?,
         key: None,
         is_own_key: false,
+        change: None,
     })
 }
 
@@ -78,11 +83,14 @@ fn begin(
         room,
         kind,
         payload,
+        vouched: None,
     };
+    let change = kind.has_target().then(|| Box::new(request.clone()));
     Ok(Sent {
         pending: bridge.sending.ask(request, order)?,
         key: Some(key),
         is_own_key,
+        change,
     })
 }
 
@@ -94,7 +102,8 @@ pub(crate) async fn send(
     kind: Kind,
     payload: SendPayload,
 ) -> Result<Receipt, Problem> {
-    begin(bridge, who, room, (kind, payload), Order::Free)?.receipt().await
+    let sent = begin(bridge, who, room, (kind, payload), Order::Free)?;
+    sent.receipt(bridge).await
 }
 
 impl Sent {
@@ -104,7 +113,7 @@ impl Sent {
     /// Those of a send; `store-lagging` if it stands in the log and the archive has not got there in time.
     pub(crate) async fn archived(self, bridge: &Bridge) -> Result<Receipt, Problem> {
         let key = self.key.clone().unwrap_or_default();
-        let receipt = self.receipt().await?;
+        let receipt = self.receipt(bridge).await?;
         if bridge.archive.wait(receipt.seq, Instant::now() + ARCHIVED_WITHIN).await {
             return Ok(Receipt {
                 durability: Durability::Db,
@@ -121,8 +130,17 @@ impl Sent {
     }
 
     /// Waits for the receipt, which comes after the append, never before.
-    pub(crate) async fn receipt(self) -> Result<Receipt, Problem> {
-        let outcome = self.pending.outcome().await;
+    ///
+    /// The writer remembers the latest messages; of an older one that is to be changed the archive knows the rest.
+    pub(crate) async fn receipt(self, bridge: &Bridge) -> Result<Receipt, Problem> {
+        let mut outcome = self.pending.outcome().await;
+        if let (Err(problem), Some(change)) = (&outcome, self.change)
+            && problem.code == ProblemCode::TargetUnknown
+        {
+            let vouched = Some(vouch(bridge, &change).await?);
+            let again = bridge.sending.ask(Request { vouched, ..*change }, Order::Free)?;
+            outcome = again.outcome().await;
+        }
         let Some(key) = self.key.filter(|_| self.is_own_key) else {
             return outcome;
         };

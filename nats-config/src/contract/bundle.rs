@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Id, Kind, Principal, Problem, Receipt, Request, SendPayload, Seq};
+use super::{Id, Kind, Principal, Problem, Receipt, Request, SendPayload, Seq, Vouched};
 
 /// The answer to one request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,7 +38,11 @@ struct BundleLine<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reply_to: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     if_last: Option<Seq>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vouched: Option<Vouched>,
 }
 
 /// Appends one request to a bundle.
@@ -51,7 +55,9 @@ pub fn write_bundle_line(bundle: &mut BytesMut, request: &Request) -> Result<(),
         key: request.payload.key.clone(),
         body: &request.payload.body,
         reply_to: request.payload.reply_to.clone(),
+        target: request.payload.target.clone(),
         if_last: request.payload.if_last,
+        vouched: request.vouched.clone(),
     };
     serde_json::to_writer(bundle.writer(), &line)?;
     bundle.put_u8(b'\n');
@@ -74,8 +80,10 @@ pub fn read_bundle(bundle: &[u8]) -> impl Iterator<Item = Result<Request, Proble
                 key: line.key,
                 body: line.body.to_owned(),
                 reply_to: line.reply_to,
+                target: line.target,
                 if_last: line.if_last,
             },
+            vouched: line.vouched,
         })
     })
 }
@@ -109,7 +117,11 @@ mod tests {
             },
             room: "lobby".parse().unwrap(),
             kind: Kind::Msg,
-            payload: SendPayload::from_json(br#"{"key":"k1","body":{"text":"a\nb"}}"#).unwrap(),
+            payload: SendPayload::from_json(br#"{"key":"k1","target":"m1","body":{"text":"a\nb"}}"#).unwrap(),
+            vouched: Some(Vouched {
+                seq: Seq(7),
+                from: "bob".parse().unwrap(),
+            }),
         };
         let mut bundle = BytesMut::new();
         write_bundle_line(&mut bundle, &request).unwrap();
@@ -120,6 +132,10 @@ mod tests {
         let first = read[0].as_ref().unwrap();
         assert_eq!(first.principal, request.principal);
         assert_eq!(first.payload.body.get(), request.payload.body.get());
+        assert_eq!(
+            (&first.payload.target, &first.vouched),
+            (&request.payload.target, &request.vouched)
+        );
         assert!(read[2].is_err());
     }
 }

@@ -15,6 +15,21 @@ pub enum Kind {
     Command,
     /// A device's answer to a command.
     Reply,
+    /// A message is said anew: the body is the new one, `target` names the message.
+    Edit,
+    /// A message is taken back: `target` names it.
+    Delete,
+    /// Somebody reacts to a message: body [`ReactBody`].
+    React,
+    /// Somebody takes a reaction back: body [`ReactBody`].
+    Unreact,
+    /// A message is pinned.
+    Pin,
+    /// A message is pinned no more.
+    Unpin,
+    /// A user has read a room up to an event: body [`ReadBody`]. It stands in [`TENANT_ROOM`](super::TENANT_ROOM), is no event of
+    /// the room, and only that user sees it.
+    Read,
     /// A room was made or changed: body [`RoomBody`].
     Room,
     /// A membership was given, changed or taken away: body [`MemberBody`].
@@ -76,6 +91,44 @@ pub struct UserBody {
     pub role: Option<Id>,
 }
 
+/// Body of a [`Kind::React`] or [`Kind::Unreact`] event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReactBody {
+    /// An emoji, or any short text: 1 to [`MAX_EMOJI_BYTES`] bytes without control characters.
+    pub emoji: String,
+}
+
+/// What a user asks for who has read a room: body of a request of [`Kind::Read`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadUpTo {
+    /// The last event that is read.
+    pub seq: Seq,
+}
+
+/// Body of a [`Kind::Read`] event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadBody {
+    /// The room that is read.
+    pub room: Id,
+    /// The last event of it that is read.
+    pub seq: Seq,
+}
+
+/// The longest reaction, in bytes: the longest emoji of Unicode 16 has 35.
+pub const MAX_EMOJI_BYTES: usize = 64;
+
+/// The message that an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Its `id`.
+    pub id: String,
+    /// Its place in the log, filled in by the writer.
+    pub seq: Seq,
+}
+
 /// One event as it stands in the log: a single line of JSON, complete when it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Event {
@@ -105,6 +158,9 @@ pub struct Event {
     /// `id` of the message this one answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
+    /// The message that this event changes, of the same room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
     /// The body, passed through unparsed.
     pub body: Box<RawValue>,
 }
@@ -182,6 +238,13 @@ impl Kind {
             Self::Msg => "msg",
             Self::Command => "command",
             Self::Reply => "reply",
+            Self::Edit => "edit",
+            Self::Delete => "delete",
+            Self::React => "react",
+            Self::Unreact => "unreact",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
+            Self::Read => "read",
             Self::Room => "room",
             Self::Member => "member",
             Self::User => "user",
@@ -198,6 +261,13 @@ impl Kind {
             Self::Msg,
             Self::Command,
             Self::Reply,
+            Self::Edit,
+            Self::Delete,
+            Self::React,
+            Self::Unreact,
+            Self::Pin,
+            Self::Unpin,
+            Self::Read,
             Self::Room,
             Self::Member,
             Self::User,
@@ -215,6 +285,27 @@ impl Kind {
         matches!(self, Self::Room | Self::Member | Self::User)
     }
 
+    /// Whether it is a message: what history shows, and what others can be about.
+    #[must_use]
+    pub fn is_message(self) -> bool {
+        matches!(self, Self::Msg | Self::Command | Self::Reply)
+    }
+
+    /// Whether it is about a message, which it names as its `target`.
+    #[must_use]
+    pub fn has_target(self) -> bool {
+        matches!(
+            self,
+            Self::Edit | Self::Delete | Self::React | Self::Unreact | Self::Pin | Self::Unpin
+        )
+    }
+
+    /// Whether a request of this kind needs no body.
+    #[must_use]
+    pub fn needs_no_body(self) -> bool {
+        self.is_ephemeral() || matches!(self, Self::Delete | Self::Pin | Self::Unpin)
+    }
+
     /// Whether it is told and not kept: such a thing never stands in the log.
     #[must_use]
     pub fn is_ephemeral(self) -> bool {
@@ -223,7 +314,7 @@ impl Kind {
 }
 
 impl Event {
-    /// The user whose membership or role this event changes, if it is such an event.
+    /// The user whose membership or role this event changes, or who alone it is for, if it is such an event.
     #[must_use]
     pub fn concerns(&self) -> Option<Id> {
         match self.kind {
@@ -233,6 +324,7 @@ impl Event {
             Kind::User => serde_json::from_str::<UserBody>(self.body.get())
                 .ok()
                 .map(|body| body.user),
+            Kind::Read => Some(self.from.clone()),
             _ => None,
         }
     }

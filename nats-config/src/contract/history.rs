@@ -5,6 +5,8 @@ use super::{Id, Problem, Seq};
 
 /// The verb of the history endpoint: `chat.store.history`.
 pub const HISTORY_VERB: &str = "history";
+/// The verb of the endpoint for one message: `chat.store.message`.
+pub const MESSAGE_VERB: &str = "message";
 /// The verb of the watermark endpoint: `chat.store.watermark`; its request is empty.
 pub const WATERMARK_VERB: &str = "watermark";
 /// The verb of the endpoint for what was trimmed from the log: `chat.store.past`.
@@ -36,6 +38,9 @@ pub struct HistoryQuery {
     /// The most messages, 1 to [`MAX_HISTORY_LIMIT`].
     #[serde(default = "default_limit")]
     pub limit: u16,
+    /// Only messages that are pinned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
     /// The first place the reader may see, as their membership says (0: everything).
     pub visible_from: Seq,
 }
@@ -43,13 +48,44 @@ pub struct HistoryQuery {
 /// One page of a room's messages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HistoryPage {
-    /// How far the archive had read the log when the page was taken: every message up to here was looked at.
+    /// How far the archive had read the log when the page was taken: nothing on it is later.
     pub watermark: Seq,
-    /// The events' exact JSON, oldest first: kinds `msg`, `command` and `reply`, never policy.
+    /// The messages as they now stand, oldest first: kinds `msg`, `command` and `reply`, never policy. One that nobody
+    /// changed is the event's exact JSON.
     pub messages: Vec<Box<RawValue>>,
     /// What to ask next in the direction of the query (as `before` for the newest page and for `before`, as `after` for
     /// `after`); none when there is no more in the archive.
     pub next: Option<Seq>,
+}
+
+/// Asks the store for one message, as it now stands and as it was.
+///
+/// The store answers whoever asks: only who has checked the reader's rights may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageQuery {
+    /// The tenant.
+    pub tenant: Id,
+    /// The room.
+    pub room: Id,
+    /// The message's id.
+    pub id: String,
+    /// The first place the reader may see (0: everything).
+    pub visible_from: Seq,
+}
+
+/// One message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MessageShown {
+    /// How far the archive had read the log.
+    pub watermark: Seq,
+    /// As it now stands; none if the archive does not have it.
+    pub message: Option<Box<RawValue>>,
+    /// As it was first said, the event's exact JSON; none if it was never edited, or was deleted.
+    pub original: Option<Box<RawValue>>,
+    /// The events that edited it, their exact JSON, oldest first; none if it was deleted. At most [`MAX_HISTORY_BYTES`]: of more the
+    /// latest.
+    pub edits: Vec<Box<RawValue>>,
 }
 
 /// How far the archive has read the log.

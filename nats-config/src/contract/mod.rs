@@ -11,6 +11,7 @@ mod id;
 mod problem;
 mod receipt;
 mod request;
+mod rooms;
 mod search;
 mod subject;
 
@@ -22,17 +23,21 @@ pub use checkpoint::{
     manifest_slot,
 };
 pub use event::{
-    Ephemeral, Event, EventHead, EventLine, Head, Kind, MemberBody, RoomBody, RoomHead, RoomKind, UserBody,
+    Ephemeral, Event, EventHead, EventLine, Head, Kind, MAX_EMOJI_BYTES, MemberBody, ReactBody, ReadBody, ReadUpTo,
+    RoomBody, RoomHead, RoomKind, Target, UserBody,
 };
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{
     ArchiveWatermark, DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES,
-    MAX_HISTORY_LIMIT, PAST_VERB, PastPage, PastQuery, WATERMARK_VERB,
+    MAX_HISTORY_LIMIT, MESSAGE_VERB, MessageQuery, MessageShown, PAST_VERB, PastPage, PastQuery, WATERMARK_VERB,
 };
 pub use id::{Id, InvalidId, MAX_ID_BYTES};
 pub use problem::{More, Problem, ProblemCode};
 pub use receipt::{Durability, Receipt};
-pub use request::{MAX_KEY_BYTES, Principal, Request, RequestError, SendPayload};
+pub use request::{MAX_KEY_BYTES, Principal, Request, RequestError, SendPayload, Vouched};
+pub use rooms::{
+    MAX_LAST_MESSAGE_BYTES, MAX_LAST_MESSAGES_BYTES, MAX_ROOMS, ROOMS_VERB, RoomStanding, RoomsPage, RoomsQuery,
+};
 pub use search::{
     DEFAULT_SEARCH_LIMIT, MAX_SEARCH_BYTES, MAX_SEARCH_LIMIT, MAX_SEARCH_ROOMS, SEARCH_VERB, SearchPage, SearchQuery,
     SearchResult, SearchRoom, Snippet,

@@ -23,6 +23,8 @@ pub enum ProblemCode {
     Forbidden,
     /// It does not exist, or the caller may not see it.
     NotFound,
+    /// Nobody who was asked knows the message that is to be changed: it is too old for the writer, or there is none.
+    TargetUnknown,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// It exists already.
@@ -91,7 +93,7 @@ pub struct More {
 
 impl ProblemCode {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidRequest,
         Self::InvalidCursor,
         Self::CursorFilterMismatch,
@@ -100,6 +102,7 @@ impl ProblemCode {
         Self::TokenExpired,
         Self::Forbidden,
         Self::NotFound,
+        Self::TargetUnknown,
         Self::MethodNotAllowed,
         Self::Conflict,
         Self::CursorExpired,
@@ -124,7 +127,7 @@ impl ProblemCode {
             Self::InvalidRequest | Self::InvalidCursor | Self::CursorFilterMismatch => 400,
             Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired => 401,
             Self::Forbidden => 403,
-            Self::NotFound => 404,
+            Self::NotFound | Self::TargetUnknown => 404,
             Self::MethodNotAllowed => 405,
             Self::Conflict => 409,
             Self::CursorExpired | Self::EpochChanged => 410,
@@ -158,6 +161,7 @@ impl ProblemCode {
             Self::TokenExpired => "token-expired",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not-found",
+            Self::TargetUnknown => "target-unknown",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Conflict => "conflict",
             Self::CursorExpired => "cursor-expired",

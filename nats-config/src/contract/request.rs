@@ -27,9 +27,24 @@ pub struct SendPayload {
     /// `id` of the message this one answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
+    /// `id` of the message that this changes, for kinds that change one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Send only if this is still the room's last event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_last: Option<Seq>,
+}
+
+/// What a bridge found in the archive about a request's target, because the writer remembers only the latest messages.
+///
+/// None of it ever changes. The writer takes it from bridges only, never from a client's payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vouched {
+    /// The message's place in the log.
+    pub seq: Seq,
+    /// Who wrote it.
+    pub from: Id,
 }
 
 /// A request to append one event, as the writer decides it.
@@ -43,6 +58,8 @@ pub struct Request {
     pub kind: Kind,
     /// With what.
     pub payload: SendPayload,
+    /// What a bridge knows of the payload's target.
+    pub vouched: Option<Vouched>,
 }
 
 /// A payload that cannot be a request.
@@ -63,6 +80,9 @@ pub enum RequestError {
     /// `reply_to` is too long or holds control characters.
     #[error("`reply_to` must be the id of a message: 1 to {MAX_KEY_BYTES} bytes without control characters")]
     ReplyTo,
+    /// `target` is too long or holds control characters.
+    #[error("`target` must be the id of a message: 1 to {MAX_KEY_BYTES} bytes without control characters")]
+    Target,
 }
 
 impl SendPayload {
@@ -73,6 +93,7 @@ impl SendPayload {
             key: None,
             body,
             reply_to: None,
+            target: None,
             if_last: None,
         }
     }
@@ -109,7 +130,42 @@ impl SendPayload {
         if bytes.is_empty() && kind.is_ephemeral() {
             return Self::from_json(br#"{"body":{}}"#);
         }
-        Self::from_native(bytes)
+        if !kind.has_target() {
+            return Self::from_native(bytes);
+        }
+        if kind.needs_no_body() {
+            return Self::from_json_without_body(bytes);
+        }
+        Self::from_json(bytes)
+    }
+
+    /// Reads JSON that must be a request object; without `body` it is an empty object.
+    fn from_json_without_body(bytes: &[u8]) -> Result<Self, RequestError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Bodiless {
+            #[serde(default)]
+            key: Option<String>,
+            #[serde(default)]
+            target: Option<String>,
+            #[serde(default)]
+            if_last: Option<Seq>,
+            #[serde(default)]
+            body: Option<Box<RawValue>>,
+        }
+        check_depth(bytes)?;
+        let asked: Bodiless = serde_json::from_slice(bytes)?;
+        let body = match asked.body {
+            Some(body) => body,
+            None => RawValue::from_string("{}".to_owned())?,
+        };
+        let payload = Self {
+            key: asked.key,
+            target: asked.target,
+            if_last: asked.if_last,
+            ..Self::of_body(body)
+        };
+        payload.checked()
     }
 
     /// What serde cannot tell: whether key and `reply_to` are plain. White space between the body's tokens goes.
@@ -126,6 +182,9 @@ impl SendPayload {
         }
         if self.reply_to.as_deref().is_some_and(|id| !is_plain(id)) {
             return Err(RequestError::ReplyTo);
+        }
+        if self.target.as_deref().is_some_and(|id| !is_plain(id)) {
+            return Err(RequestError::Target);
         }
         Ok(self)
     }
@@ -176,6 +235,30 @@ mod tests {
             &format!(r#"{{"a":{}{}}}"#, "[".repeat(9999), "]".repeat(9999)),
         ] {
             assert!(SendPayload::from_native(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_a_message_is_a_request_and_never_the_body_itself() {
+        let read = |kind, text: &str| SendPayload::from_native_of(kind, text.as_bytes());
+        let edit = read(Kind::Edit, r#"{"target":"m1","body":{"text":"x"}}"#).unwrap();
+        assert_eq!(
+            (edit.target.as_deref(), edit.body.get()),
+            (Some("m1"), r#"{"text":"x"}"#)
+        );
+        let delete = read(Kind::Delete, r#"{"target":"m1","key":"k"}"#).unwrap();
+        assert_eq!(
+            (delete.target.as_deref(), delete.key.as_deref(), delete.body.get()),
+            (Some("m1"), Some("k"), "{}")
+        );
+        for (kind, bad) in [
+            (Kind::Edit, r#"{"target":"m1"}"#),
+            (Kind::Edit, "text"),
+            (Kind::Delete, ""),
+            (Kind::Delete, r#"{"target":"m1","from":"x"}"#),
+            (Kind::Delete, r#"{"target":""}"#),
+        ] {
+            assert!(read(kind, bad).is_err(), "{kind:?} {bad}");
         }
     }
 

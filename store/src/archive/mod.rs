@@ -11,7 +11,9 @@ mod consume;
 mod database;
 mod insert;
 pub(crate) mod keeper;
+pub(crate) mod now;
 pub(crate) mod project;
+pub(crate) mod rooms;
 mod schema;
 pub(crate) mod sql;
 #[cfg(test)]

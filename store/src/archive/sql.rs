@@ -12,7 +12,9 @@ use sea_orm::{
 
 use super::batch::Batch;
 use super::database::Database;
+use super::now::{self, Changes};
 use super::project::{self, Rows};
+use super::rooms::{self, Standings};
 use crate::entity::{event, quarantine, watermark};
 use crate::log::broken;
 
@@ -82,6 +84,24 @@ pub(crate) async fn begin_epoch(db: &DatabaseConnection, log: &Log, old: &waterm
     move_watermark(db, old, (i64::from(log.epoch), 0)).await
 }
 
+/// Takes in what a program archived that does not know all views of this one, before this one goes on.
+pub(crate) async fn catch_up(database: &Database, log: &Log) -> Result<(), DbErr> {
+    let transaction = begin(database.connection()).await?;
+    lock(&transaction, log).await?;
+    rooms::catch_up(&transaction, log).await?;
+    transaction.commit().await
+}
+
+/// Keeps whoever archives from going on until the transaction ends. SQLite has one writer at a time, and whoever wrote on what
+/// another has changed meanwhile fails.
+pub(crate) async fn lock(db: &DatabaseTransaction, log: &Log) -> Result<(), DbErr> {
+    if db.get_database_backend() == DbBackend::Sqlite {
+        return Ok(());
+    }
+    let row = watermark::Entity::find_by_id(i64::from(log.shard)).lock_exclusive();
+    row.one(db).await.map(drop)
+}
+
 /// The last event that is archived of this log, if there is one.
 pub(crate) async fn last_event(db: &DatabaseConnection, log: &Log) -> Result<Option<event::Model>, DbErr> {
     of_log(log).order_by(event::Column::Seq, Order::Desc).one(db).await
@@ -108,7 +128,7 @@ async fn store(database: &Database, log: &Log, batch: Batch) -> Result<Commit, D
     }
     let mut rows = batch.into_rows();
     set_apart(&transaction, log, &mut rows).await?;
-    database.insert().run(&transaction, rows.events).await?;
+    keep(database, &transaction, rows.events).await?;
     for row in &rows.quarantined {
         insert_quarantined(&transaction, row).await?;
     }
@@ -128,6 +148,21 @@ async fn store(database: &Database, log: &Log, batch: Batch) -> Result<Commit, D
         );
     }
     Ok(Commit::Done)
+}
+
+/// Stores events that the archive has not got, and what they make of those that it has.
+pub(crate) async fn keep(
+    database: &Database,
+    transaction: &DatabaseTransaction,
+    events: Vec<event::Model>,
+) -> Result<(), DbErr> {
+    let (changes, standings) = (Changes::of(&events), Standings::of(&events));
+    let Some(of) = events.first().map(|row| (row.epoch, row.shard)) else {
+        return Ok(());
+    };
+    database.insert().run(transaction, events).await?;
+    now::store(transaction, of, changes).await?;
+    rooms::store(transaction, of, standings).await
 }
 
 /// A transaction that sees what others committed before each of its statements, on every engine: MySQL's own default shows
@@ -151,8 +186,20 @@ pub(crate) async fn sizes(
 }
 
 /// The lines of the room's messages in a range, oldest first. The caller knows that they are few.
-pub(crate) async fn lines(db: &DatabaseConnection, room: Room<'_>, range: Range) -> Result<Vec<Vec<u8>>, DbErr> {
+pub(crate) async fn lines(db: &DatabaseConnection, room: Room<'_>, range: Range) -> Result<Vec<(i64, Vec<u8>)>, DbErr> {
     lines_of(db, messages_of(room, range)).await
+}
+
+/// A message by its id: its place and its line.
+pub(crate) async fn by_id(db: &DatabaseConnection, room: Room<'_>, id: &str) -> Result<Option<(i64, Vec<u8>)>, DbErr> {
+    // By the index of ids, and by no other; an id is that of one event.
+    let found = event::Entity::find().filter(event::Column::Id.eq(id)).all(db).await?;
+    let is_wanted = |row: &event::Model| {
+        (row.epoch, row.shard) == (i64::from(room.log.epoch), i64::from(room.log.shard))
+            && (row.tenant.as_str(), row.room.as_str()) == (room.tenant.as_str(), room.id.as_str())
+            && MESSAGES.iter().any(|kind| kind.as_str() == row.kind)
+    };
+    Ok(found.into_iter().find(is_wanted).map(|row| (row.seq, row.bytes)))
 }
 
 /// Whose events, as they stood in the log: of a tenant, or of one room of it.
@@ -175,7 +222,8 @@ pub(crate) async fn past_sizes(
 
 /// The lines of all events in a range, in log order. The caller knows that they are few.
 pub(crate) async fn past_lines(db: &DatabaseConnection, of: Past<'_>, range: Range) -> Result<Vec<Vec<u8>>, DbErr> {
-    lines_of(db, past_events(of, range)).await
+    let lines = lines_of(db, past_events(of, range)).await?;
+    Ok(lines.into_iter().map(|(_, line)| line).collect())
 }
 
 /// First and last of the last frames, up to a frame, that the log had not got any more when it was archived.
@@ -213,7 +261,7 @@ fn past_events(of: Past<'_>, range: Range) -> Select<event::Entity> {
         .filter(event::Column::Seq.lte(bound(range.last)))
 }
 
-async fn sizes_of(
+pub(crate) async fn sizes_of(
     db: &DatabaseConnection,
     events: Select<event::Entity>,
     (order, limit): (Order, u64),
@@ -240,17 +288,20 @@ async fn sizes_of(
         .collect())
 }
 
-async fn lines_of(db: &DatabaseConnection, events: Select<event::Entity>) -> Result<Vec<Vec<u8>>, DbErr> {
+pub(crate) async fn lines_of(
+    db: &DatabaseConnection,
+    events: Select<event::Entity>,
+) -> Result<Vec<(i64, Vec<u8>)>, DbErr> {
     events
         .select_only()
-        .column(event::Column::Bytes)
+        .columns([event::Column::Seq, event::Column::Bytes])
         .order_by(event::Column::Seq, Order::Asc)
         .into_tuple()
         .all(db)
         .await
 }
 
-fn of_log(log: &Log) -> Select<event::Entity> {
+pub(crate) fn of_log(log: &Log) -> Select<event::Entity> {
     event::Entity::find()
         .filter(event::Column::Epoch.eq(i64::from(log.epoch)))
         .filter(event::Column::Shard.eq(i64::from(log.shard)))
@@ -272,7 +323,7 @@ fn messages_of(room: Room<'_>, range: Range) -> Select<event::Entity> {
 }
 
 /// A place that a reader names may be any number; beyond the column's range nothing is stored.
-fn bound(seq: Seq) -> i64 {
+pub(crate) fn bound(seq: Seq) -> i64 {
     i64::try_from(seq.0).unwrap_or(i64::MAX)
 }
 
@@ -439,7 +490,7 @@ mod tests {
             sizes(connection, room, range, (Order::Asc, 9)).await.unwrap(),
             [(Seq(7), 2)]
         );
-        assert_eq!(lines(connection, room, range).await.unwrap(), [b"{}"]);
+        assert_eq!(lines(connection, room, range).await.unwrap(), [(7, b"{}".to_vec())]);
     }
 
     #[tokio::test]

@@ -166,6 +166,18 @@ impl Scribe {
         self.append(frame.into()).await;
     }
 
+    /// Appends a frame with a change of a message of a room.
+    pub(crate) async fn change(&mut self, room: &str, kind: Kind, target: Seq, text: &str) -> Seq {
+        let seq = Seq::of(self.next_frame, 0);
+        let (n, prev) = self.rooms.entry(room.to_owned()).or_default();
+        *n += 1;
+        let line = change(seq, (*n, *prev), (room, kind), (target, text));
+        *prev = seq;
+        self.lines.push((seq, Bytes::from(line.clone())));
+        self.append(line.into()).await;
+        seq
+    }
+
     /// Appends `frames` frames of `events` messages, spread over three rooms, without waiting for each.
     pub(crate) async fn chatter(&mut self, frames: usize, events: usize) {
         let rooms = ["lobby", "Lobby", "shed"];
@@ -238,6 +250,24 @@ pub(crate) fn line(seq: Seq, (n, prev): (u64, Seq), room: &str, kind: Kind) -> S
     };
     format!(
         r#"{{"v":1,"seq":{seq},"n":{n},"prev":{prev},"id":"id-{seq}","tenant":"main","room":"{room}","from":"alice","kind":"{kind}","at":"2026-11-23T06:00:00.123Z","key":"k {seq}","body":{body}}}"#
+    )
+}
+
+/// One line of the log that changes a message.
+pub(crate) fn change(
+    seq: Seq,
+    (n, prev): (u64, Seq),
+    (room, kind): (&str, Kind),
+    (target, text): (Seq, &str),
+) -> String {
+    let field = match kind {
+        Kind::React | Kind::Unreact => "emoji",
+        _ => "text",
+    };
+    let kind = kind.as_str();
+    format!(
+        r#"{{"v":1,"seq":{seq},"n":{n},"prev":{prev},"id":"id-{seq}","tenant":"main","room":"{room}","from":"alice","kind":"{kind}","at":"2026-11-23T06:00:00.{:03}Z","target":{{"id":"id-{target}","seq":{target}}},"body":{{"{field}":"{text}"}}}}"#,
+        n % 1000
     )
 }
 

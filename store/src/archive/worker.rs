@@ -199,6 +199,7 @@ impl Worker {
     async fn session(&self, stop: &CancellationToken, pause: &mut Duration) -> Result<(), Trouble> {
         let log = &self.config.log;
         let mut watermark = self.begin().await?;
+        sql::catch_up(&self.database, log).await?;
         // What is archived is known now, whether or not the log can be read.
         let ready = self.progress.borrow().ready;
         self.tell_frame(watermark, ready);

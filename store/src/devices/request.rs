@@ -60,6 +60,7 @@ impl Asked {
                     room: to.room,
                     kind: to.kind,
                     payload,
+                    vouched: None,
                 };
                 write_bundle_line(&mut line, &request).map_err(|error| invalid(&error))?;
                 if line.len() > MAX_EVENT_BYTES {

@@ -4,7 +4,12 @@
     reason = "sea-orm's derives need public items; only the archive sees this module"
 )]
 
+pub(crate) mod changed;
+pub(crate) mod edit;
 pub(crate) mod event;
 pub(crate) mod quarantine;
+pub(crate) mod reaction;
+pub(crate) mod read_mark;
+pub(crate) mod room;
 pub(crate) mod search_mark;
 pub(crate) mod watermark;

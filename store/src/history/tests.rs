@@ -17,6 +17,8 @@ on_each_engine!(
     a_database_that_fails_is_a_reason_to_ask_again,
     pages_of_large_messages_fit_an_answer_and_leave_none_out,
     several_stores_share_the_work,
+    reactions_and_pins_are_shown,
+    messages_are_shown_as_they_now_stand,
 );
 
 /// Services that answer, a bridge that asks.
@@ -371,4 +373,114 @@ fn a_page_is_cut_at_the_limit_and_at_the_bytes_and_is_never_empty_without_need()
             "{name}"
         );
     }
+}
+
+async fn messages_are_shown_as_they_now_stand(engine: Engine) {
+    let house = House::new(engine).await;
+    let mut scribe = house.scribe().await;
+    scribe.say(&[("lobby", Kind::Msg); 4]).await;
+    let place = |index| Seq::of(1, index);
+    scribe.change("lobby", Kind::Edit, place(0), "once").await;
+    let last = scribe.change("lobby", Kind::Edit, place(0), "twice").await;
+    scribe.change("lobby", Kind::Edit, place(1), "gone").await;
+    scribe.change("lobby", Kind::Delete, place(1), "").await;
+    let database = archived(&house, scribe.end()).await;
+    let answering = Answering::start(&house, &[&database]).await;
+    let page = answering
+        .page(json!({"tenant": "main", "room": "lobby", "visible_from": 0}))
+        .await;
+    assert_eq!((page.messages.len(), page.watermark), (4, scribe.end()));
+    let shown: Vec<serde_json::Value> = page
+        .messages
+        .iter()
+        .map(|message| serde_json::from_str(message.get()).unwrap())
+        .collect();
+    assert_eq!(shown[0]["body"], json!({"text": "twice"}));
+    assert_eq!(
+        (&shown[1]["body"], &shown[1]["deleted"]["by"]),
+        (&json!(null), &json!("alice"))
+    );
+    let untouched: Vec<&str> = page.messages[2..].iter().map(|message| message.get()).collect();
+    assert_eq!(
+        untouched,
+        [&scribe.lines[2].1[..], &scribe.lines[3].1[..]].map(|line| std::str::from_utf8(line).unwrap())
+    );
+
+    one_message_is_shown_with_what_it_was(&answering, &scribe, &page, last).await;
+    answering.stop().await;
+}
+
+async fn one_message_is_shown_with_what_it_was(
+    answering: &Answering,
+    scribe: &crate::archive::testing::Scribe,
+    page: &HistoryPage,
+    last: Seq,
+) {
+    let place = |index| Seq::of(1, index);
+    let one = async |room: &str, place: Seq, visible_from: u64| {
+        let query = json!({"tenant": "main", "room": room, "id": format!("id-{place}"), "visible_from": visible_from});
+        let answer = answering.ask(MESSAGE_VERB, query.to_string()).await;
+        serde_json::from_slice::<natterjack_nats_config::contract::MessageShown>(&answer.payload).unwrap()
+    };
+    let edited = one("lobby", place(0), 0).await;
+    assert_eq!(edited.message.unwrap().get(), page.messages[0].get());
+    assert_eq!(edited.original.unwrap().get().as_bytes(), &scribe.lines[0].1[..]);
+    let edits: Vec<u64> = edited.edits.iter().map(|edit| seq_of(edit)).collect();
+    assert_eq!(edits, [Seq::of(2, 0).0, last.0]);
+    let deleted = one("lobby", place(1), 0).await;
+    assert_eq!(deleted.message.unwrap().get(), page.messages[1].get());
+    assert!(deleted.original.is_none() && deleted.edits.is_empty());
+    let untouched = one("lobby", place(2), 0).await;
+    assert_eq!(untouched.message.unwrap().get(), page.messages[2].get());
+    for (room, place, visible_from) in [
+        ("Lobby", place(0), 0),
+        ("lobby", place(0), 1025),
+        ("lobby", last, 0),
+        ("lobby", Seq(9), 0),
+    ] {
+        assert!(one(room, place, visible_from).await.message.is_none(), "{room} {place}");
+    }
+}
+
+async fn reactions_and_pins_are_shown(engine: Engine) {
+    let house = House::new(engine).await;
+    let mut scribe = house.scribe().await;
+    scribe.say(&[("lobby", Kind::Msg); 5]).await;
+    let place = |index| Seq::of(1, index);
+    for (kind, index, text) in [
+        (Kind::React, 1, "👍"),
+        (Kind::React, 1, "🎉"),
+        (Kind::Unreact, 1, "🎉"),
+        (Kind::React, 2, "x"),
+        (Kind::Pin, 0, ""),
+        (Kind::Pin, 1, ""),
+        (Kind::Pin, 3, ""),
+        (Kind::Pin, 4, ""),
+        (Kind::Unpin, 0, ""),
+        (Kind::Delete, 3, ""),
+    ] {
+        scribe.change("lobby", kind, place(index), text).await;
+    }
+    let database = archived(&house, scribe.end()).await;
+    let answering = Answering::start(&house, &[&database]).await;
+    let page = async |more: serde_json::Value| {
+        let mut query = json!({"tenant": "main", "room": "lobby", "visible_from": 0});
+        query.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let page = answering.page(query).await;
+        let shown = page
+            .messages
+            .iter()
+            .map(|message| serde_json::from_str(message.get()).unwrap());
+        (shown.collect::<Vec<serde_json::Value>>(), page.next)
+    };
+    let (all, _) = page(json!({})).await;
+    assert_eq!(all[1]["reactions"], json!([{"emoji": "👍", "count": 1}]));
+    assert_eq!(all[2]["reactions"], json!([{"emoji": "x", "count": 1}]));
+    assert!(all[0].get("pinned").is_none() && all[0].get("reactions").is_none());
+    assert_eq!(all[4]["pinned"]["by"], "alice");
+    let (pinned, next) = page(json!({"pinned": true})).await;
+    assert_eq!((pinned, next), (vec![all[1].clone(), all[4].clone()], None));
+    let (first, next) = page(json!({"pinned": true, "after": 0, "limit": 1})).await;
+    assert_eq!((first, next), (vec![all[1].clone()], Some(place(1))));
+    answering.stop().await;
 }

@@ -1,13 +1,15 @@
 use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, tenant_role};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    Durability, Event, Id, Kind, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody, Principal, Problem,
-    ProblemCode, Receipt, Request, RoomBody, Seq, TENANT_ROOM, UserBody,
+    Durability, Event, Id, Kind, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody,
+    Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo, Receipt, Request, RoomBody, Seq, TENANT_ROOM,
+    Target, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::keys::{Content, Known, Marked};
 use super::state::{State, membership_request};
+use super::target;
 
 /// The longest title, in bytes.
 const MAX_TITLE_BYTES: usize = 256;
@@ -37,6 +39,7 @@ struct Wanted {
     room: Id,
     kind: Kind,
     body: Box<RawValue>,
+    target: Option<Target>,
     key: Option<Marked>,
 }
 
@@ -45,6 +48,10 @@ enum Change {
     Room,
     Member(MemberBody),
     User(UserBody),
+    /// One message.
+    Message,
+    /// What its user has read.
+    Read(Seq),
     Nothing,
 }
 
@@ -75,7 +82,11 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
     if let Some(Known::Same(receipt)) = known {
         return Ok(receipt);
     }
-    permit(&state.view, request, &change)?;
+    match &change {
+        Change::Message => wanted.target = Some(target::judge(state, request)?),
+        Change::Read(seq) => permit_read(state, request, *seq)?,
+        change => permit(&state.view, request, change)?,
+    }
     known.as_ref().map_or(Ok(()), free)?;
     if now.log_full && !request.kind.is_policy() {
         return Err(log_full());
@@ -102,6 +113,7 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
             room: request.room.clone(),
             kind: Kind::Member,
             body: raw(&owner)?,
+            target: None,
             key: None,
         };
         write(state, draft, &keyless, &wanted, now)?;
@@ -115,20 +127,20 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
         user: admin.user.clone(),
         role: "admin".parse().ok(),
     };
-    let room: Id = TENANT_ROOM
-        .parse()
-        .map_err(|error| Problem::invalid(format!("{error}")))?;
+    let room = tenant_room()?;
     let body = raw(&body)?;
     let request = Request {
         principal: admin.clone(),
         room: room.clone(),
         kind: Kind::User,
         payload: natterjack_nats_config::SendPayload::of_body(body.clone()),
+        vouched: None,
     };
     let wanted = Wanted {
         room,
         kind: Kind::User,
         body,
+        target: None,
         key: None,
     };
     write(state, draft, &request, &wanted, now).map(|_| ())
@@ -136,12 +148,7 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
 
 /// Reads what is asked for, whoever asks.
 fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
-    let about_tenant = request.room.as_str() == TENANT_ROOM;
-    if about_tenant != (request.kind == Kind::User) {
-        return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` events go there, and nowhere else"
-        )));
-    }
+    check_place(request)?;
     let as_asked = &request.payload.body;
     // How the body counts when a repeated request is compared with the first, where that is not the body as it is written.
     let mut requested = None;
@@ -156,27 +163,74 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
             let change: UserBody = parse(as_asked)?;
             (raw(&change)?, Change::User(change))
         }
+        Kind::Read => {
+            let ReadUpTo { seq } = parse(as_asked)?;
+            let room = request.room.clone();
+            (raw(&ReadBody { room, seq })?, Change::Read(seq))
+        }
+        Kind::React | Kind::Unreact => (raw(&react_body(as_asked)?)?, Change::Message),
+        kind if kind.has_target() => (as_asked.clone(), Change::Message),
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
+    };
+    // What somebody has read is no event of the room: it would be unread by all others.
+    let room = match change {
+        Change::Read(_) => tenant_room()?,
+        _ => request.room.clone(),
     };
     let key = request.payload.key.as_deref().map(|key| {
         let content = Content {
             tenant: &request.principal.tenant,
             user: &request.principal.user,
-            room: &request.room,
+            room: &room,
             kind: request.kind,
             reply_to: request.payload.reply_to.as_deref(),
+            target: request.payload.target.as_deref(),
             body: requested.as_deref().unwrap_or(body.get()),
         };
         Marked::of(key, &content)
     });
     let wanted = Wanted {
-        room: request.room.clone(),
+        room,
         kind: request.kind,
         body,
+        target: None,
         key,
     };
     Ok((wanted, change))
+}
+
+/// Whether the request is about a room, the tenant or a message, as its kind is.
+fn check_place(request: &Request) -> Result<(), Problem> {
+    let about_tenant = request.room.as_str() == TENANT_ROOM;
+    if about_tenant != (request.kind == Kind::User) {
+        return Err(Problem::invalid(format!(
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` events go there, and nowhere else"
+        )));
+    }
+    if request.payload.target.is_some() != request.kind.has_target() {
+        let name = request.kind.as_str();
+        return Err(Problem::invalid(format!(
+            "`target`, the id of a message, goes with what changes one, and with nothing else; this is `{name}`"
+        )));
+    }
+    Ok(())
+}
+
+fn tenant_room() -> Result<Id, Problem> {
+    TENANT_ROOM
+        .parse()
+        .map_err(|error| Problem::invalid(format!("{error}")))
+}
+
+fn react_body(body: &RawValue) -> Result<ReactBody, Problem> {
+    let body: ReactBody = parse(body)?;
+    if !(1..=MAX_EMOJI_BYTES).contains(&body.emoji.len()) || body.emoji.chars().any(char::is_control) {
+        return Err(Problem::invalid(format!(
+            "`emoji` must be 1 to {MAX_EMOJI_BYTES} bytes without control characters"
+        )));
+    }
+    Ok(body)
 }
 
 fn room_body(body: &RawValue) -> Result<RoomBody, Problem> {
@@ -202,7 +256,20 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
                 return Err(no_such_role(role));
             }
         }
-        Change::Nothing => may(view, who, room, Permission::RoomSend)?,
+        Change::Message | Change::Read(_) | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
+    }
+    Ok(())
+}
+
+/// Readers say what they have read, up to the room's last event.
+fn permit_read(state: &State, request: &Request, seq: Seq) -> Result<(), Problem> {
+    let (who, room) = (&request.principal, &request.room);
+    may(&state.view, who, room, Permission::RoomRead)?;
+    let last = state.head(&who.tenant, room).seq;
+    if seq > last {
+        return Err(Problem::invalid(format!(
+            "`seq` is behind the room's last event, which is {last}"
+        )));
     }
     Ok(())
 }
@@ -285,6 +352,7 @@ fn write(
         at: clock::format_ms(now.at_ms.max(state.at_ms())),
         key: request.payload.key.clone(),
         reply_to: request.payload.reply_to.clone(),
+        target: wanted.target.clone(),
         body: wanted.body.clone(),
     };
     let start = draft.bytes.len();

@@ -132,6 +132,7 @@ mod tests {
             room: "lobby".parse().unwrap(),
             kind,
             payload: SendPayload::of_body(RawValue::from_string(body.to_owned()).unwrap()),
+            vouched: None,
         }
     }
 

@@ -218,7 +218,7 @@ impl FanOut {
         self.put = event.seq;
         if let Some(user) = event
             .concerns()
-            .filter(|_| !self.is_silent() && matches!(event.kind, Kind::Member | Kind::User))
+            .filter(|_| !self.is_silent() && matches!(event.kind, Kind::Member | Kind::User | Kind::Read))
         {
             let notice = subjects.user(&event.tenant, &user);
             self.client

@@ -75,6 +75,7 @@ mod tests {
             at: "2026-11-23T06:00:00.123Z".to_owned(),
             key: None,
             reply_to: None,
+            target: None,
             body: RawValue::NULL.to_owned(),
         }
     }

@@ -164,6 +164,7 @@ impl Intake {
                 room: to.room,
                 kind: to.kind,
                 payload,
+                vouched: None,
             })
             .map_err(|error| Problem::invalid(error.to_string()));
         queue.push_back(Pending { request, to: answer_to });
@@ -174,7 +175,7 @@ impl Intake {
             Some(reply) if Subjects::is_import_reply(reply) => queue.push_back(Pending {
                 request: Err(Problem::invalid(format!(
                     "the subject must be {}.in.{{tenant}}.{{user}}.{{room}}.{{kind}}, with kind one of msg, command, \
-                     reply, room, member, user, typing, presence, signal",
+                     reply, edit, delete, react, unreact, pin, unpin, read, room, member, user, typing, presence, signal",
                     self.subjects.prefix()
                 ))),
                 to: AnswerTo::Reply(reply.clone()),

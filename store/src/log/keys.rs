@@ -77,6 +77,7 @@ pub(crate) struct Content<'a> {
     pub(crate) room: &'a Id,
     pub(crate) kind: Kind,
     pub(crate) reply_to: Option<&'a str>,
+    pub(crate) target: Option<&'a str>,
     pub(crate) body: &'a str,
 }
 
@@ -183,14 +184,15 @@ impl Keys {
 impl Marked {
     /// Digests a key with what it was sent with.
     pub(crate) fn of(key: &str, content: &Content<'_>) -> Self {
+        let (room, kind, body) = (content.room.as_str(), content.kind.as_str(), content.body);
+        let reply_to = content.reply_to.unwrap_or_default();
         Self {
             name: digest(&[content.tenant.as_str(), content.user.as_str(), key]),
-            content: digest(&[
-                content.room.as_str(),
-                content.kind.as_str(),
-                content.reply_to.unwrap_or_default(),
-                content.body,
-            ]),
+            // Only kinds that have a target have one more part: what was digested of others before there were such stays good.
+            content: match content.target {
+                Some(target) => digest(&[room, kind, reply_to, target, body]),
+                None => digest(&[room, kind, reply_to, body]),
+            },
             principal: digest(&[content.tenant.as_str(), content.user.as_str()]),
         }
     }
@@ -203,6 +205,7 @@ impl Marked {
             room: &event.room,
             kind: event.kind,
             reply_to: event.reply_to.as_deref(),
+            target: event.target.as_ref().map(|target| target.id.as_str()),
             body: requested,
         };
         event.key.as_deref().map(|key| Self::of(key, &content))

@@ -1,6 +1,6 @@
 //! The writer: the only one who decides what goes into the log, in what order and under which number.
 //!
-//! `state`, `admit`, `ephemera` and `heads` are pure. `append` puts one frame into the log, `leader` runs the loop,
+//! `state`, `recent`, `admit`, `target`, `ephemera` and `heads` are pure. `append` puts one frame into the log, `leader` runs the loop,
 //! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away.
 
 mod admit;
@@ -17,7 +17,9 @@ mod keys;
 mod leader;
 mod log_time;
 mod notice;
+mod recent;
 mod state;
+mod target;
 #[cfg(test)]
 mod tests;
 mod writer;

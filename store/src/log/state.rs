@@ -6,19 +6,23 @@ use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq, StateStamp};
 
 use super::keys::{Keys, Marked};
+use super::recent::Recent;
 
 /// The version of the state: of what it keeps, how that is spelt in a checkpoint and how it is hashed. The hundreds count
 /// changes of the writer's part, the rest is the view's own version.
 ///
 /// Raise it when anything of that changes; then teach `checkpoint::codec` to read the version before, because a trimmed
 /// log is known from checkpoints only.
-pub(crate) const STATE_VERSION: u16 = 100 + SNAPSHOT_VERSION;
+pub(crate) const STATE_VERSION: u16 = 200 + SNAPSHOT_VERSION;
+
+/// Since this version the latest messages are remembered.
+const REMEMBERS: u16 = 200;
 
 /// The writer tells its state's hash in every so-many-eth frame (and in each `leader` frame): often enough that stand-bys
 /// know within a second of work, rarely enough that it costs three bytes a frame.
 pub(crate) const STAMP_EVERY: u64 = 16;
 
-// The kinds of facts in the hash, beside those of the view (1 to 4) and of the keys (6).
+// The kinds of facts in the hash, beside those of the view (1 to 4), of the keys (6) and of the latest messages (8).
 const HEAD: u8 = 5;
 const STATE: u8 = 7;
 
@@ -27,6 +31,7 @@ const STATE: u8 = 7;
 pub(crate) struct State {
     pub(crate) view: View,
     pub(crate) keys: Keys,
+    pub(crate) recent: Recent,
     heads: HashMap<Id, HashMap<Id, Head>>,
     heads_hash: SetHash,
     time: Time,
@@ -94,6 +99,7 @@ impl State {
             n: event.n,
         };
         self.put_head(&event.tenant, &event.room, head);
+        self.recent.take_in(event);
         let at_ms = clock::parse_ms(&event.at).unwrap_or_default().max(self.time.at_ms);
         if self.time.in_term {
             self.time.written_ms += at_ms - self.time.at_ms;
@@ -105,8 +111,13 @@ impl State {
         self.keys.expire(self.time.written_ms);
     }
 
-    /// Notes that another writer has begun: its frame without events was taken in.
-    pub(crate) fn begin_term(&mut self) {
+    /// Notes that another writer has begun: its frame without events was taken in. It tells of which version its state is.
+    ///
+    /// Messages are remembered since the last writer whose version does not do so, and so all workers remember the same,
+    /// whether they began with a checkpoint of that version or not.
+    pub(crate) fn begin_term(&mut self, version: Option<u16>) {
+        self.recent
+            .begin_term(version.is_some_and(|version| version >= REMEMBERS));
         self.time.in_term = false;
         self.close_frame();
     }
@@ -212,14 +223,18 @@ impl State {
     /// Every part of the state has a hash that is kept as it changes, so this costs the same for any number of rooms.
     fn hash(&self) -> u128 {
         let part = |hash: SetHash| hash.value().to_le_bytes();
-        Fact::new(STATE)
+        let fact = Fact::new(STATE)
             .bytes(&part(self.view.hash()))
             .bytes(&part(self.heads_hash))
             .bytes(&part(self.keys.hash()))
             .number(self.time.at_ms.cast_unsigned())
             .number(self.time.written_ms.cast_unsigned())
-            .number(u64::from(self.time.in_term))
-            .hash()
+            .number(u64::from(self.time.in_term));
+        // A state of the version before has the hash that it had then.
+        match self.recent.hash() {
+            Some(recent) => fact.bytes(&part(recent)).hash(),
+            None => fact.hash(),
+        }
     }
 }
 

@@ -202,7 +202,7 @@ pub(crate) fn fold(state: &mut State, frame: &Frame) -> Result<(), Diverged> {
         state.apply(&line.event);
     }
     if frame.events.is_empty() {
-        state.begin_term();
+        state.begin_term(frame.stamp.as_ref().map(|stamp| stamp.version));
     }
     state.pass_frame(frame.stream_seq);
     Ok(())

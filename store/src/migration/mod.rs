@@ -4,6 +4,8 @@
 mod columns;
 mod m0001_archive;
 mod m0002_search;
+mod m0003_changes;
+mod m0004_rooms;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -12,6 +14,11 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_archive::Migration), Box::new(m0002_search::Migration)]
+        vec![
+            Box::new(m0001_archive::Migration),
+            Box::new(m0002_search::Migration),
+            Box::new(m0003_changes::Migration),
+            Box::new(m0004_rooms::Migration),
+        ]
     }
 }

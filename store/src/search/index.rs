@@ -9,6 +9,7 @@ use sea_orm::{
 use tokio_util::sync::CancellationToken;
 
 use super::{text, words};
+use crate::archive::now::{self, Changes};
 use crate::archive::{Database, sql};
 use crate::entity::{event, search_mark};
 
@@ -86,8 +87,7 @@ pub(super) async fn round(database: &Database, log: &Log) -> Result<Round, DbErr
         transaction.rollback().await?;
         return Ok(Round::Idle);
     }
-    let rows: Vec<Vec<Value>> = events.iter().filter_map(row).collect();
-    for rows in rows.chunks(ROWS) {
+    for rows in rows_of(&transaction, &events, &old).await?.chunks(ROWS) {
         insert(&transaction, rows).await?;
     }
     transaction.commit().await?;
@@ -139,17 +139,62 @@ async fn move_mark(
     Ok(moved.rows_affected == 1)
 }
 
-/// The index's row of an event; none if it is no message or has no words.
-fn row(event: &event::Model) -> Option<Vec<Value>> {
-    if !sql::MESSAGES.iter().any(|kind| kind.as_str() == event.kind) {
-        return None;
+/// The index's rows for events. What stood there for messages that they change is taken out.
+async fn rows_of(
+    db: &DatabaseTransaction,
+    events: &[event::Model],
+    mark: &search_mark::Model,
+) -> Result<Vec<Vec<Value>>, DbErr> {
+    let changes = Changes::of(events).changed;
+    let changed: Vec<i64> = changes.keys().copied().collect();
+    take_out(db, mark, &changed).await?;
+    // As the archive knows it by now: what was deleted later than these events is not put in any more.
+    let messages = events.iter().filter(|event| is_message(event)).map(|event| event.seq);
+    let places: Vec<i64> = messages.chain(changed).collect();
+    let now = now::at(db, (mark.epoch, mark.shard), &places).await?;
+    let is_deleted = |seq: i64| now.get(&seq).is_some_and(|change| change.deleted.is_some());
+    let said = events
+        .iter()
+        .filter(|event| is_message(event) && !changes.contains_key(&event.seq) && !is_deleted(event.seq))
+        .filter_map(|event| row(event, event.seq));
+    // Of several edits the last counts; it may stand among these events or not.
+    let edited = changes
+        .values()
+        .filter(|change| !is_deleted(change.seq))
+        .filter_map(|change| {
+            let edit = events.iter().find(|event| Some(event.seq) == change.edited)?;
+            row(edit, change.seq)
+        });
+    Ok(said.chain(edited).collect())
+}
+
+async fn take_out(db: &DatabaseTransaction, mark: &search_mark::Model, seqs: &[i64]) -> Result<(), DbErr> {
+    for seqs in seqs.chunks(ROWS) {
+        let list: Vec<String> = seqs.iter().map(i64::to_string).collect();
+        let sql = format!(
+            "DELETE FROM search WHERE epoch = {} AND shard = {} AND seq IN ({})",
+            mark.epoch,
+            mark.shard,
+            list.join(", ")
+        );
+        db.execute_raw(Statement::from_string(db.get_database_backend(), sql))
+            .await?;
     }
+    Ok(())
+}
+
+fn is_message(event: &event::Model) -> bool {
+    sql::MESSAGES.iter().any(|kind| kind.as_str() == event.kind)
+}
+
+/// The index's row of a message at `seq` that an event says, or says anew; none if it has no words.
+fn row(event: &event::Model, seq: i64) -> Option<Vec<Value>> {
     let tokens = words::tokens(&text::text_of(&event.bytes));
     (!tokens.is_empty()).then(|| {
         vec![
             event.epoch.into(),
             event.shard.into(),
-            event.seq.into(),
+            seq.into(),
             event.tenant.clone().into(),
             event.room.clone().into(),
             event.from_user.clone().into(),

@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr
 
 use super::words::{self, MAX_TERMS, Term};
 use super::{index, text};
-use crate::archive::sql;
+use crate::archive::{now, sql};
 use crate::entity::event;
 use crate::history::{cut, raw};
 
@@ -145,6 +145,7 @@ fn in_rooms(rooms: &[SearchRoom]) -> Cond {
     any
 }
 
+/// The messages at these places as they now stand, but for those that were deleted.
 async fn lines(
     db: &DatabaseConnection,
     log: &Log,
@@ -156,5 +157,13 @@ async fn lines(
         .filter(event::Column::Seq.is_in(seqs))
         .all(db)
         .await?;
-    Ok(rows.into_iter().map(|row| (row.seq, row.bytes)).collect())
+    let rows: Vec<(i64, Vec<u8>)> = rows.into_iter().map(|row| (row.seq, row.bytes)).collect();
+    let seqs: Vec<i64> = rows.iter().map(|(seq, _)| *seq).collect();
+    let changes = now::at(db, (i64::from(log.epoch), i64::from(log.shard)), &seqs).await?;
+    // What was deleted a moment ago may still be in the index.
+    let there = rows
+        .into_iter()
+        .filter(|(seq, _)| changes.get(seq).is_none_or(|change| change.deleted.is_none()));
+    let there = now::show(db, log, there.collect(), &changes).await?;
+    Ok(there.into_iter().collect())
 }

@@ -17,6 +17,7 @@ on_each_engine!(
     a_lost_index_is_filled_again,
     epochs_are_indexed_one_after_the_other,
     a_query_of_many_rooms_is_answered,
+    what_was_edited_or_deleted_is_found_no_more,
 );
 
 fn log() -> Log {
@@ -290,4 +291,71 @@ async fn a_query_of_many_rooms_is_answered(engine: Engine) {
         let found = frames(&database, &query("valve", &rooms)).await;
         assert_eq!(found.len(), usize::from(visible_from < 1025), "{visible_from}");
     }
+}
+
+fn said(frame: u64) -> String {
+    let place = Seq::of(frame, 0);
+    crate::archive::testing::line(place, (frame, Seq::ZERO), "lobby", Kind::Msg)
+}
+
+fn changed(frame: u64, kind: Kind, target: u64, text: &str) -> String {
+    let target = Seq::of(target, 0);
+    crate::archive::testing::change(Seq::of(frame, 0), (frame, Seq::ZERO), ("lobby", kind), (target, text))
+}
+
+async fn keep_lines(database: &Database, lines: Vec<String>) {
+    let rows = lines.into_iter().map(|line| {
+        let event = serde_json::from_str(&line).unwrap();
+        let bytes = line.into();
+        crate::archive::project::row(&log(), &natterjack_nats_config::contract::EventLine { event, bytes }).unwrap()
+    });
+    let transaction = sql::begin(database.connection()).await.unwrap();
+    sql::keep(database, &transaction, rows.collect()).await.unwrap();
+    transaction.commit().await.unwrap();
+}
+
+async fn what_was_edited_or_deleted_is_found_no_more(engine: Engine) {
+    let databases = Databases::new(engine);
+    let database = databases.open("archive").await;
+    let keep = async |lines: Vec<String>| keep_lines(&database, lines).await;
+    sql::begin_watermark(database.connection(), &log()).await.unwrap();
+    let find = async |word: &str| frames(&database, &query(word, &[("lobby", 0)])).await;
+    keep(vec![said(1), said(2), said(3)]).await;
+    index_all(&database, &log()).await;
+    assert_eq!(find("dich").await.len(), 3);
+    keep(vec![
+        changed(4, Kind::Edit, 1, "apple"),
+        changed(5, Kind::Edit, 1, "pear"),
+        changed(6, Kind::Delete, 2, ""),
+    ])
+    .await;
+    // Deleted at once, whatever the index still says.
+    assert!(!find("dich").await.contains(&2));
+    let indexed = async || {
+        let sql = "SELECT COUNT(*) FROM search";
+        let statement = sea_orm::Statement::from_string(database.connection().get_database_backend(), sql);
+        let row = database.connection().query_one_raw(statement).await.unwrap().unwrap();
+        row.try_get_by_index::<i64>(0).unwrap()
+    };
+    index_all(&database, &log()).await;
+    assert_eq!(indexed().await, 2, "the deleted message is in the index no more");
+    assert_eq!(
+        (find("dich").await, find("pear").await, find("apple").await),
+        (vec![3], vec![1], vec![])
+    );
+    let page = ask(&database, &query("pear", &[("lobby", 0)])).await;
+    assert_eq!(page.results[0].snippet.found, "pear");
+    // From the beginning, with all of it known.
+    for table in ["search", "search_mark"] {
+        database
+            .connection()
+            .execute_unprepared(&format!("DELETE FROM {table}"))
+            .await
+            .unwrap();
+    }
+    index_all(&database, &log()).await;
+    assert_eq!(
+        (indexed().await, find("dich").await, find("pear").await),
+        (2, vec![3], vec![1])
+    );
 }

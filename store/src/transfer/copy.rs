@@ -87,7 +87,7 @@ async fn move_frames(
         transaction.rollback().await?;
         return Err(TransferError::Overtaken);
     }
-    to.insert().run(&transaction, events).await?;
+    sql::keep(to, &transaction, events).await?;
     for row in &kept {
         sql::insert_quarantined(&transaction, row).await?;
     }

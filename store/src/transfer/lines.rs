@@ -160,7 +160,7 @@ fn row(header: &Header, log: &Log, line: u64, text: String) -> Result<event::Mod
 
 async fn store(database: &Database, rows: Vec<event::Model>) -> Result<(), TransferError> {
     let transaction = sql::begin(database.connection()).await?;
-    database.insert().run(&transaction, rows).await?;
+    sql::keep(database, &transaction, rows).await?;
     transaction.commit().await?;
     Ok(())
 }
@@ -179,7 +179,7 @@ async fn finish(database: &Database, log: &Log, header: &Header, rows: Vec<event
         transaction.rollback().await?;
         return Err(TransferError::Overtaken);
     }
-    database.insert().run(&transaction, rows).await?;
+    sql::keep(database, &transaction, rows).await?;
     for row in project::absent(log, 1, header.upto + 1).quarantined {
         sql::insert_quarantined(&transaction, &row).await?;
     }

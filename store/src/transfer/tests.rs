@@ -2,6 +2,7 @@ use natterjack_nats_config::contract::{Kind, Seq, Subjects};
 
 use super::*;
 use crate::archive::Database;
+use crate::archive::now::{self, Changes};
 use crate::archive::sql::{self, Range, Room};
 use crate::archive::testing::{Databases, Engine, House, assert_archived, events, on_each_engine, quarantined};
 
@@ -19,6 +20,10 @@ async fn filled(house: &House) -> (crate::archive::testing::Scribe, Database) {
     scribe.say(&[("lobby", Kind::Room), ("lobby", Kind::Member)]).await;
     scribe.append(b"junk".to_vec().into()).await;
     scribe.chatter(150, 8).await;
+    let said = Seq::of(3, 0);
+    for (kind, text) in [(Kind::Edit, "new"), (Kind::Edit, "newer"), (Kind::Delete, "")] {
+        scribe.change("lobby", kind, said, text).await;
+    }
     let database = house.database("archive").await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(scribe.end()).await;
@@ -40,6 +45,7 @@ async fn an_archive_moves_to_every_other_engine_as_it_is(engine: Engine) {
         assert_eq!(copy(&source, &target, &house.log, tell).await.unwrap(), end);
         assert_eq!(events(&source).await, events(&target).await);
         assert_eq!(quarantined(&source).await, quarantined(&target).await);
+        assert_stands(&target).await;
         // The log goes on, and a store goes on with the copy.
         scribe.chatter(2, 2).await;
         let mut worker = house.start(&target, "two").await;
@@ -54,6 +60,17 @@ async fn an_archive_moves_to_every_other_engine_as_it_is(engine: Engine) {
     }
 }
 
+/// What was changed stands as the archive's own events make it.
+async fn assert_stands(database: &Database) {
+    let changes = Changes::of(&events(database).await);
+    assert_eq!((changes.changed.len(), changes.edits.len()), (1, 2));
+    let log = natterjack_nats_config::tail::Log::first(Subjects::default());
+    let wrong = now::differing(database.connection(), &log, &changes, i64::MAX)
+        .await
+        .unwrap();
+    assert_eq!(wrong, [] as [i64; 0]);
+}
+
 async fn history(database: &Database, house: &House) -> Vec<Vec<u8>> {
     let (tenant, room) = ("main".parse().unwrap(), "lobby".parse().unwrap());
     let room = Room {
@@ -65,7 +82,8 @@ async fn history(database: &Database, house: &House) -> Vec<Vec<u8>> {
         first: Seq::ZERO,
         last: sql::archived(database.connection(), &house.log).await.unwrap(),
     };
-    sql::lines(database.connection(), room, range).await.unwrap()
+    let lines = sql::lines(database.connection(), room, range).await.unwrap();
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 async fn a_room_goes_out_and_in_again_byte_for_byte(engine: Engine) {
@@ -79,15 +97,16 @@ async fn a_room_goes_out_and_in_again_byte_for_byte(engine: Engine) {
     };
     let mut file = Vec::new();
     let count = export(&source, what, &mut file, |_, _| {}).await.unwrap();
-    assert_eq!(count, 402);
+    assert_eq!(count, 405);
     for other in ENGINES.into_iter().filter(|other| *other != engine) {
         let databases = Databases::new(other);
         let target = databases.open("target").await;
         let header = import(&target, &Subjects::default(), &mut file.as_slice(), |_, _| {})
             .await
             .unwrap();
-        assert_eq!((header.events, header.upto), (402, scribe.end().frame()));
+        assert_eq!((header.events, header.upto), (405, scribe.end().frame()));
         let told = history(&target, &house).await;
+        assert_stands(&target).await;
         assert_eq!(told.len(), 400);
         assert_eq!(told, history(&source, &house).await);
         let mut again = Vec::new();

@@ -41,6 +41,12 @@ pub enum Fault {
     /// The room's numbers or places do not follow on.
     #[error("the room's events do not follow on: `n` or `prev` is not that of the event before")]
     Order,
+    /// What a message has become is not what the archive's own events make of it.
+    #[error("the message is shown otherwise than the archive's events make it")]
+    Standing,
+    /// Where a room stands, or what is read of it, is not what the archive's own events make of it.
+    #[error("where a room stands, or what is read of it, is not what the archive's events say")]
+    Room,
 }
 
 /// The last event of each room.

@@ -1,7 +1,7 @@
 //! Compares the archive with the log: the same events at the same places, byte for byte, in the same order (I4).
 //!
 //! What was trimmed from the log is judged by itself: by the hash that was stored with each event, by its columns, and by
-//! each room's numbers.
+//! each room's numbers. What later events made of messages is compared with the archive's own events.
 
 mod compare;
 mod read;
@@ -11,12 +11,15 @@ mod repair;
 mod tests;
 
 use async_nats::Client;
+use natterjack_nats_config::contract::Seq;
 use natterjack_nats_config::tail::{Bounds, EndError, Log};
 use sea_orm::DbErr;
 
 use self::compare::Rooms;
 pub use self::compare::{Fault, Finding};
+use crate::archive::now::{self, Changes};
 use crate::archive::project::Rows;
+use crate::archive::rooms::{self, Standings};
 use crate::archive::{Database, sql};
 use crate::entity::event;
 
@@ -89,6 +92,9 @@ pub async fn verify(
         log,
         repair,
         rooms: Rooms::default(),
+        changes: Changes::default(),
+        standings: Standings::default(),
+        archived: sql::bound(Seq::end_of_frame(archived)),
         verified: Verified {
             behind: last - archived,
             ..Verified::default()
@@ -102,6 +108,7 @@ pub async fn verify(
         verifying.with_log(&part).await?;
         progress(part.last, archived);
     }
+    verifying.standing().await?;
     Ok(verifying.verified)
 }
 
@@ -110,6 +117,11 @@ struct Verifying<'a> {
     log: &'a Log,
     repair: bool,
     rooms: Rooms,
+    /// What all events so far come to: a few hundred bytes for each message that was changed.
+    changes: Changes,
+    standings: Standings,
+    /// The end of what is compared; the archive may go on meanwhile.
+    archived: i64,
     verified: Verified,
 }
 
@@ -152,12 +164,36 @@ impl Verifying<'_> {
     /// A room's numbers may only leave out what could not be stored.
     async fn order(&mut self, events: &[event::Model]) -> Result<(), VerifyError> {
         self.verified.events += events.len() as u64;
+        self.changes.extend(Changes::of(events));
+        self.standings.extend(Standings::of(events));
         for row in events {
             let Some(before) = self.rooms.follow(row) else { continue };
             let upto = row.seq.unsigned_abs() >> 10;
             if !read::anything_apart(self.database, self.log, (before.frame(), upto)).await? {
                 self.note(compare::finding(row.seq, Fault::Order));
             }
+        }
+        Ok(())
+    }
+
+    /// Messages must stand as the events make them.
+    async fn standing(&mut self) -> Result<(), VerifyError> {
+        let db = self.database.connection();
+        let wrong = now::differing(db, self.log, &self.changes, self.archived).await?;
+        let wrong_rooms = rooms::differing(db, self.log, &self.standings, self.archived).await?;
+        let faults = wrong.len() as u64 + wrong_rooms;
+        if faults == 0 {
+            return Ok(());
+        }
+        for _ in 0..wrong_rooms {
+            self.note(compare::finding(self.archived, Fault::Room));
+        }
+        for seq in wrong {
+            self.note(compare::finding(seq, Fault::Standing));
+        }
+        if self.repair {
+            repair::rebuild(self.database, self.log).await?;
+            self.verified.repaired += faults;
         }
         Ok(())
     }

@@ -3,8 +3,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Statement};
 
 use super::read::Part;
-use crate::archive::project;
-use crate::archive::{Database, sql};
+use crate::archive::{Database, now, project, rooms, sql};
 use crate::entity::{event, quarantine, search_mark};
 
 /// Puts in place what the log has in a part's frames. What stood there otherwise is kept in quarantine.
@@ -41,6 +40,15 @@ pub(super) async fn repair(
         sql::insert_quarantined(&transaction, row).await?;
     }
     index_again(&transaction, log, first).await?;
+    transaction.commit().await
+}
+
+/// Makes the view of messages as they now stand anew.
+pub(super) async fn rebuild(database: &Database, log: &Log) -> Result<(), DbErr> {
+    let transaction = sql::begin(database.connection()).await?;
+    sql::lock(&transaction, log).await?;
+    now::rebuild(&transaction, log).await?;
+    rooms::rebuild(&transaction, log).await?;
     transaction.commit().await
 }
 

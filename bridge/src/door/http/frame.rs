@@ -1,11 +1,11 @@
 //! What is said over `GET /v1/ws`: a JSON object in each text message.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use natterjack_nats_config::contract::{Id, Kind, Problem, Receipt, SendPayload, Seq, check_depth};
+use natterjack_nats_config::contract::{Id, Kind, Problem, ReadUpTo, Receipt, SendPayload, Seq, check_depth};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::feed::Filter;
 
@@ -55,7 +55,22 @@ struct Send {
     #[serde(default)]
     reply_to: Option<String>,
     #[serde(default)]
+    target: Option<String>,
+    #[serde(default)]
     if_last: Option<Seq>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    #[serde(rename = "op")]
+    _op: String,
+    #[serde(rename = "ref", default)]
+    _ref: Option<String>,
+    room: Id,
+    seq: Seq,
+    #[serde(default)]
+    key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +128,7 @@ impl Ask {
     fn read(op: &str, text: &str) -> Result<Self, Problem> {
         match op {
             "send" => Self::send(read(text)?),
+            "read" => Self::mark(read(text)?),
             "typing" => Self::tell(Kind::Typing, read(text)?),
             "presence" => Self::tell(Kind::Presence, read(text)?),
             "signal" => Self::tell(Kind::Signal, read(text)?),
@@ -122,21 +138,27 @@ impl Ask {
             }),
             "ping" => read::<Ping>(text).map(|_| Self::Ping),
             _ => Err(Problem::invalid(
-                "`op` must be send, typing, presence, signal, subscribe or ping",
+                "`op` must be send, read, typing, presence, signal, subscribe or ping",
             )),
         }
     }
 
     fn send(send: Send) -> Result<Self, Problem> {
         let kind = send.kind.unwrap_or(Kind::Msg);
-        if !matches!(kind, Kind::Msg | Kind::Command | Kind::Reply) {
-            return Err(Problem::invalid("`kind` must be msg, command or reply"));
+        if !kind.is_message() && !kind.has_target() {
+            return Err(Problem::invalid(
+                "`kind` must be msg, command, reply, edit, delete, react, unreact, pin or unpin",
+            ));
         }
-        let body = send.body.ok_or_else(|| Problem::invalid("`body` is missing"))?;
+        let body = match send.body {
+            None if kind.needs_no_body() => RawValue::from_string("{}".to_owned()).ok(),
+            body => body,
+        };
         let payload = SendPayload {
             key: send.key,
-            body,
+            body: body.ok_or_else(|| Problem::invalid("`body` is missing"))?,
             reply_to: send.reply_to,
+            target: send.target,
             if_last: send.if_last,
         };
         Ok(Self::Send {
@@ -146,8 +168,21 @@ impl Ask {
         })
     }
 
+    fn mark(asked: Read) -> Result<Self, Problem> {
+        let body = to_raw_value(&ReadUpTo { seq: asked.seq }).map_err(|error| Problem::invalid(error.to_string()))?;
+        let payload = SendPayload {
+            key: asked.key,
+            ..SendPayload::of_body(body)
+        };
+        Ok(Self::Send {
+            room: asked.room,
+            kind: Kind::Read,
+            payload: payload.checked().map_err(|error| Problem::invalid(error.to_string()))?,
+        })
+    }
+
     fn tell(kind: Kind, told: Send) -> Result<Self, Problem> {
-        if told.kind.is_some() || told.reply_to.is_some() || told.if_last.is_some() {
+        if told.kind.is_some() || told.reply_to.is_some() || told.target.is_some() || told.if_last.is_some() {
             return Err(Problem::invalid(
                 "what is not kept has `room`, `key` and `body` and nothing else",
             ));

@@ -44,8 +44,103 @@ pub(super) struct Event {
     #[serde(default)]
     #[schema(nullable = false)]
     reply_to: Option<String>,
+    /// The message that an event is about which changes one.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    target: Option<Target>,
     /// Any JSON.
     body: Value,
+}
+
+/// The message that an event is about.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    id: String,
+    seq: u64,
+}
+
+/// A message as it now stands; one that nobody changed is the event as it stands in the log.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Standing {
+    v: u8,
+    seq: u64,
+    n: u64,
+    prev: u64,
+    id: String,
+    tenant: String,
+    room: String,
+    from: String,
+    kind: String,
+    at: String,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    key: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    reply_to: Option<String>,
+    /// Any JSON: the last edit's; `null` if it was deleted.
+    body: Value,
+    /// When it was edited last.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    edited_at: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    deleted: Option<Done>,
+    /// Who pinned it, while it is pinned.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pinned: Option<Done>,
+    /// How many reacted how: the 20 most frequent.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    reactions: Option<Vec<Reaction>>,
+}
+
+/// How many users reacted so.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reaction {
+    emoji: String,
+    count: u64,
+}
+
+/// When and by whom something was done.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Done {
+    at: String,
+    by: String,
+}
+
+/// A message, and what it was before.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MessageShown {
+    message: Standing,
+    /// As it was first said, if it was edited.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    original: Option<Event>,
+    /// The events that edited it, oldest first: the latest 200 or 512 KiB. None if it was deleted.
+    edits: Vec<Event>,
+}
+
+/// What a message shall say from now on.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Edit {
+    /// Any JSON.
+    body: Value,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    key: Option<String>,
+    /// Only if this `seq` is still the room's last event.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    if_last: Option<u64>,
 }
 
 /// What is told and not kept.
@@ -83,7 +178,7 @@ pub(super) struct EventsPage {
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryPage {
-    messages: Vec<Event>,
+    messages: Vec<Standing>,
     /// What to ask next; none when there is no more.
     #[schema(required)]
     next: Option<u64>,
@@ -106,7 +201,7 @@ pub(super) struct SearchPage {
 #[serde(deny_unknown_fields)]
 pub(super) struct SearchResult {
     snippet: Snippet,
-    message: Event,
+    message: Standing,
 }
 
 /// Where in the text something was found.
@@ -235,6 +330,38 @@ pub(super) struct Room {
     #[schema(required)]
     role: Option<String>,
     members: u64,
+    /// Its last event, where `unread=true` asked for it, as far as the archive knows.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    last: Option<Head>,
+    /// Its last message as it now stands, if it is no larger than 2 KiB and the caller may see it.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    last_message: Option<Standing>,
+    /// The last event that the caller has read; 0 for none.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    read: Option<Head>,
+    /// `n` of the last event less that of what is read.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    unread: Option<u64>,
+}
+
+/// An event of a room.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head {
+    seq: u64,
+    n: u64,
+}
+
+/// Up to where the caller has read.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReadUpTo {
+    /// The last event that is read; no later than the room's last.
+    seq: u64,
 }
 
 /// A page of the caller's rooms.

@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{events, openapi, send, ws};
+use super::{events, message, openapi, reaction, read, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -78,6 +78,11 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(send::send, history))
         .routes(routes!(send::send_by_key))
         .routes(routes!(send::batch))
+        .routes(routes!(message::show, message::edit, message::remove))
+        .routes(routes!(reaction::react, reaction::unreact))
+        .routes(routes!(reaction::pin, reaction::unpin))
+        .routes(routes!(reaction::pins))
+        .routes(routes!(read::mark))
         .routes(routes!(send::typing))
         .routes(routes!(search))
         .routes(routes!(events::events))
@@ -119,6 +124,7 @@ async fn history(State(door): Door, caller: Caller, path: Path, request: Request
         before: fields.number("before")?.map(Seq),
         after: fields.number("after")?.map(Seq),
         limit: fields.number("limit")?,
+        pinned: false,
     };
     let page = ops::history(&door.bridge, &caller.who, ask).await?;
     let body =
@@ -162,11 +168,27 @@ async fn search(State(door): Door, caller: Caller, request: Request) -> Answer {
     params(
         ("limit" = Option<u64>, Query, description = "1 to 200; 100 by default"),
         ("next" = Option<String>, Query, description = "From the page before"),
+        (
+            "unread" = Option<bool>,
+            Query,
+            description = "With `true` also where each stands by the archive: last event and message, what is read and unread",
+        ),
     ),
     responses((status = 200, description = "The caller's rooms", body = openapi::RoomsPage)),
 )]
 async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
-    let (rooms, next) = ops::rooms(&door.bridge, &caller.who, &listing(&request)?)?;
+    let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["limit", "next", "unread"])?;
+    let listing = listing_of(&fields)?;
+    let unread = match fields.text("unread") {
+        None | Some("" | "false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Problem::invalid("`unread` must be true or false").into()),
+    };
+    let (rooms, next) = if unread {
+        ops::rooms_standing(&door.bridge, &caller.who, &listing).await?
+    } else {
+        ops::rooms(&door.bridge, &caller.who, &listing)?
+    };
     json(
         StatusCode::OK,
         &json!({"rooms": rooms, "next": next.map(|id| next_of(&id))}),
@@ -498,7 +520,13 @@ pub(super) async fn read_body(request: Request, max: usize) -> Result<(HeaderMap
 }
 
 fn listing(request: &Request) -> Result<Listing, Problem> {
-    let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["limit", "next"])?;
+    listing_of(&Fields::parse(
+        request.uri().query().unwrap_or_default(),
+        &["limit", "next"],
+    )?)
+}
+
+fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
     let after = fields
         .text("next")
         .filter(|next| !next.is_empty())
@@ -521,7 +549,7 @@ fn read_next(next: &str) -> Result<Id, Problem> {
 }
 
 /// History may be kept by the client, but is asked for again each time: rights may have changed.
-fn with_etag(asked: &HeaderMap, body: Bytes) -> Response {
+pub(super) fn with_etag(asked: &HeaderMap, body: Bytes) -> Response {
     let hash = Sha256::digest(&body);
     let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash.get(..16).unwrap_or_default()));
     let known = asked
@@ -546,7 +574,7 @@ fn with_etag(asked: &HeaderMap, body: Bytes) -> Response {
     response
 }
 
-fn internal(error: &serde_json::Error) -> Problem {
+pub(super) fn internal(error: &serde_json::Error) -> Problem {
     tracing::error!(%error, "an answer cannot be encoded");
     Problem::new(ProblemCode::Internal, "the answer cannot be encoded")
 }

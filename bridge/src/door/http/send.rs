@@ -26,7 +26,7 @@ type Door = State<Arc<DoorState>>;
 
 /// What a sender waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ack {
+pub(super) enum Ack {
     /// The log's flush to disk.
     Log,
     /// The archive's commit too.
@@ -180,9 +180,9 @@ fn begin(door: &DoorState, caller: &Caller, room: &Id, message: &str) -> Result<
     ops::begin_send(&door.bridge, &caller.who, room.clone(), Kind::Msg, payload)
 }
 
-async fn receipt(door: &DoorState, sent: Sent, ack: Ack) -> Result<Receipt, Problem> {
+pub(super) async fn receipt(door: &DoorState, sent: Sent, ack: Ack) -> Result<Receipt, Problem> {
     match ack {
-        Ack::Log => sent.receipt().await,
+        Ack::Log => sent.receipt(&door.bridge).await,
         Ack::Db => sent.archived(&door.bridge).await,
     }
 }
@@ -205,10 +205,10 @@ pub(super) async fn typing(State(door): Door, caller: Caller, path: Path, reques
         read_message(&headers, None, &body)?
     };
     let sent = ops::begin_tell(&door.bridge, &caller.who, room, Kind::Typing, payload)?;
-    json(StatusCode::ACCEPTED, &sent.receipt().await?)
+    json(StatusCode::ACCEPTED, &sent.receipt(&door.bridge).await?)
 }
 
-fn ack(request: &Request) -> Result<Ack, Problem> {
+pub(super) fn ack(request: &Request) -> Result<Ack, Problem> {
     let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["ack"])?;
     match fields.text("ack") {
         None | Some("" | "log") => Ok(Ack::Log),

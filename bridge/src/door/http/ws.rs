@@ -188,7 +188,8 @@ impl Talk {
         };
         match begun {
             Ok(Some(sent)) => {
-                self.answers.push(receipt(sent, reference.map(str::to_owned)));
+                let answer = receipt(Arc::clone(&self.door), sent, reference.map(str::to_owned));
+                self.answers.push(answer);
                 Ok(())
             }
             Ok(None) => {
@@ -267,9 +268,9 @@ impl Talk {
     }
 }
 
-fn receipt(sent: Sent, reference: Option<String>) -> BoxFuture<'static, Bytes> {
+fn receipt(door: Arc<DoorState>, sent: Sent, reference: Option<String>) -> BoxFuture<'static, Bytes> {
     Box::pin(async move {
-        match sent.receipt().await {
+        match sent.receipt(&door.bridge).await {
             Ok(receipt) => frame::receipt(reference.as_deref(), &receipt),
             Err(problem) => frame::error(reference.as_deref(), &problem),
         }

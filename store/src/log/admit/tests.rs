@@ -3,6 +3,7 @@ use natterjack_nats_config::contract::events_of;
 use serde_json::json;
 
 use super::*;
+use crate::log::state::STATE_VERSION;
 
 const START_MS: i64 = 1_795_413_600_000;
 
@@ -31,6 +32,7 @@ fn request(user: &str, room: &str, kind: Kind, payload: &serde_json::Value) -> R
         room: id(room),
         kind,
         payload: SendPayload::from_json(payload.to_string().as_bytes()).unwrap(),
+        vouched: None,
     }
 }
 
@@ -52,6 +54,7 @@ impl Book {
             tenant: id("main"),
             user: id("admin"),
         };
+        book.state.begin_term(Some(STATE_VERSION));
         found_tenant(&mut book.state, &mut draft, &admin, &now).unwrap();
         book.keep(draft);
         book.ask("alice", "lobby", Kind::Room, &json!({"body": {"title": "Lobby"}}))
@@ -175,6 +178,7 @@ fn a_successor_that_folds_the_log_decides_as_its_predecessor() {
     let body = json!({"key": "m", "body": {"user": "bob", "role": "member"}});
     let added = book.ask("alice", "lobby", Kind::Member, &body).unwrap();
     let mut state = State::default();
+    state.begin_term(Some(STATE_VERSION));
     for event in book.events() {
         state.apply(&event);
     }
@@ -298,4 +302,105 @@ fn a_draft_takes_no_more_than_a_frame_holds() {
         admit(&mut book.state, &mut draft, &small, &now).unwrap();
     }
     assert_eq!(draft.events, MAX_FRAME_EVENTS - 1);
+}
+
+impl Book {
+    fn change(&mut self, user: &str, kind: Kind, target: &str) -> Result<Receipt, ProblemCode> {
+        let payload = json!({"target": target, "body": {"text": "new"}});
+        self.ask(user, "lobby", kind, &payload).map_err(|problem| problem.code)
+    }
+}
+
+#[test]
+fn who_may_change_which_message() {
+    let mut book = Book::founded();
+    book.set_member("alice", "bob", Some("member")).unwrap();
+    book.set_member("alice", "mod", Some("moderator")).unwrap();
+    book.set_member("alice", "reader", Some("reader")).unwrap();
+    let bobs = book.say("bob", &json!({"body": 1})).unwrap();
+    let alices = book.say("alice", &json!({"body": 1})).unwrap();
+    let (edit, delete) = (Kind::Edit, Kind::Delete);
+    let table = [
+        ("bob", edit, &bobs, Ok(())),
+        ("bob", edit, &alices, Err(ProblemCode::Forbidden)),
+        ("alice", edit, &bobs, Err(ProblemCode::Forbidden)),
+        ("admin", edit, &bobs, Err(ProblemCode::Forbidden)),
+        ("reader", edit, &bobs, Err(ProblemCode::Forbidden)),
+        ("erin", edit, &bobs, Err(ProblemCode::NotFound)),
+        ("erin", delete, &bobs, Err(ProblemCode::NotFound)),
+        ("bob", delete, &alices, Err(ProblemCode::Forbidden)),
+        ("mod", delete, &alices, Ok(())),
+        ("alice", delete, &alices, Err(ProblemCode::NotFound)),
+        ("alice", edit, &alices, Err(ProblemCode::NotFound)),
+        ("bob", delete, &bobs, Ok(())),
+    ];
+    for (user, kind, target, expected) in table {
+        let outcome = book.change(user, kind, &target.id).map(drop);
+        assert_eq!(outcome, expected, "{user} {kind:?} {}", target.seq);
+    }
+    let last = book.events().pop().unwrap();
+    let target = last.target.unwrap();
+    assert_eq!((last.kind, target.id, target.seq), (delete, bobs.id, bobs.seq));
+}
+
+#[test]
+fn a_message_that_is_not_known_is_changed_only_if_a_bridge_knows_it() {
+    use natterjack_nats_config::contract::Vouched;
+    let mut book = Book::founded();
+    book.set_member("alice", "bob", Some("member")).unwrap();
+    let old = book.say("bob", &json!({"body": 1})).unwrap();
+    for _ in 0..crate::log::recent::PER_ROOM {
+        book.say("alice", &json!({"body": 2})).unwrap();
+    }
+    assert_eq!(book.change("bob", Kind::Edit, &old.id), Err(ProblemCode::TargetUnknown));
+    assert_eq!(
+        book.change("bob", Kind::Edit, "no such id"),
+        Err(ProblemCode::TargetUnknown)
+    );
+    let vouched = |by: &str, seq| Request {
+        vouched: Some(Vouched { seq, from: id("bob") }),
+        ..request(by, "lobby", Kind::Edit, &json!({"target": old.id, "body": 3}))
+    };
+    let mut ask = |request: &Request| {
+        let mut draft = Draft::after(book.state.end());
+        let now = Now {
+            at_ms: START_MS,
+            new_id,
+            log_full: false,
+        };
+        admit(&mut book.state, &mut draft, request, &now)
+            .map(|_| draft.events)
+            .map_err(|problem| problem.code)
+    };
+    assert_eq!(ask(&vouched("bob", old.seq)), Ok(1));
+    assert_eq!(ask(&vouched("alice", old.seq)), Err(ProblemCode::Forbidden));
+}
+
+#[test]
+fn a_member_changes_nothing_that_it_may_not_see() {
+    let mut book = Book::founded();
+    let before = book.say("alice", &json!({"body": 1})).unwrap();
+    let body = json!({"body": {"user": "mod", "role": "moderator", "visible_from": before.seq.0 + 1}});
+    book.ask("alice", "lobby", Kind::Member, &body).unwrap();
+    assert_eq!(
+        book.change("mod", Kind::Delete, &before.id),
+        Err(ProblemCode::TargetUnknown)
+    );
+    let after = book.say("alice", &json!({"body": 1})).unwrap();
+    assert!(book.change("mod", Kind::Delete, &after.id).is_ok());
+}
+
+#[test]
+fn a_target_goes_with_a_change_and_with_nothing_else() {
+    let mut book = Book::founded();
+    let said = book.say("alice", &json!({"body": 1})).unwrap();
+    let with = json!({"target": said.id, "body": {}});
+    for (kind, payload) in [
+        (Kind::Msg, &with),
+        (Kind::Room, &with),
+        (Kind::Edit, &json!({"body": {}})),
+    ] {
+        let refused = book.ask("alice", "lobby", kind, payload).unwrap_err();
+        assert_eq!(refused.code, ProblemCode::InvalidRequest, "{kind:?}");
+    }
 }

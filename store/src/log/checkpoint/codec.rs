@@ -4,9 +4,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::log::keys::{Entry, EventId, Fingerprint};
+use crate::log::recent::Said;
 use crate::log::state::{Head, STATE_VERSION, State, Time};
 
 const MAGIC: [u8; 8] = *b"nj-write";
+/// Versions before this one that are read too. They lack the records behind `Key`; what was remembered then is the same.
+const READ_TOO: [u16; 1] = [101];
 
 /// A state as bytes, in its two parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +68,16 @@ enum Record<'a> {
         at_ms: i64,
         written_ms: i64,
     },
+    /// The latest messages are remembered.
+    Remembers,
+    /// The messages that follow are of this room.
+    Room(&'a str),
+    Said {
+        id: [u8; 16],
+        seq: u64,
+        from: &'a str,
+        deleted: bool,
+    },
 }
 
 /// An event's id, as the window of keys keeps it.
@@ -83,6 +96,7 @@ struct Writer {
 struct Reader {
     state: State,
     tenant: Option<Id>,
+    room: Option<Id>,
 }
 
 /// A state at the end of a frame as bytes. Equal states give equal bytes.
@@ -101,6 +115,7 @@ pub(crate) fn encode(state: &State) -> Result<Encoded, CodecError> {
             })?;
         }
     }
+    records.put_recent(state)?;
     records.put_keys(state)?;
     let Time {
         at_ms,
@@ -131,7 +146,7 @@ pub(crate) fn decode(encoded: &Encoded) -> Result<State, CodecError> {
     if start.magic != MAGIC {
         return Err(CodecError::NotAState);
     }
-    if start.version != STATE_VERSION {
+    if start.version != STATE_VERSION && !READ_TOO.contains(&start.version) {
         return Err(CodecError::Version(start.version));
     }
     let view = View::from_bytes(&encoded.policy)?;
@@ -144,6 +159,7 @@ pub(crate) fn decode(encoded: &Encoded) -> Result<State, CodecError> {
     let mut reader = Reader {
         state: State::of(view),
         tenant: None,
+        room: None,
     };
     for _ in 0..start.records {
         let (record, after) = postcard::take_from_bytes::<Record<'_>>(rest)?;
@@ -165,6 +181,28 @@ impl Writer {
     fn put(&mut self, record: &Record<'_>) -> Result<(), CodecError> {
         self.bytes = postcard::to_extend(record, std::mem::take(&mut self.bytes))?;
         self.records += 1;
+        Ok(())
+    }
+
+    fn put_recent(&mut self, state: &State) -> Result<(), CodecError> {
+        if !state.recent.is_on() {
+            return Ok(());
+        }
+        self.put(&Record::Remembers)?;
+        for (tenant, rooms) in state.recent.rooms() {
+            self.put(&Record::Tenant(tenant.as_str()))?;
+            for (room, messages) in rooms {
+                self.put(&Record::Room(room.as_str()))?;
+                for said in messages {
+                    self.put(&Record::Said {
+                        id: said.id.into_bytes(),
+                        seq: said.seq.0,
+                        from: said.from.as_str(),
+                        deleted: said.deleted,
+                    })?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -220,7 +258,29 @@ impl Reader {
                 };
                 self.state.keys.put(name, entry);
             }
+            Record::Remembers => self.state.recent.begin_term(true),
+            Record::Room(name) => self.room = Some(name.parse()?),
+            Record::Said { id, seq, from, deleted } => {
+                let said = Said {
+                    id: Uuid::from_bytes(id),
+                    seq: Seq(seq),
+                    from: from.parse()?,
+                    deleted,
+                };
+                self.put_said(said)?;
+            }
         }
+        Ok(())
+    }
+
+    fn put_said(&mut self, said: Said) -> Result<(), CodecError> {
+        let (Some(tenant), Some(room)) = (&self.tenant, &self.room) else {
+            return Err(CodecError::Order("no room is named"));
+        };
+        // Where the view knows the names, its memory is shared.
+        let known = self.state.view.names(tenant.as_str(), room.as_str());
+        let (tenant, room) = known.map_or((tenant, room), |known| known);
+        self.state.recent.put(&tenant.clone(), &room.clone(), said);
         Ok(())
     }
 }

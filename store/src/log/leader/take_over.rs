@@ -8,6 +8,7 @@ use crate::log::admit::{Draft, found_tenant};
 use crate::log::append::Appended;
 use crate::log::broken::broken;
 use crate::log::log_time::LogClock;
+use crate::log::state::STATE_VERSION;
 use crate::log::writer::{WriterError, fold};
 
 impl Leader<'_> {
@@ -33,7 +34,7 @@ impl Leader<'_> {
             match self.appender.append(&frame).await {
                 Appended::Committed => {
                     self.state.pass_frame(frame.stream_seq);
-                    self.state.begin_term();
+                    self.state.begin_term(Some(STATE_VERSION));
                     self.clock = self.log_time(frame.stream_seq).await;
                     return Ok(Round::Go);
                 }

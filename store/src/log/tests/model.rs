@@ -4,7 +4,8 @@
 use natterjack_nats_config::contract::{Kind, ProblemCode};
 use serde_json::{Value, json};
 
-use super::steps::{Ask, Body, Fate, IfLast, Step, TakeOver};
+use super::super::recent::{IN_ALL, PER_ROOM};
+use super::steps::{Ask, Body, Fate, IfLast, Said, Step, TakeOver};
 
 /// The log time at which everything begins.
 pub(super) const START_MS: i64 = 1_795_413_600_000;
@@ -40,6 +41,12 @@ pub(super) enum Expected {
         seq: u64,
     },
     Refused(ProblemCode),
+}
+
+impl Fact {
+    fn is_message(&self) -> bool {
+        matches!(self.ask.kind, Kind::Msg | Kind::Command | Kind::Reply)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -163,6 +170,8 @@ impl Model {
                 kind: Kind::Member,
                 key: None,
                 reply_to: None,
+                target: None,
+                vouched: None,
                 body: Body::member(ask.user, Some("owner")),
                 ..ask.clone()
             };
@@ -198,8 +207,96 @@ impl Model {
                 }
             }
             (Kind::Room | Kind::Member | Kind::User, _) => Ok(()),
+            (kind, _) if kind.has_target() => self.check_target(ask),
+            (Kind::Read, Body::Read(seq)) => {
+                self.need(ask, "read")?;
+                let last = self.last_of(ask.tenant, ask.room).map_or(0, |fact| fact.seq);
+                if *seq > last {
+                    return Err(ProblemCode::InvalidRequest);
+                }
+                Ok(())
+            }
             _ => self.need(ask, "send"),
         }
+    }
+
+    /// One's own messages may be edited and taken back, those of others deleted by whoever may do that; and only what is
+    /// known to be a message of this room that was not deleted.
+    fn check_target(&self, ask: &Ask) -> Result<(), ProblemCode> {
+        let (own, any) = match ask.kind {
+            Kind::Edit => ("edit", None),
+            Kind::Delete => ("take back", Some("delete")),
+            Kind::React | Kind::Unreact => ("react", Some("react")),
+            _ => ("pin", Some("pin")),
+        };
+        let own = self.need(ask, own);
+        let any = any.map_or(Err(ProblemCode::Forbidden), |any| self.need(ask, any));
+        if any.is_err() {
+            own?;
+        }
+        let target = self.facts.iter().find(|fact| Some(fact.seq) == ask.target);
+        let target = target.filter(|fact| fact.is_message() && fact.ask.is_in(ask.tenant, ask.room));
+        let is_remembered = target.is_some_and(|target| self.remembered().contains(&target.seq));
+        let Some(target) = target.filter(|_| is_remembered || ask.vouched.is_some()) else {
+            return Err(ProblemCode::TargetUnknown);
+        };
+        let from = self
+            .membership(ask.tenant, ask.room, ask.user)
+            .map_or(0, |(_, from)| from);
+        if target.seq < from {
+            return Err(ProblemCode::TargetUnknown);
+        }
+        let is_deletion = |fact: &&Fact| fact.ask.kind == Kind::Delete && fact.ask.target == Some(target.seq);
+        if is_remembered && self.facts.iter().any(|fact| is_deletion(&fact)) {
+            return Err(ProblemCode::NotFound);
+        }
+        if target.ask.user == ask.user && own.is_ok() {
+            return Ok(());
+        }
+        any
+    }
+
+    /// The places of the messages that are not forgotten.
+    fn remembered(&self) -> Vec<u64> {
+        let mut kept: Vec<&Fact> = Vec::new();
+        for fact in self.facts.iter().filter(|fact| fact.is_message()) {
+            kept.push(fact);
+            let of_room = |other: &Fact| other.ask.is_in(fact.ask.tenant, fact.ask.room);
+            if kept.iter().filter(|other| of_room(other)).count() > PER_ROOM {
+                let oldest = kept.iter().position(|other| of_room(other)).unwrap();
+                kept.remove(oldest);
+            }
+            if kept.len() > IN_ALL {
+                kept.remove(0);
+            }
+        }
+        kept.into_iter().map(|fact| fact.seq).collect()
+    }
+
+    /// The latest events that stand in the log, and a place where nothing ever stands.
+    pub(super) fn targets(&self) -> Vec<Said> {
+        let latest = self
+            .facts
+            .iter()
+            .rev()
+            .filter(|fact| fact.ask.lands_in() != "_")
+            .take(12);
+        let said = latest.map(|fact| Said {
+            seq: fact.seq,
+            tenant: fact.ask.tenant,
+            room: fact.ask.room,
+            from: fact.ask.user,
+            is_message: fact.is_message(),
+        });
+        let mut said: Vec<Said> = said.collect();
+        if let Some(last) = said.last().copied() {
+            said.push(Said {
+                seq: 5,
+                is_message: false,
+                ..last
+            });
+        }
+        said
     }
 
     /// Whether who asks may do something in the room, or what is said otherwise: strangers do not learn that it exists.
@@ -211,11 +308,13 @@ impl Model {
         let by_role = match role {
             Some("owner") => true,
             Some("moderator") => what != "manage",
-            Some("member" | "device") => what == "send",
+            Some("member") => matches!(what, "read" | "send" | "react" | "edit" | "take back"),
+            Some("device") => matches!(what, "read" | "send"),
+            Some("reader") => what == "read",
             _ => false,
         };
         let is_admin = self.tenant_role(ask.tenant, ask.user) == "admin";
-        if by_role || (is_admin && what != "send") {
+        if by_role || (is_admin && !matches!(what, "read" | "send" | "react" | "pin" | "edit" | "take back")) {
             Ok(())
         } else if role.is_some() || is_admin {
             Err(ProblemCode::Forbidden)
@@ -232,7 +331,10 @@ impl Model {
             visible_from,
         } = &ask.body
         else {
-            return Ok(ask.body.written());
+            return Ok(match ask.body {
+                Body::Read(seq) => json!({"room": ask.room, "seq": seq}),
+                _ => ask.body.written(),
+            });
         };
         let now = self.membership(ask.tenant, ask.room, user);
         match (role, now) {
@@ -311,14 +413,14 @@ impl Model {
         let n = self
             .facts
             .iter()
-            .filter(|fact| fact.ask.is_in(ask.tenant, ask.room))
+            .filter(|fact| fact.ask.is_in(ask.tenant, ask.lands_in()))
             .count() as u64
             + 1;
         let at_ms = self.facts.last().map_or(START_MS, |fact| fact.at_ms).max(self.clock_ms);
         let fact = Fact {
             seq,
             n,
-            prev: self.last_of(ask.tenant, ask.room).map_or(0, |fact| fact.seq),
+            prev: self.last_of(ask.tenant, ask.lands_in()).map_or(0, |fact| fact.seq),
             at_ms,
             term: self.term,
             ask,
@@ -337,6 +439,8 @@ fn founding(tenant: &'static str) -> Ask {
         kind: Kind::User,
         key: None,
         reply_to: None,
+        target: None,
+        vouched: None,
         if_last: IfLast::Unsaid,
         body: Body::User {
             user: "admin",

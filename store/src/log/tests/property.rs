@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use natterjack_nats_config::SendPayload;
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Principal, Problem, Receipt, Request, Seq, StateStamp, events_of};
+use natterjack_nats_config::contract::{Principal, Problem, Receipt, Request, Seq, StateStamp, Vouched, events_of};
 use natterjack_nats_config::tail::Frame;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::super::admit::{Draft, Now, admit, found_tenant};
 use super::super::checkpoint::codec::{decode, encode};
-use super::super::state::State;
+use super::super::state::{STATE_VERSION, State};
 use super::super::writer::fold;
 use super::model::{Expected, Fact, Model, START_MS};
 use super::steps::{Ask, Fate, Step, TENANTS, TakeOver, any_step};
@@ -33,7 +33,8 @@ struct Reference;
 struct Writers {
     leader: State,
     standby: State,
-    log: Vec<Bytes>,
+    /// Frames, and the stamps of those without events, which tell that a writer began.
+    log: Vec<(Bytes, Option<StateStamp>)>,
     /// The receipts of what stands in the log, and of what is being appended.
     receipts: HashMap<Seq, Receipt>,
     /// How many frames, and events in them, were compared with the model: what is in the log does not change.
@@ -119,7 +120,8 @@ impl Writers {
             // What the leader says of its state before this frame, while neither this one nor the one before has landed.
             let stamp = self.leader.stamp();
             for (ask, (if_last, expected)) in asks.iter().zip(expected.by_ref()) {
-                let outcome = admit(&mut self.leader, &mut draft, &request(ask, *if_last), now);
+                let request = self.request(ask, *if_last);
+                let outcome = admit(&mut self.leader, &mut draft, &request, now);
                 self.compare(ask, &outcome, expected);
             }
             if draft.events > 0 {
@@ -167,9 +169,42 @@ impl Writers {
         }
     }
 
+    fn request(&self, ask: &Ask, if_last: Option<u64>) -> Request {
+        let mut payload = json!({ "body": ask.body.asked() });
+        let fields = [
+            ("key", json!(ask.key)),
+            ("reply_to", json!(ask.reply_to)),
+            ("target", json!(ask.target.map(|seq| self.id_of(seq)))),
+            ("if_last", json!(if_last)),
+        ];
+        for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
+            payload[field] = value;
+        }
+        Request {
+            principal: Principal {
+                tenant: id(ask.tenant),
+                user: id(ask.user),
+            },
+            room: id(ask.room),
+            kind: ask.kind,
+            payload: SendPayload::from_json(payload.to_string().as_bytes()).unwrap(),
+            vouched: ask.vouched.zip(ask.target).map(|(from, seq)| Vouched {
+                seq: Seq(seq),
+                from: id(from),
+            }),
+        }
+    }
+
+    /// The id of the event at a place, or one that nothing has.
+    fn id_of(&self, seq: u64) -> String {
+        let known = self.receipts.get(&Seq(seq)).map(|receipt| receipt.id.clone());
+        known.unwrap_or_else(|| uuid::Uuid::from_u128(u128::from(seq)).to_string())
+    }
+
     /// A frame of the leader lands.
     fn append(&mut self, bytes: Bytes, stamp: StateStamp) {
-        self.log.push(bytes);
+        let kept = bytes.is_empty().then(|| stamp.clone());
+        self.log.push((bytes, kept));
         let stream_seq = self.log.len() as u64;
         self.leader.move_end(stream_seq);
         let frame = Frame {
@@ -195,7 +230,7 @@ impl Writers {
     fn begin_term(&mut self) {
         let stamp = self.leader.stamp();
         self.append(Bytes::new(), stamp);
-        self.leader.begin_term();
+        self.leader.begin_term(Some(STATE_VERSION));
     }
 
     fn folded(&self) -> State {
@@ -207,11 +242,11 @@ impl Writers {
     }
 
     fn frame_at(&self, stream_seq: u64) -> Frame {
-        let bytes = &self.log[usize::try_from(stream_seq).unwrap() - 1];
+        let (bytes, stamp) = &self.log[usize::try_from(stream_seq).unwrap() - 1];
         Frame {
             stream_seq,
             events: events_of(stream_seq, bytes).unwrap(),
-            stamp: None,
+            stamp: stamp.clone(),
         }
     }
 
@@ -220,10 +255,14 @@ impl Writers {
         let (frames, mut events) = self.compared;
         let new = self.log[frames..]
             .iter()
-            .flat_map(|frame| frame.split(|byte| *byte == b'\n'));
+            .flat_map(|(frame, _)| frame.split(|byte| *byte == b'\n'));
         for line in new.filter(|line| !line.is_empty()) {
             let line: Value = serde_json::from_slice(line).unwrap();
-            assert_eq!(line, written(&model.facts[events], &line));
+            let fact = &model.facts[events];
+            assert_eq!(line, written(fact, &line));
+            if let Some(seq) = fact.ask.target {
+                assert_eq!(line["target"]["id"], json!(self.id_of(seq)));
+            }
             events += 1;
         }
         self.compared = (self.log.len(), events);
@@ -248,37 +287,19 @@ fn now(at_ms: i64, log_full: bool) -> Now {
     }
 }
 
-fn request(ask: &Ask, if_last: Option<u64>) -> Request {
-    let mut payload = json!({ "body": ask.body.asked() });
-    let fields = [
-        ("key", json!(ask.key)),
-        ("reply_to", json!(ask.reply_to)),
-        ("if_last", json!(if_last)),
-    ];
-    for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
-        payload[field] = value;
-    }
-    Request {
-        principal: Principal {
-            tenant: id(ask.tenant),
-            user: id(ask.user),
-        },
-        room: id(ask.room),
-        kind: ask.kind,
-        payload: SendPayload::from_json(payload.to_string().as_bytes()).unwrap(),
-    }
-}
-
 /// The line that must stand in the log for a fact; the id is taken from the line.
 fn written(fact: &Fact, line: &Value) -> Value {
     let mut event = json!({
         "v": 1, "seq": fact.seq, "n": fact.n, "prev": fact.prev, "id": line["id"], "tenant": fact.ask.tenant,
-        "room": fact.ask.room, "from": fact.ask.user, "kind": fact.ask.kind.as_str(),
+        "room": fact.ask.lands_in(), "from": fact.ask.user, "kind": fact.ask.kind.as_str(),
         "at": clock::format_ms(fact.at_ms), "body": fact.body,
     });
     let fields = [("key", fact.ask.key), ("reply_to", fact.ask.reply_to)];
     for (field, value) in fields.into_iter().filter_map(|(field, value)| Some((field, value?))) {
         event[field] = json!(value);
+    }
+    if let Some(seq) = fact.ask.target {
+        event["target"] = json!({"id": line["target"]["id"], "seq": seq});
     }
     event
 }

@@ -37,6 +37,10 @@ pub(super) struct Ask {
     pub(super) kind: Kind,
     pub(super) key: Option<&'static str>,
     pub(super) reply_to: Option<&'static str>,
+    /// The place of the message that is to be changed.
+    pub(super) target: Option<u64>,
+    /// Its author, if a bridge says that it knows.
+    pub(super) vouched: Option<&'static str>,
     pub(super) if_last: IfLast,
     pub(super) body: Body,
 }
@@ -51,6 +55,11 @@ pub(super) enum IfLast {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Body {
     Text(&'static str),
+    /// An empty object.
+    Empty,
+    Emoji(&'static str),
+    /// Up to a place.
+    Read(u64),
     Room {
         title: Option<&'static str>,
     },
@@ -65,6 +74,16 @@ pub(super) enum Body {
     },
     /// What no policy event may carry.
     Wrong,
+}
+
+/// An event of the log that may be asked to be changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said {
+    pub(super) seq: u64,
+    pub(super) tenant: &'static str,
+    pub(super) room: &'static str,
+    pub(super) from: &'static str,
+    pub(super) is_message: bool,
 }
 
 /// What becomes of the last frame.
@@ -105,7 +124,12 @@ pub(super) enum Step {
 
 impl Ask {
     pub(super) fn is_in(&self, tenant: &str, room: &str) -> bool {
-        self.tenant == tenant && self.room == room
+        self.tenant == tenant && self.lands_in() == room
+    }
+
+    /// The room that its event is one of.
+    pub(super) fn lands_in(&self) -> &'static str {
+        if self.kind == Kind::Read { "_" } else { self.room }
     }
 
     /// Whether this is the same request as another one with its key: what a member may see is not compared.
@@ -114,7 +138,7 @@ impl Ask {
             Body::Member { user, role, .. } => Body::member(user, role),
             ref body => body.clone(),
         };
-        (self.room, self.kind, self.reply_to) == (other.room, other.kind, other.reply_to)
+        (self.room, self.kind, self.reply_to, self.target) == (other.room, other.kind, other.reply_to, other.target)
             && comparable(self) == comparable(other)
     }
 }
@@ -132,7 +156,9 @@ impl Body {
     pub(super) fn asked(&self) -> Value {
         match self {
             Self::Text(text) => json!({ "text": text }),
-            Self::Room { title: None } => json!({}),
+            Self::Empty | Self::Room { title: None } => json!({}),
+            Self::Emoji(emoji) => json!({ "emoji": emoji }),
+            Self::Read(seq) => json!({ "seq": seq }),
             Self::Room { title } => json!({ "title": title }),
             Self::Member {
                 user,
@@ -157,9 +183,10 @@ impl Body {
 /// Any step that makes sense after what has happened.
 pub(super) fn any_step(model: &Model) -> BoxedStrategy<Step> {
     let recent: Vec<Ask> = model.asked.iter().rev().take(RECENT).cloned().collect();
+    let targets = model.targets();
     let asks = [
-        prop::collection::vec(any_ask(recent.clone()), 1..5),
-        prop::collection::vec(any_ask(recent), 0..3),
+        prop::collection::vec(any_ask(recent.clone(), &targets), 1..5),
+        prop::collection::vec(any_ask(recent, &targets), 0..3),
     ];
     let fate = prop_oneof![
         6 => Just(Fate::Committed),
@@ -182,18 +209,72 @@ fn any_take_over() -> impl Strategy<Value = TakeOver> {
 }
 
 /// Something new, or a recent request again: as it was, or with another body.
-fn any_ask(recent: Vec<Ask>) -> BoxedStrategy<Ask> {
+fn any_ask(recent: Vec<Ask>, targets: &[Said]) -> BoxedStrategy<Ask> {
+    let new = if targets.is_empty() {
+        new_ask().boxed()
+    } else {
+        prop_oneof![2 => new_ask(), 1 => change(targets)].boxed()
+    };
     if recent.is_empty() {
-        return new_ask().boxed();
+        return new;
     }
     let again = select(recent);
-    let altered = (again.clone(), new_ask()).prop_map(|(ask, other)| Ask {
+    let altered = (again.clone(), new.clone()).prop_map(|(ask, other)| Ask {
         body: if ask.kind == other.kind { other.body } else { ask.body },
         reply_to: other.reply_to,
         if_last: other.if_last,
+        target: if ask.kind == other.kind {
+            other.target
+        } else {
+            ask.target
+        },
+        vouched: if ask.kind == other.kind {
+            other.vouched
+        } else {
+            ask.vouched
+        },
         ..ask
     });
-    prop_oneof![5 => new_ask(), 2 => again, 1 => altered].boxed()
+    prop_oneof![5 => new, 2 => again, 1 => altered].boxed()
+}
+
+/// A change of a message, or of something that is none: where it stands mostly, by its author often.
+fn change(targets: &[Said]) -> impl Strategy<Value = Ask> + use<> {
+    let kind = prop_oneof![
+        Just((Kind::Edit, Body::Text("a"))),
+        Just((Kind::Edit, Body::Text("A"))),
+        Just((Kind::Delete, Body::Empty)),
+        Just((Kind::React, Body::Emoji("👍"))),
+        Just((Kind::Unreact, Body::Emoji("👍"))),
+        Just((Kind::React, Body::Wrong)),
+        Just((Kind::Pin, Body::Empty)),
+        Just((Kind::Unpin, Body::Empty)),
+        // Up to the event that is picked here, wherever that stands.
+        Just((Kind::Read, Body::Read(0))),
+        Just((Kind::Read, Body::Read(1 << 40))),
+    ];
+    let chances = (any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
+    (new_ask(), kind, select(targets.to_vec()), chances).prop_map(
+        |(ask, (kind, body), said, (by_author, elsewhere, vouched))| Ask {
+            kind,
+            body: if body == Body::Read(0) {
+                Body::Read(said.seq)
+            } else {
+                body
+            },
+            tenant: said.tenant,
+            user: if by_author { said.from } else { ask.user },
+            room: if elsewhere && ask.room != "_" {
+                ask.room
+            } else {
+                said.room
+            },
+            target: (kind != Kind::Read).then_some(said.seq),
+            // A bridge knows what is in the archive of that room: messages only.
+            vouched: (said.is_message && !elsewhere && vouched).then_some(said.from),
+            ..ask
+        },
+    )
 }
 
 fn new_ask() -> impl Strategy<Value = Ask> {
@@ -221,6 +302,8 @@ fn new_ask() -> impl Strategy<Value = Ask> {
             kind,
             key,
             reply_to,
+            target: None,
+            vouched: None,
             if_last,
             body,
         })

@@ -151,6 +151,7 @@ pub(super) fn request(kind: Kind, payload: &serde_json::Value) -> Request {
         room: id("lobby"),
         kind,
         payload,
+        vouched: None,
     }
 }
 

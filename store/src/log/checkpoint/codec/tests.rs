@@ -28,6 +28,9 @@ enum What {
     Member(usize, Option<&'static str>),
     Msg(Option<usize>, u8),
     Admin(usize),
+    /// A change of the so-many-eth event from the end.
+    Edit(usize),
+    Delete(usize),
 }
 
 fn asks() -> impl Strategy<Value = Vec<Ask>> {
@@ -37,6 +40,8 @@ fn asks() -> impl Strategy<Value = Vec<Ask>> {
         2 => (0usize..4, role).prop_map(|(user, role)| What::Member(user, role)),
         6 => (prop::option::of(0usize..5), any::<u8>()).prop_map(|(key, text)| What::Msg(key, text % 2)),
         1 => (0usize..4).prop_map(What::Admin),
+        1 => (0usize..6).prop_map(What::Edit),
+        1 => (0usize..6).prop_map(What::Delete),
     ];
     // Mostly moments apart, sometimes longer than keys are remembered.
     let later = prop_oneof![9 => 0i64..1000, 1 => Just(11 * 60 * 1000)];
@@ -51,7 +56,13 @@ fn asks() -> impl Strategy<Value = Vec<Ask>> {
     prop::collection::vec(ask, 0..80)
 }
 
-fn request(ask: &Ask) -> Request {
+fn request(ask: &Ask, said: &[(usize, String)]) -> Request {
+    let target = |back: usize| said.iter().rev().nth(back).map_or_else(new_id, |(_, id)| id.clone());
+    let room_of = |back: usize| said.iter().rev().nth(back).map_or(ask.room, |(room, _)| *room);
+    let room = match ask.what {
+        What::Edit(back) | What::Delete(back) => room_of(back),
+        _ => ask.room,
+    };
     let (kind, payload) = match &ask.what {
         What::Room => (Kind::Room, json!({"key": "made", "body": {"title": "T"}})),
         What::Member(user, role) => (
@@ -66,6 +77,8 @@ fn request(ask: &Ask) -> Request {
             Kind::User,
             json!({"body": {"user": format!("u{user}"), "role": "auditor"}}),
         ),
+        What::Edit(back) => (Kind::Edit, json!({"target": target(*back), "body": {"text": "x"}})),
+        What::Delete(back) => (Kind::Delete, json!({"target": target(*back), "body": {}})),
     };
     let is_admin = matches!(ask.what, What::Admin(_));
     Request {
@@ -79,15 +92,12 @@ fn request(ask: &Ask) -> Request {
             .parse()
             .unwrap(),
         },
-        room: if is_admin {
-            "_".to_owned()
-        } else {
-            format!("r{}", ask.room)
-        }
-        .parse()
-        .unwrap(),
+        room: if is_admin { "_".to_owned() } else { format!("r{room}") }
+            .parse()
+            .unwrap(),
         kind,
         payload: SendPayload::from_json(payload.to_string().as_bytes()).unwrap(),
+        vouched: None,
     }
 }
 
@@ -101,6 +111,7 @@ fn write(asks: &[Ask]) -> (Vec<Frame>, State) {
     let mut frames = Vec::new();
     let mut at_ms = START_MS;
     let mut draft = Draft::after(0);
+    let mut said = Vec::new();
     let admin = Principal {
         tenant: "main".parse().unwrap(),
         user: "admin".parse().unwrap(),
@@ -114,7 +125,12 @@ fn write(asks: &[Ask]) -> (Vec<Frame>, State) {
     close(&mut state, &mut draft, &mut frames);
     for ask in asks {
         at_ms += ask.later_ms;
-        let _ = admit(&mut state, &mut draft, &request(ask), &now(at_ms));
+        let request = request(ask, &said);
+        if let Ok(receipt) = admit(&mut state, &mut draft, &request, &now(at_ms))
+            && request.kind == Kind::Msg
+        {
+            said.push((ask.room, receipt.id));
+        }
         if ask.ends {
             close(&mut state, &mut draft, &mut frames);
         }
@@ -135,7 +151,7 @@ fn close(state: &mut State, draft: &mut Draft, frames: &mut Vec<Frame>) {
     });
     state.pass_frame(stream_seq);
     if bytes.is_empty() {
-        state.begin_term();
+        state.begin_term(Some(STATE_VERSION));
     }
     *draft = Draft::after(stream_seq);
 }
@@ -245,4 +261,33 @@ fn parts_of_two_checkpoints_do_not_go_together() {
     let mut newer = encode(&one).unwrap();
     newer.writer[8] += 1;
     assert!(matches!(decode(&newer), Err(CodecError::Version(_))));
+}
+
+#[test]
+fn a_state_of_the_version_before_is_read_and_remembers_nothing() {
+    let (_, mut state) = write(&[Ask {
+        user: 0,
+        room: 0,
+        what: What::Room,
+        ends: true,
+        later_ms: 1,
+    }]);
+    // As its writers left it, who did not remember.
+    state.begin_term(None);
+    let end = state.end();
+    state.pass_frame(end);
+    let mut before = encode(&state).unwrap();
+    let version = postcard::to_allocvec(&STATE_VERSION).unwrap();
+    assert_eq!(before.writer[8..8 + version.len()], version);
+    before
+        .writer
+        .splice(8..8 + version.len(), postcard::to_allocvec(&101u16).unwrap());
+    let read = decode(&before).unwrap();
+    assert_eq!(read.stamp().hash, state.stamp().hash);
+    assert!(!read.recent.is_on());
+    let mut newer = encode(&state).unwrap();
+    newer
+        .writer
+        .splice(8..8 + version.len(), postcard::to_allocvec(&301u16).unwrap());
+    assert!(matches!(decode(&newer), Err(CodecError::Version(301))));
 }

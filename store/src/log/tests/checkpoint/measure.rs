@@ -30,6 +30,7 @@ fn event(seq: Seq, room: &str, (n, prev): (u64, Seq), kind: Kind, body: &serde_j
         at: clock::format_ms(START_MS),
         key: None,
         reply_to: None,
+        target: None,
         body: to_raw_value(body).unwrap(),
     }
 }

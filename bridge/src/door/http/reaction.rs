@@ -1,0 +1,133 @@
+//! Reactions and pins over HTTP.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use http::{HeaderMap, StatusCode};
+use natterjack_nats_config::contract::{Kind, ReactBody, SendPayload, Seq};
+use serde_json::json;
+use serde_json::value::to_raw_value;
+
+use super::answer::{Answer, json};
+use super::form::header_key;
+use super::message::{bodiless, change};
+use super::query::Fields;
+use super::routes::{Path, internal, with_etag};
+use super::{DoorState, openapi};
+use crate::door::auth::Caller;
+use crate::ops::{self, HistoryAsk};
+
+type Door = State<Arc<DoorState>>;
+
+/// `PUT /v1/rooms/{room}/messages/{id}/reactions/{emoji}`
+#[utoipa::path(
+    put,
+    path = "/v1/rooms/{room}/messages/{id}/reactions/{emoji}",
+    tag = "sending",
+    params(
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
+        ("emoji" = String, Path, description = "The reaction, 1 to 64 bytes", min_length = 1, max_length = 64),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
+    ),
+    responses((status = 200, description = "The reaction stands in the log", body = openapi::Receipt)),
+)]
+pub(super) async fn react(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
+    ask(&door, &caller, (Kind::React, &path), &headers).await
+}
+
+/// `DELETE /v1/rooms/{room}/messages/{id}/reactions/{emoji}`
+#[utoipa::path(
+    delete,
+    path = "/v1/rooms/{room}/messages/{id}/reactions/{emoji}",
+    tag = "sending",
+    params(
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
+        ("emoji" = String, Path, description = "The reaction, 1 to 64 bytes", min_length = 1, max_length = 64),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
+    ),
+    responses((status = 200, description = "It stands in the log that the reaction was taken back", body = openapi::Receipt)),
+)]
+pub(super) async fn unreact(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
+    ask(&door, &caller, (Kind::Unreact, &path), &headers).await
+}
+
+/// `PUT /v1/rooms/{room}/messages/{id}/pin`
+#[utoipa::path(
+    put,
+    path = "/v1/rooms/{room}/messages/{id}/pin",
+    tag = "sending",
+    params(
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
+    ),
+    responses((status = 200, description = "The pin stands in the log", body = openapi::Receipt)),
+)]
+pub(super) async fn pin(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
+    ask(&door, &caller, (Kind::Pin, &path), &headers).await
+}
+
+/// `DELETE /v1/rooms/{room}/messages/{id}/pin`
+#[utoipa::path(
+    delete,
+    path = "/v1/rooms/{room}/messages/{id}/pin",
+    tag = "sending",
+    params(
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
+    ),
+    responses((status = 200, description = "It stands in the log that it is pinned no more", body = openapi::Receipt)),
+)]
+pub(super) async fn unpin(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
+    ask(&door, &caller, (Kind::Unpin, &path), &headers).await
+}
+
+async fn ask(door: &DoorState, caller: &Caller, (kind, path): (Kind, &Path), headers: &HeaderMap) -> Answer {
+    let mut payload = bodiless(header_key(headers)?)?;
+    if matches!(kind, Kind::React | Kind::Unreact) {
+        let body = ReactBody {
+            emoji: path.text("emoji")?.to_owned(),
+        };
+        payload = SendPayload {
+            body: to_raw_value(&body).map_err(|error| internal(&error))?,
+            ..payload
+        };
+    }
+    let target = path.text("id")?.to_owned();
+    let sent = change(door, caller, path.id("room")?, (kind, target), payload)?;
+    json(StatusCode::OK, &sent.receipt(&door.bridge).await?)
+}
+
+/// `GET /v1/rooms/{room}/pins`
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}/pins",
+    tag = "reading",
+    params(
+        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        ("before" = Option<u64>, Query, description = "The page just before this `seq`"),
+        ("after" = Option<u64>, Query, description = "The page just behind this `seq`"),
+        ("limit" = Option<u64>, Query, description = "1 to 200; 50 by default"),
+    ),
+    responses(
+        (status = 200, description = "The pinned messages, oldest first", body = openapi::HistoryPage),
+        (status = 304, description = "As the `ETag` says"),
+    ),
+)]
+pub(super) async fn pins(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
+    let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["before", "after", "limit"])?;
+    let ask = HistoryAsk {
+        room: path.id("room")?,
+        before: fields.number("before")?.map(Seq),
+        after: fields.number("after")?.map(Seq),
+        limit: fields.number("limit")?,
+        pinned: true,
+    };
+    let page = ops::history(&door.bridge, &caller.who, ask).await?;
+    let body = serde_json::to_vec(&json!({"messages": page.messages, "next": page.next}));
+    let body = body.map_err(|error| internal(&error))?;
+    Ok(with_etag(request.headers(), body.into()))
+}

@@ -1,0 +1,61 @@
+use std::collections::HashMap;
+
+use natterjack_authz::policy::readable;
+use natterjack_nats_config::contract::{
+    Id, Principal, Problem, ROOMS_VERB, RoomStanding, RoomsPage, RoomsQuery, SearchRoom,
+};
+use tokio::time::Instant;
+
+use super::history::{ATTEMPTS, CATCH_UP_WITHIN, ask_store, lagging};
+use super::rooms::RoomShown;
+use super::{Bridge, Listing, rooms};
+
+/// The rooms the caller is a member of, with where they stand by the archive.
+///
+/// As with history it is handed out only once this bridge has read the log as far as the archive had, and if the caller's
+/// rights are still those that were asked with.
+pub(crate) async fn rooms_standing(
+    bridge: &Bridge,
+    who: &Principal,
+    listing: &Listing,
+) -> Result<(Vec<RoomShown>, Option<Id>), Problem> {
+    for _ in 0..ATTEMPTS {
+        let (mut page, next) = rooms(bridge, who, listing)?;
+        let asked = may_read(bridge, who, &page)?;
+        let query = RoomsQuery {
+            tenant: who.tenant.clone(),
+            user: who.user.clone(),
+            rooms: asked,
+        };
+        let found: RoomsPage = ask_store(bridge, ROOMS_VERB, &query).await?;
+        if !bridge
+            .feed
+            .wait_passed(found.watermark, Instant::now() + CATCH_UP_WITHIN)
+            .await
+        {
+            return Err(lagging("this bridge is behind the archive; try again"));
+        }
+        if may_read(bridge, who, &page)? == query.rooms {
+            let mut standings: HashMap<Id, RoomStanding> =
+                found.rooms.into_iter().map(|room| (room.room.clone(), room)).collect();
+            for room in &mut page {
+                room.stands(standings.remove(room.id()));
+            }
+            return Ok((page, next));
+        }
+    }
+    Err(lagging("the rights in these rooms are changing; try again"))
+}
+
+/// Those of the rooms that the caller may read now, and from where on.
+fn may_read(bridge: &Bridge, who: &Principal, page: &[RoomShown]) -> Result<Vec<SearchRoom>, Problem> {
+    bridge.look(|view| {
+        let readable = page.iter().filter_map(|room| {
+            Some(SearchRoom {
+                id: room.id().clone(),
+                visible_from: readable(view, who, room.id())?,
+            })
+        });
+        Ok(readable.collect())
+    })
+}
