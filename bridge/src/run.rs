@@ -43,6 +43,8 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: watch::Sender<bool>,
 ) -> Result<(), BridgeError> {
+    let (verifier, until) = (Arc::clone(&config.verifier), shutdown.clone());
+    let _keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh(&until).await }));
     let client = connect(&config.nats).await?;
     let draining = CancellationToken::new();
     let (bridge, mut tasks) = start(&config, &client, draining.clone(), ready);

@@ -39,12 +39,13 @@ impl Auth {
     /// The caller.
     ///
     /// # Errors
-    /// `token-missing`, `token-expired` or `token-invalid`. Which rule a token broke is told to the log only.
-    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    /// `token-missing`, `token-expired`, `token-invalid` or `issuer-unavailable`. Which rule a token broke is told to the log only.
+    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let Given { token, user } = given(headers)?;
         let session = self
             .verifier
             .verify(&token, clock::now_ms())
+            .await
             .map_err(|error| problem(&error))?;
         if user.is_some_and(|user| !is_named(&session.principal, &user)) {
             return Err(Problem::new(
@@ -118,6 +119,11 @@ fn problem(error: &TokenError) -> Problem {
         TokenError::Invalid(_) => {
             tracing::info!(%error, "a token was refused");
             invalid()
+        }
+        TokenError::Unavailable(_) => {
+            tracing::warn!(%error, "a token cannot be judged");
+            let detail = "the keys of the token's issuer are being fetched, or its service does not answer; try again";
+            Problem::new(ProblemCode::IssuerUnavailable, detail)
         }
     }
 }

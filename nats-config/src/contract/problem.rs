@@ -51,6 +51,8 @@ pub enum ProblemCode {
     OutcomeUnknown,
     /// The archive is behind or down.
     StoreLagging,
+    /// The keys of the token's issuer are not known now.
+    IssuerUnavailable,
     /// The log is nearly full.
     LogFull,
 }
@@ -91,7 +93,7 @@ pub struct More {
 
 impl ProblemCode {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidRequest,
         Self::InvalidCursor,
         Self::CursorFilterMismatch,
@@ -114,6 +116,7 @@ impl ProblemCode {
         Self::BrokerUnavailable,
         Self::OutcomeUnknown,
         Self::StoreLagging,
+        Self::IssuerUnavailable,
         Self::LogFull,
     ];
 
@@ -134,9 +137,12 @@ impl ProblemCode {
             Self::IdempotencyMismatch => 422,
             Self::RateLimited => 429,
             Self::Internal => 500,
-            Self::Overloaded | Self::BrokerUnavailable | Self::OutcomeUnknown | Self::StoreLagging | Self::LogFull => {
-                503
-            }
+            Self::Overloaded
+            | Self::BrokerUnavailable
+            | Self::OutcomeUnknown
+            | Self::StoreLagging
+            | Self::IssuerUnavailable
+            | Self::LogFull => 503,
         }
     }
 
@@ -172,6 +178,7 @@ impl ProblemCode {
             Self::BrokerUnavailable => "broker-unavailable",
             Self::OutcomeUnknown => "outcome-unknown",
             Self::StoreLagging => "store-lagging",
+            Self::IssuerUnavailable => "issuer-unavailable",
             Self::LogFull => "log-full",
         }
     }

@@ -206,7 +206,7 @@ impl DoorState {
     pub(super) async fn caller(&self, headers: &HeaderMap, ticket: Option<String>) -> Result<Caller, Problem> {
         match ticket {
             Some(ticket) => self.tickets.take(&ticket, clock::now_ms()).await,
-            None => self.auth.caller(headers),
+            None => self.auth.caller(headers).await,
         }
     }
 }

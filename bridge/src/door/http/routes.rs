@@ -472,7 +472,7 @@ impl FromRequestParts<Arc<DoorState>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, door: &Arc<DoorState>) -> Result<Self, Refusal> {
-        Ok(door.auth.caller(&parts.headers)?)
+        Ok(door.auth.caller(&parts.headers).await?)
     }
 }
 
