@@ -1,7 +1,7 @@
 use natterjack_nats_config::contract::{Principal, Subjects};
 
 use super::claims::Request;
-use crate::policy::{SubjectPermissions, View, subject_permissions};
+use crate::policy::{SubjectPermissions, View, subject_permissions, token_is_good};
 use crate::token::{Session, TokenError};
 
 /// Over which door of the server a client comes.
@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
     ClientId(String),
     #[error("there is no tenant {0}")]
     Tenant(String),
+    #[error("the token was revoked")]
+    Revoked,
     #[error("this worker is not registered now")]
     NotRegistered,
 }
@@ -68,6 +70,9 @@ pub(crate) fn judge(request: &Request, session: Session, view: &View, subjects: 
     }
     if !view.has_tenant(tenant) {
         return Err(Refusal::Tenant(tenant.to_string()));
+    }
+    if !token_is_good(view, &session.principal, &session.token()) {
+        return Err(Refusal::Revoked);
     }
     Ok(Entry {
         account: kind.account(),

@@ -4,7 +4,7 @@ use std::path::Path;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 use jwt_simple::prelude::Token;
-use natterjack_nats_config::contract::Principal;
+use natterjack_nats_config::contract::{MAX_TOKEN_ID_BYTES, Principal, TokenRef};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -91,6 +91,17 @@ struct Remembered {
 #[derive(serde::Deserialize)]
 struct Claimed {
     iss: String,
+}
+
+impl Session {
+    /// The token, as far as its revocation needs to know it.
+    #[must_use]
+    pub fn token(&self) -> TokenRef {
+        TokenRef {
+            jti: self.token_id.clone().filter(|jti| jti.len() <= MAX_TOKEN_ID_BYTES),
+            issued_at_ms: self.issued_at_ms,
+        }
+    }
 }
 
 impl Verifier {

@@ -1,5 +1,7 @@
 use natterjack_authz::policy::Room;
-use natterjack_nats_config::contract::{Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, SendPayload, Seq};
+use natterjack_nats_config::contract::{
+    Actor, Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, SendPayload, Seq,
+};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
 
@@ -52,7 +54,7 @@ pub(crate) fn show_room(bridge: &Bridge, who: &Principal, id: &Id) -> Result<Roo
 /// of it, and the caller's NATS connections are being renewed.
 pub(crate) async fn put_room(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     id: Id,
     body: &RoomBody,
     key: Option<String>,

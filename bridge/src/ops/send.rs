@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use natterjack_nats_config::contract::{
-    Durability, Id, Kind, Principal, Problem, ProblemCode, Receipt, Request, SendPayload,
+    Actor, Durability, Id, Kind, Problem, ProblemCode, Receipt, Request, SendPayload,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -23,13 +23,14 @@ pub(crate) struct Sent {
 /// Tells a room what is not kept (typing, presence, signals); the writer decides. The receipt has no place in the log.
 pub(crate) fn begin_tell(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     kind: Kind,
     payload: SendPayload,
 ) -> Result<Sent, Problem> {
     let request = Request {
-        principal: who.clone(),
+        principal: who.principal.clone(),
+        by: who.by.clone(),
         room,
         kind,
         payload,
@@ -46,7 +47,7 @@ pub(crate) fn begin_tell(
 /// A request without a key gets one of ours, so that it can be tried again when an answer is lost.
 pub(crate) fn begin_send(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     kind: Kind,
     mut payload: SendPayload,
@@ -55,7 +56,8 @@ pub(crate) fn begin_send(
     let key = payload.key.unwrap_or_else(|| Uuid::now_v7().to_string());
     payload.key = Some(key.clone());
     let request = Request {
-        principal: who.clone(),
+        principal: who.principal.clone(),
+        by: who.by.clone(),
         room,
         kind,
         payload,
@@ -70,7 +72,7 @@ pub(crate) fn begin_send(
 /// Sends, and waits for the receipt.
 pub(crate) async fn send(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     kind: Kind,
     payload: SendPayload,

@@ -22,7 +22,7 @@ pub use checkpoint::{
     manifest_slot,
 };
 pub use event::{
-    Ephemeral, Event, EventHead, EventLine, Head, Kind, MemberBody, RoomBody, RoomHead, RoomKind, UserBody,
+    Ephemeral, Event, EventHead, EventLine, Head, Kind, MemberBody, RoomBody, RoomHead, RoomKind, TokenBody, UserBody,
 };
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{
@@ -32,7 +32,9 @@ pub use history::{
 pub use id::{Id, InvalidId, MAX_ID_BYTES};
 pub use problem::{More, Problem, ProblemCode};
 pub use receipt::{Durability, Receipt};
-pub use request::{MAX_KEY_BYTES, Principal, Request, RequestError, SendPayload};
+pub use request::{
+    Actor, By, MAX_KEY_BYTES, MAX_TOKEN_ID_BYTES, Principal, Request, RequestError, SendPayload, TokenRef,
+};
 pub use search::{
     DEFAULT_SEARCH_LIMIT, MAX_SEARCH_BYTES, MAX_SEARCH_LIMIT, MAX_SEARCH_ROOMS, SEARCH_VERB, SearchPage, SearchQuery,
     SearchResult, SearchRoom, Snippet,

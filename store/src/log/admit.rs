@@ -1,13 +1,14 @@
 use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, tenant_role};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    Durability, Event, Id, Kind, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody, Principal, Problem,
-    ProblemCode, Receipt, Request, RoomBody, Seq, TENANT_ROOM, UserBody,
+    By, Durability, Event, Id, Kind, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody, Principal,
+    Problem, ProblemCode, Receipt, Request, RoomBody, Seq, TENANT_ROOM, TokenBody, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::keys::{Content, Known, Marked};
 use super::state::{State, membership_request};
+use super::tokens::{by_a_good_token, permit_revocation, read_revocation, stamp_valid_after};
 
 /// The longest title, in bytes.
 const MAX_TITLE_BYTES: usize = 256;
@@ -33,10 +34,10 @@ pub(crate) struct Draft {
 }
 
 /// An event as it was asked for.
-struct Wanted {
+pub(super) struct Wanted {
     room: Id,
-    kind: Kind,
-    body: Box<RawValue>,
+    pub(super) kind: Kind,
+    pub(super) body: Box<RawValue>,
     key: Option<Marked>,
 }
 
@@ -45,6 +46,7 @@ enum Change {
     Room,
     Member(MemberBody),
     User(UserBody),
+    Token(TokenBody),
     Nothing,
 }
 
@@ -70,6 +72,7 @@ impl Draft {
 /// state; the receipt is good only once the draft stands in the log.
 pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now: &Now) -> Result<Receipt, Problem> {
     let (mut wanted, change) = read(request)?;
+    by_a_good_token(&state.view, request)?;
     let known = wanted.key.as_ref().map(|key| state.keys.look_up(key));
     // What stands in the log stands, whatever has become of the sender's rights since.
     if let Some(Known::Same(receipt)) = known {
@@ -87,6 +90,7 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
     }
     let makes_room = request.kind == Kind::Room && state.view.room(&request.principal.tenant, &request.room).is_none();
     stamp_visible_from(&state.view, request, &mut wanted)?;
+    stamp_valid_after(&mut wanted, now.at_ms.max(state.at_ms()))?;
     let receipt = write(state, draft, request, &wanted, now)?;
     if makes_room {
         let owner = MemberBody {
@@ -121,6 +125,7 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
     let body = raw(&body)?;
     let request = Request {
         principal: admin.clone(),
+        by: By::House,
         room: room.clone(),
         kind: Kind::User,
         payload: natterjack_nats_config::SendPayload::of_body(body.clone()),
@@ -137,9 +142,9 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
 /// Reads what is asked for, whoever asks.
 fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
     let about_tenant = request.room.as_str() == TENANT_ROOM;
-    if about_tenant != (request.kind == Kind::User) {
+    if about_tenant != matches!(request.kind, Kind::User | Kind::Token) {
         return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` events go there, and nowhere else"
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` and `token` events go there, and nowhere else"
         )));
     }
     let as_asked = &request.payload.body;
@@ -155,6 +160,10 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
         Kind::User => {
             let change: UserBody = parse(as_asked)?;
             (raw(&change)?, Change::User(change))
+        }
+        Kind::Token => {
+            let change = read_revocation(as_asked)?;
+            (raw(&change)?, Change::Token(change))
         }
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
@@ -202,6 +211,7 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
                 return Err(no_such_role(role));
             }
         }
+        Change::Token(change) => permit_revocation(view, request, change)?,
         Change::Nothing => may(view, who, room, Permission::RoomSend)?,
     }
     Ok(())
@@ -327,11 +337,11 @@ fn no_such_role(role: &Id) -> Problem {
     Problem::invalid(format!("there is no role `{role}`"))
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &RawValue) -> Result<T, Problem> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &RawValue) -> Result<T, Problem> {
     serde_json::from_str(body.get()).map_err(|error| Problem::invalid(format!("`body`: {error}")))
 }
 
-fn raw<T: serde::Serialize>(value: &T) -> Result<Box<RawValue>, Problem> {
+pub(super) fn raw<T: serde::Serialize>(value: &T) -> Result<Box<RawValue>, Problem> {
     to_raw_value(value).map_err(|error| internal(&error))
 }
 

@@ -20,6 +20,7 @@ mod notice;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod writer;
 
 pub(crate) use broken::broken;

@@ -7,6 +7,7 @@ mod frame;
 mod openapi;
 mod origins;
 mod query;
+mod revocations;
 mod routes;
 mod send;
 mod serve;

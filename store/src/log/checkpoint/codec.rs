@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::log::keys::{Entry, EventId, Fingerprint};
-use crate::log::state::{Head, STATE_VERSION, State, Time};
+use crate::log::state::{Head, OLDEST_STATE_VERSION, STATE_VERSION, State, Time};
 
 const MAGIC: [u8; 8] = *b"nj-write";
 
@@ -131,7 +131,7 @@ pub(crate) fn decode(encoded: &Encoded) -> Result<State, CodecError> {
     if start.magic != MAGIC {
         return Err(CodecError::NotAState);
     }
-    if start.version != STATE_VERSION {
+    if !(OLDEST_STATE_VERSION..=STATE_VERSION).contains(&start.version) {
         return Err(CodecError::Version(start.version));
     }
     let view = View::from_bytes(&encoded.policy)?;

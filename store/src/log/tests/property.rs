@@ -259,6 +259,7 @@ fn request(ask: &Ask, if_last: Option<u64>) -> Request {
         payload[field] = value;
     }
     Request {
+        by: natterjack_nats_config::contract::By::default(),
         principal: Principal {
             tenant: id(ask.tenant),
             user: id(ask.user),
