@@ -25,7 +25,6 @@ mod issuers;
 mod journey;
 mod keys;
 mod membership;
-mod permissions;
 mod rates;
 mod repair;
 mod restart;
