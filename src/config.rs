@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
+use natterjack_authz::token::{IssuerSettings, Verifier};
 use natterjack_nats_config::contract::{Id, Subjects};
 use natterjack_nats_config::tail::Log;
 use natterjack_store::archive::{Address, Tables};
@@ -47,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) admin: Id,
     pub(crate) insecure: bool,
     pub(crate) offline: bool,
+    pub(crate) local_tokens: bool,
+    pub(crate) issuers: Vec<IssuerSettings>,
     pub(crate) listen: Listen,
     pub(crate) nats: Nats,
     pub(crate) keys: Keys,
@@ -234,6 +238,7 @@ impl Config {
             );
         }
         self.database()?;
+        self.check_issuers()?;
         if self.store.checkpoint_frames < 16 {
             bail!(
                 "`store.checkpoint_frames` = {} is less than 16: the writer tells its state's hash, which a checkpoint is \
@@ -242,6 +247,27 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// All but the local issuer, whose key may not be made yet.
+    fn check_issuers(&self) -> anyhow::Result<()> {
+        Verifier::open(None, &self.issuers)?;
+        let mut names: Vec<_> = self.issuers.iter().map(|issuer| &issuer.issuer).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|two| two.first() == two.last()) {
+            bail!("`issuers` has {:?} twice", twice.first());
+        }
+        if !self.local_tokens && self.issuers.is_empty() {
+            bail!("with `local_tokens = false` and no `[[issuers]]` no token would be accepted");
+        }
+        Ok(())
+    }
+
+    /// Checks tokens, by the settings.
+    pub(crate) fn verifier(&self) -> anyhow::Result<Arc<Verifier>> {
+        let local = self.keys_dir().join("token.pub");
+        let local = self.local_tokens.then_some(local.as_path());
+        Ok(Arc::new(Verifier::open(local, &self.issuers)?))
     }
 
     /// The log of this installation.

@@ -26,6 +26,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Bridge => role::bridge::run(config),
         Command::Token(token) => cli::token::run(config, &token),
         Command::Room(room) => cli::room::run(config, &room),
+        Command::Revoke(revoke) => cli::revoke::run(config, &revoke),
         Command::Send(send) => cli::send::run(config, &send),
         Command::Tail(tail) => cli::tail::run(config, &tail),
         Command::History(history) => cli::history::run(config, &history),

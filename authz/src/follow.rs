@@ -22,8 +22,8 @@ pub(crate) struct Followed {
     passed: watch::Sender<Seq>,
 }
 
-/// When each principal's rights last changed, in log time: what was changed while nobody answered callouts.
-pub(crate) type ChangedAt = HashMap<(Id, Id), i64>;
+/// When each principal's rights (without a user: everybody's) last changed, in log time: what was changed while nobody answered callouts.
+pub(crate) type ChangedAt = HashMap<(Id, Option<Id>), i64>;
 
 impl Followed {
     pub(crate) fn new() -> Self {
@@ -72,7 +72,7 @@ impl Followed {
         self.passed.send_replace(Seq::end_of_frame(end));
         let view = self.view();
         let changed = view.last_changes();
-        let changed = changed.map(|(tenant, user, at_ms)| ((tenant.clone(), user.clone()), at_ms));
+        let changed = changed.map(|(tenant, user, at_ms)| ((tenant.clone(), user.cloned()), at_ms));
         Ok((end, changed.collect()))
     }
 

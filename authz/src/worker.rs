@@ -108,6 +108,12 @@ pub async fn run(
     let settle = settle_subject(&config.log.subjects, &config.worker);
     let settling = answer_settle(core, settle, shared.swept.clone(), shutdown.clone());
     parts.spawn(async { Ok(settling.await?) });
+    let (verifier, until) = (config.verifier.clone(), shutdown.clone());
+    parts.spawn(async move {
+        verifier.keep_fresh(&until).await;
+        until.cancelled().await;
+        Ok(())
+    });
     let may_sign = shared.sign_until.subscribe();
     parts.spawn(async move {
         if wait_until_registered(may_sign, &shutdown).await {

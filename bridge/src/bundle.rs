@@ -463,6 +463,7 @@ mod tests {
         let (answer, outcome) = oneshot::channel();
         let payload = json!({"key": "k", "body": {"text": "x".repeat(bytes)}}).to_string();
         let request = Request {
+            by: natterjack_nats_config::contract::By::default(),
             principal: Principal {
                 tenant: "main".parse().unwrap(),
                 user: "alice".parse().unwrap(),

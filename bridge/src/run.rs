@@ -16,7 +16,7 @@ use crate::error::BridgeError;
 use crate::feed::{Cursors, Feed, Past, follow, listen};
 use crate::health::{Health, Watched, watch_health};
 use crate::metrics::{Cap, Metrics};
-use crate::ops::{Archive, Bridge, Settling, follow_archive};
+use crate::ops::{Archive, Bridge, Settling, finish_revocations, follow_archive};
 
 /// How long what was published last may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -28,6 +28,8 @@ struct Tasks {
     bundler: AbortOnDropHandle<Result<(), async_nats::SubscribeError>>,
     health: AbortOnDropHandle<()>,
     archive: AbortOnDropHandle<()>,
+    /// Begun when the rest is there.
+    revocations: Option<AbortOnDropHandle<()>>,
 }
 
 /// Serves HTTP on `listener` and native clients on NATS until `shutdown`, then drains: parked polls are answered at
@@ -43,6 +45,8 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: watch::Sender<bool>,
 ) -> Result<(), BridgeError> {
+    let (verifier, until) = (Arc::clone(&config.verifier), shutdown.clone());
+    let _keys = AbortOnDropHandle::new(tokio::spawn(async move { verifier.keep_fresh(&until).await }));
     let client = connect(&config.nats).await?;
     let draining = CancellationToken::new();
     let (bridge, mut tasks) = start(&config, &client, draining.clone(), ready);
@@ -102,12 +106,13 @@ fn start(
         sending: sending.clone(),
     };
     let archive = Arc::new(Archive::new());
-    let tasks = Tasks {
+    let mut tasks = Tasks {
         follow: spawn(follow(Arc::clone(&feed), client.clone(), log.clone())),
         listen: spawn(listen(Arc::clone(&feed), client.clone(), log.subjects.clone())),
         bundler: spawn(Bundler::run(bundler)),
         health: spawn(watch_health(watched, told, ready)),
         archive: spawn(follow_archive(Arc::clone(&archive), client.clone(), log.clone())),
+        revocations: None,
     };
     let bridge = Bridge {
         client: client.clone(),
@@ -122,7 +127,9 @@ fn start(
         health,
         draining,
     };
-    (Arc::new(bridge), tasks)
+    let bridge = Arc::new(bridge);
+    tasks.revocations = Some(spawn(finish_revocations(Arc::clone(&bridge))));
+    (bridge, tasks)
 }
 
 /// What `/metrics` shows as the most of each.

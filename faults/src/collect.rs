@@ -69,7 +69,9 @@ async fn read_log(client: &async_nats::Client, history: &mut History) -> anyhow:
     let mut read = 0;
     while read < end {
         let Ok(Some(frame)) = tokio::time::timeout(WITHIN, frames.next()).await else {
-            history.damage.push(format!("the log cannot be read behind frame {read}"));
+            history
+                .damage
+                .push(format!("the log cannot be read behind frame {read}"));
             return Ok(());
         };
         let frame = frame?;

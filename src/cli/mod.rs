@@ -10,6 +10,7 @@ pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod nats;
 mod print;
+pub(crate) mod revoke;
 pub(crate) mod room;
 pub(crate) mod send;
 pub(crate) mod server;
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     Token(token::Token),
     /// Make rooms, list them, add and remove members
     Room(room::Room),
+    /// Revoke tokens: of a user, one of them, or everybody's; or end a membership. The answer comes when it has reached every
+    /// connection
+    Revoke(revoke::Revoke),
     /// Send a message to a room
     Send(send::Send),
     /// Follow rooms as events come in

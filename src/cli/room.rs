@@ -95,7 +95,7 @@ fn list(global: &Global, server: &Server) -> anyhow::Result<()> {
     }
 }
 
-fn state(answer: &Value) -> String {
+pub(super) fn state(answer: &Value) -> String {
     let closed = answer
         .get("connections_closed")
         .and_then(Value::as_u64)

@@ -1,6 +1,3 @@
-use std::sync::Arc;
-
-use natterjack_authz::token::Verifier;
 use natterjack_authz::{AuthzConfig, run as run_authz};
 use natterjack_nats_config::client::Seed;
 use tokio::sync::watch;
@@ -28,7 +25,7 @@ pub(crate) async fn work(
         issuer: Seed::read(&keys.join("issuer.nk"))?,
         xkey: Seed::read(&keys.join("xkey.nk"))?,
         log: config.log(),
-        verifier: Arc::new(Verifier::from_file(&keys.join("token.pub"))?),
+        verifier: config.verifier()?,
         worker: worker_name("authz").parse()?,
         servers: config.nats.servers,
     };

@@ -1,7 +1,4 @@
-use std::sync::Arc;
-
 use anyhow::Context;
-use natterjack_authz::token::Verifier;
 use natterjack_bridge::{BridgeConfig, Caps};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -36,7 +33,7 @@ pub(crate) async fn work(
     let bridge = BridgeConfig {
         nats: login(&config, &url, "bridge")?,
         log: config.log(),
-        verifier: Arc::new(Verifier::from_file(&keys.join("token.pub"))?),
+        verifier: config.verifier()?,
         cursor_key: data::cursor_key(&keys, false)?,
         replicas: config.nats.replicas,
         origins: config.bridge.origins.clone(),

@@ -128,7 +128,7 @@ async fn keep_archive(
         };
         tasks.spawn(keep_trimmed((client.clone(), database.clone()), trim, leads, stop()).map(Ok));
     }
-    let auditing = audit::run(client.clone(), database.clone(), audit, stop());
+    let auditing = audit::run(client, database.clone(), audit, stop());
     tasks.spawn(async { auditing.await.context("the audit") });
     tasks.spawn(search::keep(database, log, stop()).map(Ok));
     while let Some(ended) = tasks.join_next().await {

@@ -1,8 +1,8 @@
 use natterjack_nats_config::contract::{Principal, Subjects};
 
 use super::claims::Request;
-use crate::policy::{SubjectPermissions, View, subject_permissions};
-use crate::token::{Session, TokenError, Verifier};
+use crate::policy::{SubjectPermissions, View, subject_permissions, token_is_good};
+use crate::token::{Session, TokenError};
 
 /// Over which door of the server a client comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,17 +36,14 @@ pub(crate) enum Refusal {
     ClientId(String),
     #[error("there is no tenant {0}")]
     Tenant(String),
+    #[error("the token was revoked")]
+    Revoked,
+    #[error("this worker is not registered now")]
+    NotRegistered,
 }
 
-/// Judges a connection by its token and by the view as it is now.
-pub(crate) fn judge(
-    request: &Request,
-    view: &View,
-    subjects: &Subjects,
-    verifier: &Verifier,
-    now_ms: i64,
-) -> Result<Entry, Refusal> {
-    let kind = kind(&request.client_info.kind)?;
+/// The token that a connection gives: as `auth_token` or as password, empty if it gives none.
+pub(crate) fn token_of(request: &Request) -> Result<&str, Refusal> {
     let options = &request.connect_opts;
     let mut tokens = [&options.auth_token, &options.pass]
         .into_iter()
@@ -55,11 +52,16 @@ pub(crate) fn judge(
     if tokens.next().is_some_and(|other| Some(other) != token) {
         return Err(Refusal::TwoTokens);
     }
-    let session = verifier.verify(token.map_or("", String::as_str), now_ms)?;
+    Ok(token.map_or("", String::as_str))
+}
+
+/// Judges a connection by what its token says and by the view as it is now.
+pub(crate) fn judge(request: &Request, session: Session, view: &View, subjects: &Subjects) -> Result<Entry, Refusal> {
+    let kind = kind(&request.client_info.kind)?;
     let Principal { tenant, user } = &session.principal;
-    let named = options.user.as_str();
+    let named = request.connect_opts.user.as_str();
     // A client that gives its token as a user name has it here too: then it is no name.
-    let is_name = !named.is_empty() && token.is_some_and(|token| token != named);
+    let is_name = !named.is_empty() && token_of(request)? != named;
     if is_name && named != user.as_str() && named != Subjects::principal_name(tenant, user) {
         return Err(Refusal::User);
     }
@@ -68,6 +70,9 @@ pub(crate) fn judge(
     }
     if !view.has_tenant(tenant) {
         return Err(Refusal::Tenant(tenant.to_string()));
+    }
+    if !token_is_good(view, &session.principal, &session.token()) {
+        return Err(Refusal::Revoked);
     }
     Ok(Entry {
         account: kind.account(),
@@ -108,11 +113,12 @@ impl ClientKind {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::FutureExt;
     use natterjack_nats_config::contract::{Event, Id};
     use serde_json::json;
 
     use super::*;
-    use crate::token::Issuer;
+    use crate::token::{Issuer, Verifier};
 
     const NOW: i64 = 1_795_413_600_000;
 
@@ -175,7 +181,13 @@ mod tests {
             };
             request.client_info.kind = kind.to_owned();
             request.client_info.mqtt_id = mqtt_id.to_owned();
-            judge(&request, &self.view, &Subjects::default(), &self.verifier, NOW)
+            let verified = self.verifier.verify(token_of(&request)?, NOW).now_or_never();
+            judge(
+                &request,
+                verified.expect("a key that is known")?,
+                &self.view,
+                &Subjects::default(),
+            )
         }
     }
 

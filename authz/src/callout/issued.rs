@@ -50,9 +50,9 @@ impl Issued {
         });
     }
 
-    /// A principal's connections whose rights were compiled before `seq`.
-    pub(crate) fn before(&self, name: &str, seq: Seq) -> Vec<Connection> {
-        self.select(|issue| issue.name == name && issue.compiled_at < seq)
+    /// The connections of those who are meant whose rights were compiled before `seq`.
+    pub(crate) fn before(&self, is_meant: impl Fn(&str) -> bool, seq: Seq) -> Vec<Connection> {
+        self.select(|issue| is_meant(&issue.name) && issue.compiled_at < seq)
     }
 
     /// Whether a connection's rights are known to include `seq`.

@@ -8,6 +8,6 @@ mod issued;
 mod nkey_jwt;
 mod serve;
 
-use decide::{Entry, judge};
+use decide::{Entry, Refusal, judge, token_of};
 pub(crate) use issued::{Connection, Issued};
 pub(crate) use serve::{Callout, keys, serve};

@@ -5,6 +5,7 @@ mod permission;
 mod permissions;
 mod set_hash;
 mod snapshot;
+mod tokens;
 mod view;
 
 pub use decide::{Denied, may, may_in_tenant, readable, visible};
@@ -12,4 +13,7 @@ pub use permission::{Permission, ROOM_ROLES, TENANT_ROLES, room_role, tenant_rol
 pub use permissions::{MAX_LISTED_ROOMS, SubjectPermissions, subject_permissions};
 pub use set_hash::{Fact, SetHash};
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
+pub use tokens::{
+    MAX_REVOKED_TOKENS, is_revoking, open_revocations, revocation_is_open, revoked_one_by_one, token_is_good,
+};
 pub use view::{Change, Effect, Membership, Room, View};

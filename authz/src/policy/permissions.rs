@@ -42,3 +42,208 @@ pub fn subject_permissions(view: &View, subjects: &Subjects, who: &Principal) ->
         rooms_left_out: rooms.len().saturating_sub(MAX_LISTED_ROOMS),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::policy::may;
+    use crate::policy::{Permission, ROOM_ROLES, TENANT_ROLES};
+
+    /// Whether a subject meets a pattern, by the words of the NATS protocol: `*` is one token, `>` at the end one or more.
+    fn meets(pattern: &str, subject: &str) -> bool {
+        let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
+        loop {
+            match (pattern.next(), subject.next()) {
+                (Some(">"), Some(_)) | (None, None) => return true,
+                (Some("*"), Some(_)) => {}
+                (Some(token), Some(other)) if token == other => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// Whether everything that meets `wanted` meets `allowed`: what the server asks of a subscription with wildcards.
+    fn covers(allowed: &str, wanted: &str) -> bool {
+        let (mut allowed, mut wanted) = (allowed.split('.'), wanted.split('.'));
+        loop {
+            match (allowed.next(), wanted.next()) {
+                (Some(">"), Some(_)) | (None, None) => return true,
+                (Some("*"), Some(token)) if token != ">" => {}
+                (Some(token), Some(other)) if token == other && !["*", ">"].contains(&token) => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// Few names, so that they meet often, and some that are the beginning of others.
+    const TENANTS: [&str; 3] = ["t", "t1", "T"];
+    const ROOMS: [&str; 4] = ["r", "r1", "_", "log"];
+    const USERS: [&str; 4] = ["u", "u1", "U", "in"];
+
+    fn id(name: &str) -> Id {
+        name.parse().unwrap()
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Value>> {
+        let one = |roles: &'static [(&'static str, &'static [Permission])]| {
+            prop::option::of(prop::sample::select(roles).prop_map(|(name, _)| name))
+        };
+        let name = |names: &'static [&'static str]| prop::sample::select(names);
+        let event = (
+            name(&TENANTS),
+            name(&ROOMS),
+            name(&USERS),
+            one(ROOM_ROLES),
+            one(TENANT_ROLES),
+            0..4u8,
+        );
+        let event = event.prop_map(|(tenant, room, user, in_room, in_tenant, what)| match what {
+            0 => json!({"tenant": tenant, "room": room, "kind": "room", "body": {}}),
+            1 => json!({"tenant": tenant, "room": "_", "kind": "user", "body": {"user": user, "role": in_tenant}}),
+            _ => json!({"tenant": tenant, "room": room, "kind": "member", "body": {"user": user, "role": in_room}}),
+        });
+        prop::collection::vec(event, 0..60)
+    }
+
+    fn view_of(events: &[Value]) -> View {
+        let mut view = View::default();
+        for (number, event) in events.iter().enumerate() {
+            let mut event = event.clone();
+            let rest = json!({
+                "v": 1, "seq": number + 1, "n": 1, "prev": 0, "id": "x", "from": "root", "at": "2026-11-23T06:00:00.000Z",
+            });
+            event.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            view.apply(&serde_json::from_str(&event.to_string()).unwrap());
+        }
+        view
+    }
+
+    /// A subject, and whether a principal may use it: to publish, to subscribe.
+    type Judged = (String, bool, bool);
+
+    /// Every subject of the contract for these names, judged by `decide` alone, and some of the server's own.
+    fn subjects_for(view: &View, who: &Principal) -> Vec<Judged> {
+        let mut all = Vec::new();
+        for tenant in TENANTS {
+            for user in USERS {
+                let own = who.tenant.as_str() == tenant && who.user.as_str() == user;
+                for room in ROOMS {
+                    all.push((format!("chat.in.{tenant}.{user}.{room}.msg"), own, false));
+                    all.push((format!("chat.in.{tenant}.{user}.{room}.token"), own, false));
+                }
+                all.push((format!("chat.api.{tenant}.{user}.events.get"), own, false));
+                all.push((format!("chat.user.{tenant}.{user}"), false, own));
+                all.push((format!("_INBOX.{tenant}.{user}.1.2"), false, own));
+                all.push((format!("_INBOX_{user}.1"), false, false));
+            }
+            for room in ROOMS {
+                let reads = who.tenant.as_str() == tenant && may(view, who, &id(room), Permission::RoomRead).is_ok();
+                for last in ["log", "now"] {
+                    all.push((format!("chat.room.{tenant}.{room}.{last}"), false, reads));
+                }
+                all.push((format!("chat.fan.{tenant}.{room}"), false, false));
+            }
+        }
+        let others = [
+            "chat.log.0.1",
+            "chat.write.0",
+            "chat.authz.a.settle",
+            "$SYS.REQ.USER.AUTH",
+            "$JS.API.INFO",
+            "$MQTT.msgs.x",
+            "chat",
+        ];
+        all.extend(others.map(|subject| (subject.to_owned(), false, false)));
+        all
+    }
+
+    /// What an attacker would subscribe to.
+    const WILD: [&str; 10] = [
+        ">",
+        "*.>",
+        "chat.>",
+        "chat.*.*.*.*",
+        "chat.room.>",
+        "chat.room.*.*.log",
+        "chat.room.t.*.log",
+        "chat.user.t.*",
+        "_INBOX.>",
+        "_INBOX.t.*.>",
+    ];
+
+    proptest! {
+        #[test]
+        fn what_is_compiled_allows_what_is_decided_and_nothing_else(events in events()) {
+            let view = view_of(&events);
+            for (tenant, user) in TENANTS.iter().flat_map(|tenant| USERS.map(|user| (tenant, user))) {
+                let who = Principal { tenant: id(tenant), user: id(user) };
+                let compiled = subject_permissions(&view, &Subjects::default(), &who);
+                prop_assert!(!compiled.publish.is_empty() && !compiled.subscribe.is_empty(), "an empty list allows everything");
+                let allows = |list: &[String], subject: &str| list.iter().any(|allowed| meets(allowed, subject));
+                let judged = subjects_for(&view, &who);
+                for (subject, publish, subscribe) in &judged {
+                    prop_assert_eq!(allows(&compiled.publish, subject), *publish, "{:?} publishes {}", &who, subject);
+                    prop_assert_eq!(allows(&compiled.subscribe, subject), *subscribe, "{:?} hears {}", &who, subject);
+                }
+                for wild in WILD {
+                    let granted = compiled.subscribe.iter().any(|allowed| covers(allowed, wild));
+                    let heard = judged.iter().filter(|(subject, _, _)| meets(wild, subject));
+                    let all_his = heard.clone().all(|(_, _, subscribe)| *subscribe);
+                    prop_assert!(!granted || all_his, "{:?} hears {}", &who, wild);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_reference_matcher_is_that_of_nats() {
+        for (pattern, subject, expected) in [
+            ("a.b", "a.b", true),
+            ("a.b", "a.b.c", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a", false),
+            ("a.*", "a.b.c", false),
+            ("a.>", "a.b.c", true),
+            ("a.>", "a", false),
+            (">", "a", true),
+            ("a", "A", false),
+        ] {
+            assert_eq!(meets(pattern, subject), expected, "{pattern} {subject}");
+        }
+        for (allowed, wanted, expected) in [
+            ("a.>", "a.*", true),
+            ("a.>", "a.>", true),
+            ("a.>", ">", false),
+            ("a.*", "a.>", false),
+            ("a.*", "a.*", true),
+            ("a.b", "a.*", false),
+            ("a.*.c", "a.b.*", false),
+        ] {
+            assert_eq!(covers(allowed, wanted), expected, "{allowed} {wanted}");
+        }
+    }
+
+    #[test]
+    fn at_most_so_many_rooms_are_listed_and_it_is_said_how_many_are_left_out() {
+        let rooms = (0..=MAX_LISTED_ROOMS).flat_map(|number| {
+            let room = format!("room{number}");
+            [
+                json!({"tenant": "t", "room": room, "kind": "room", "body": {}}),
+                json!({"tenant": "t", "room": room, "kind": "member", "body": {"user": "u", "role": "reader"}}),
+            ]
+        });
+        let view = view_of(&rooms.collect::<Vec<_>>());
+        let who = Principal {
+            tenant: id("t"),
+            user: id("u"),
+        };
+        let compiled = subject_permissions(&view, &Subjects::default(), &who);
+        assert_eq!(
+            (compiled.subscribe.len(), compiled.rooms_left_out),
+            (2 + MAX_LISTED_ROOMS, 1)
+        );
+    }
+}

@@ -3,11 +3,15 @@ use std::collections::HashMap;
 use natterjack_nats_config::contract::{Id, InvalidId, RoomBody, RoomKind, Seq};
 use serde::{Deserialize, Serialize};
 
+use super::tokens::Tokens;
 use super::view::{Hashed, Membership, Tenant, User, View};
 
 /// The version of a view's bytes and of its hash. Raise it when either changes: when a view keeps another fact, spells one
 /// differently, or folds an event differently. Bytes of another version are not read.
-pub const SNAPSHOT_VERSION: u16 = 1;
+pub const SNAPSHOT_VERSION: u16 = 2;
+
+/// Version 1 knew nothing of revoked tokens: the same bytes without those records.
+const OLDEST_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"nj-polic";
 
@@ -60,6 +64,20 @@ enum Record<'a> {
         visible_from: u64,
         since: u64,
     },
+    // From here on since version 2. Of everybody's tokens where no user is named.
+    ValidAfter {
+        user: Option<&'a str>,
+        valid_after_ms: i64,
+        changed_ms: i64,
+    },
+    Revoked {
+        user: Option<&'a str>,
+        jti: &'a str,
+    },
+    Open {
+        user: Option<&'a str>,
+        seq: u64,
+    },
 }
 
 /// Record after record, into bytes.
@@ -87,6 +105,8 @@ impl View {
         for (name, tenant) in tenants {
             records.put(&Record::Tenant(name.as_str()))?;
             records.put_users(tenant)?;
+            records.put_tokens(None, &tenant.tokens)?;
+            records.put_tokens_of_users(tenant)?;
             records.put_rooms(tenant)?;
         }
         let head = Head {
@@ -106,7 +126,7 @@ impl View {
         if head.magic != MAGIC {
             return Err(SnapshotError::NotAView);
         }
-        if head.version != SNAPSHOT_VERSION {
+        if !(OLDEST_VERSION..=SNAPSHOT_VERSION).contains(&head.version) {
             return Err(SnapshotError::Version(head.version));
         }
         let mut view = Self::default();
@@ -157,6 +177,37 @@ impl Writer {
         Ok(())
     }
 
+    fn put_tokens_of_users(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
+        let with_tokens = tenant
+            .users
+            .iter()
+            .filter_map(|(name, user)| Some((name, user.tokens.as_ref()?)));
+        let mut users: Vec<_> = with_tokens.collect();
+        users.sort_unstable_by_key(|(name, _)| *name);
+        for (name, tokens) in users {
+            self.put_tokens(Some(name.as_str()), tokens)?;
+        }
+        Ok(())
+    }
+
+    fn put_tokens(&mut self, user: Option<&str>, tokens: &Tokens) -> Result<(), SnapshotError> {
+        let (valid_after_ms, changed_ms) = (tokens.valid_after_ms, tokens.changed_ms);
+        if (valid_after_ms, changed_ms) != (0, 0) {
+            self.put(&Record::ValidAfter {
+                user,
+                valid_after_ms,
+                changed_ms,
+            })?;
+        }
+        for jti in &tokens.revoked {
+            self.put(&Record::Revoked { user, jti })?;
+        }
+        for seq in &tokens.open {
+            self.put(&Record::Open { user, seq: seq.0 })?;
+        }
+        Ok(())
+    }
+
     fn put_rooms(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
         let mut rooms: Vec<_> = tenant.rooms.iter().collect();
         rooms.sort_unstable_by_key(|(name, _)| *name);
@@ -194,6 +245,19 @@ impl<'a> Reader<'a> {
                 let title = title.map(str::to_owned);
                 tenant.put_room(hashed, room, RoomBody { kind, title });
             }
+            Record::ValidAfter {
+                user,
+                valid_after_ms,
+                changed_ms,
+            } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+                (tokens.valid_after_ms, tokens.changed_ms) = (valid_after_ms, changed_ms);
+            }),
+            Record::Revoked { user, jti } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+                tokens.revoked.insert(jti.into());
+            }),
+            Record::Open { user, seq } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+                tokens.open.insert(Seq(seq));
+            }),
             Record::Member {
                 user,
                 role,
@@ -222,6 +286,10 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn id(name: Option<&str>) -> Result<Option<Id>, InvalidId> {
+    name.map(str::parse).transpose()
+}
+
 #[cfg(test)]
 mod tests {
     use natterjack_nats_config::contract::{Event, Kind};
@@ -245,6 +313,7 @@ mod tests {
         Room(Option<String>),
         Member(Option<&'static str>, Option<u64>),
         User(Option<&'static str>),
+        Token(bool, u8, u64),
         Odd,
     }
 
@@ -254,6 +323,7 @@ mod tests {
             prop::option::of("\\PC{0,8}").prop_map(What::Room),
             (prop::option::of(role), prop::option::of(0u64..99)).prop_map(|(role, from)| What::Member(role, from)),
             prop::option::of(Just("admin")).prop_map(What::User),
+            (any::<bool>(), 0u8..3, 0u64..8).prop_map(|(one, form, value)| What::Token(one, form, value)),
             Just(What::Odd),
         ];
         let step = (0usize..2, 0usize..4, 0usize..4, what);
@@ -272,6 +342,17 @@ mod tests {
             What::Room(title) => (Kind::Room, json!({"title": title})),
             What::Member(role, from) => (Kind::Member, json!({"user": user, "role": role, "visible_from": from})),
             What::User(role) => (Kind::User, json!({"user": user, "role": role})),
+            What::Token(one, form, value) => {
+                let mut body = match form {
+                    0 => json!({"jti": format!("j{value}")}),
+                    1 => json!({"valid_after_ms": value}),
+                    _ => json!({"settled": Seq::of(*value, 0)}),
+                };
+                if *one || *form == 0 {
+                    body["user"] = json!(user);
+                }
+                (Kind::Token, body)
+            }
             What::Odd => (Kind::Member, json!("no membership")),
         };
         Event {
@@ -333,10 +414,32 @@ mod tests {
     }
 
     #[test]
+    fn the_version_before_is_read() {
+        let steps = [
+            What::Room(None),
+            What::Member(Some("member"), Some(3)),
+            What::User(Some("admin")),
+        ];
+        let steps = steps.map(|what| Step {
+            tenant: 0,
+            room: 0,
+            user: 0,
+            what,
+        });
+        let view = fold(View::default(), &steps, 0);
+        let mut bytes = view.to_bytes().unwrap();
+        // What version 1 wrote of this view: nothing but its number is other.
+        bytes[8] = 1;
+        assert_eq!(View::from_bytes(&bytes).unwrap(), view);
+    }
+
+    #[test]
     fn another_version_is_told_apart_from_damage() {
         let mut bytes = View::default().to_bytes().unwrap();
         bytes[8] += 1;
-        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(2))));
+        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(3))));
+        bytes[8] = 0;
+        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(0))));
         assert!(matches!(View::from_bytes(b"something"), Err(SnapshotError::NotAView)));
     }
 }

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, RoomBody, RoomKind, Seq, UserBody};
 
+use super::tokens::Tokens;
 use super::{Fact, Permission, SetHash, room_role, tenant_role};
 
 /// What the log says about who may do what, up to a sequence. The same events give the same view everywhere.
@@ -17,6 +18,8 @@ pub struct View {
 pub(super) struct Tenant {
     pub(super) rooms: HashMap<Id, Room>,
     pub(super) users: HashMap<Id, User>,
+    /// Everybody's tokens.
+    pub(super) tokens: Tokens,
 }
 
 /// What is known of a user besides the memberships, which stand in the rooms.
@@ -28,6 +31,8 @@ pub(super) struct User {
     pub(super) rooms: BTreeSet<Id>,
     /// When their rights last changed, in log time; 0 for never.
     pub(super) changed_ms: i64,
+    /// Which of their tokens are good no longer, if any were revoked. A box, because that is rare.
+    pub(super) tokens: Option<Box<Tokens>>,
 }
 
 /// What changes at once in the view and in its hash.
@@ -72,8 +77,8 @@ pub enum Effect {
 pub struct Change {
     /// The tenant.
     pub tenant: Id,
-    /// Whose rights.
-    pub user: Id,
+    /// Whose rights; everybody's in the tenant without.
+    pub user: Option<Id>,
     /// In which direction.
     pub effect: Effect,
     /// By which event.
@@ -116,6 +121,7 @@ impl View {
             }
             Kind::Member => tenant.apply_member(&mut hashed, event, serde_json::from_str(body).ok()?),
             Kind::User => tenant.apply_user(&mut hashed, event, serde_json::from_str(body).ok()?),
+            Kind::Token => tenant.apply_token(&mut hashed, event, serde_json::from_str(body).ok()?),
             _ => None,
         }
     }
@@ -174,13 +180,16 @@ impl View {
             .map_or("member", Id::as_str)
     }
 
-    /// Everybody whose rights ever changed: tenant, user, and when last, in log time (milliseconds since 1970).
+    /// Everybody whose rights ever changed: tenant, user (none: everybody in it), and when last, in log time (milliseconds
+    /// since 1970).
     ///
     /// Who did not watch the log all the time learns from this which connections may have rights from before a change.
-    pub fn last_changes(&self) -> impl Iterator<Item = (&Id, &Id, i64)> {
+    pub fn last_changes(&self) -> impl Iterator<Item = (&Id, Option<&Id>, i64)> {
         self.tenants.iter().flat_map(|(name, tenant)| {
-            let changed = tenant.users.iter().filter(|(_, user)| user.changed_ms != 0);
-            changed.map(move |(user, known)| (name, user, known.changed_ms))
+            let users = tenant.users.iter().map(|(user, known)| (Some(user), known.changed_ms));
+            let all = std::iter::once((None, tenant.tokens.changed_ms)).chain(users);
+            all.filter(|(_, at_ms)| *at_ms != 0)
+                .map(move |(user, at_ms)| (name, user, at_ms))
         })
     }
 }
@@ -265,13 +274,23 @@ impl Tenant {
         Some(self.changed(hashed, event, body.user, effect))
     }
 
-    fn changed(&mut self, hashed: &mut Hashed<'_>, event: &Event, user: Id, effect: Effect) -> Change {
+    /// Forgets that tokens of a user were ever revoked.
+    pub(super) fn drop_tokens(&mut self, user: &Id) {
+        if let Some(known) = self.users.get_mut(user) {
+            known.tokens = None;
+            if known.is_nothing() {
+                self.users.remove(user);
+            }
+        }
+    }
+
+    pub(super) fn changed(&mut self, hashed: &mut Hashed<'_>, event: &Event, user: Id, effect: Effect) -> Change {
         // A time that cannot be read is later than everything: connections are then closed rather than kept.
         let at_ms = clock::parse_ms(&event.at).unwrap_or(i64::MAX);
         self.change_user(hashed, &user, |user| user.changed_ms = at_ms);
         Change {
             tenant: event.tenant.clone(),
-            user,
+            user: Some(user),
             effect,
             seq: event.seq,
         }
@@ -286,7 +305,7 @@ impl User {
 
     /// Whether there is nothing to keep at all.
     fn is_nothing(&self) -> bool {
-        !self.is_worth_telling() && self.rooms.is_empty()
+        !self.is_worth_telling() && self.rooms.is_empty() && self.tokens.is_none()
     }
 }
 

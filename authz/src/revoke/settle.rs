@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::sweep::Swept;
+use super::sweep::{Swept, whose};
 
 /// The verb of the service that each authz worker offers: `chat.authz.{worker}.settle`.
 const VERB: &str = "settle";
@@ -49,7 +49,9 @@ pub struct Settled {
 #[derive(Debug, Serialize, Deserialize)]
 struct Question {
     tenant: Id,
-    user: Id,
+    /// Everybody in the tenant without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Id>,
     seq: Seq,
 }
 
@@ -62,13 +64,14 @@ struct Reply {
     trouble: Option<String>,
 }
 
-/// Asks every registered authz worker whether the change of a user's rights at `seq` has reached all connections.
+/// Asks every registered authz worker whether the change of a user's (or of everybody's) rights at `seq` has reached all
+/// connections.
 /// Waits up to six seconds.
 pub async fn settle(
     client: &Client,
     leases: &Leases,
     subjects: &Subjects,
-    (tenant, user): (&Id, &Id),
+    (tenant, user): (&Id, Option<&Id>),
     seq: Seq,
 ) -> Settled {
     let workers = match leases.holders(REGISTERED).await {
@@ -78,7 +81,7 @@ pub async fn settle(
     };
     let question = Question {
         tenant: tenant.clone(),
-        user: user.clone(),
+        user: user.cloned(),
         seq,
     };
     let payload = bytes::Bytes::from(serde_json::to_vec(&question).unwrap_or_default());
@@ -150,7 +153,7 @@ async fn answer(client: &Client, swept: &Swept, message: async_nats::Message) {
         return;
     };
     let passed = timeout(WITHIN, swept.passed(question.seq)).await.is_ok();
-    let name = Subjects::principal_name(&question.tenant, &question.user);
+    let name = whose(&question.tenant, question.user.as_ref());
     let connections_closed = if passed { swept.closed(&name, question.seq) } else { 0 };
     let answer = serde_json::to_vec(&Reply {
         passed,

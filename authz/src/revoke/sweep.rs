@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use natterjack_nats_config::contract::{Seq, Subjects};
+use natterjack_nats_config::contract::{Id, Seq, Subjects};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,9 @@ const GRANT_WAITS: Duration = Duration::from_millis(150);
 const AT_ONCE: usize = 16;
 /// Counts of closed connections that are remembered for those who ask.
 const MAX_COUNTS: usize = 10_000;
+
+/// Stands for a user where everybody in a tenant is meant. No id holds it.
+const EVERYBODY: &str = ".*";
 
 /// How far this worker has swept, and what it closed for whom.
 #[derive(Debug)]
@@ -148,11 +151,12 @@ impl Sweeper {
     async fn try_the_past(&self, changed: &ChangedAt) -> Result<usize, NotAnswered> {
         let changed: HashMap<String, i64> = changed
             .iter()
-            .map(|((tenant, user), at)| (Subjects::principal_name(tenant, user), *at))
+            .map(|((tenant, user), at)| (whose(tenant, user.as_ref()), *at))
             .collect();
         let mut closed = 0;
         for listed in self.connections.list(None).await? {
-            let at_ms = changed.get(&listed.name);
+            let names = [Some(listed.name.clone()), everybody_beside(&listed.name)];
+            let at_ms = names.iter().flatten().filter_map(|name| changed.get(name)).max();
             if at_ms.is_some_and(|at_ms| *at_ms > listed.since_ms - CLOCKS_APART_MS) {
                 closed += usize::from(self.connections.close(&listed.connection).await?);
             }
@@ -207,7 +211,7 @@ impl Sweeper {
     /// The connections that may have rights from before `seq`: those listed, unless we know better, and those that we let in
     /// of late and that may not be listed under their name yet.
     async fn old(&self, name: &str, seq: Seq) -> Result<HashSet<Connection>, NotAnswered> {
-        let mut old: HashSet<Connection> = self.issued.before(name, seq).into_iter().collect();
+        let mut old: HashSet<Connection> = self.issued.before(|one| is_meant(name, one), seq).into_iter().collect();
         old.extend(
             self.listed(name)
                 .await?
@@ -220,19 +224,38 @@ impl Sweeper {
     async fn listed(&self, name: &str) -> Result<Vec<Connection>, NotAnswered> {
         Ok(self
             .connections
-            .list(Some(name))
+            .list((!name.ends_with(EVERYBODY)).then_some(name))
             .await?
             .into_iter()
+            .filter(|listed| is_meant(name, &listed.name))
             .map(|listed| listed.connection)
             .collect())
     }
+}
+
+/// Whose connections are meant: those of a principal by name, or of everybody in a tenant.
+pub(super) fn whose(tenant: &Id, user: Option<&Id>) -> String {
+    match user {
+        Some(user) => Subjects::principal_name(tenant, user),
+        None => format!("{tenant}{EVERYBODY}"),
+    }
+}
+
+/// Everybody in the tenant of a principal, by its name.
+fn everybody_beside(name: &str) -> Option<String> {
+    let (tenant, _) = name.split_once('.')?;
+    Some(format!("{tenant}{EVERYBODY}"))
+}
+
+fn is_meant(whose: &str, name: &str) -> bool {
+    whose == name || (whose.ends_with(EVERYBODY) && everybody_beside(name).as_deref() == Some(whose))
 }
 
 /// All changes that are waiting, one entry a principal: the last sequence, and a restriction if there is one.
 fn take_all(changes: &mut mpsc::Receiver<Change>) -> HashMap<String, Due> {
     let mut waiting = HashMap::new();
     while let Ok(change) = changes.try_recv() {
-        let name = Subjects::principal_name(&change.tenant, &change.user);
+        let name = whose(&change.tenant, change.user.as_ref());
         let due = waiting.entry(name).or_insert(Due {
             seq: change.seq,
             effect: change.effect,

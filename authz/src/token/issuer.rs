@@ -7,7 +7,7 @@ use std::time::Duration;
 use jwt_simple::prelude::{Claims as JwtClaims, Ed25519KeyPair, EdDSAKeyPairLike, UnixTimeStamp};
 use natterjack_nats_config::contract::Principal;
 
-use super::{AUDIENCE, Claims, ISSUER};
+use super::{AUDIENCE, ISSUER};
 
 /// The longest a token of the local issuer is good for: a year, for devices. People's should be hours.
 pub const MAX_TTL: Duration = Duration::from_hours(8784);
@@ -18,6 +18,12 @@ const PUBLIC: &str = "token.pub";
 /// The local issuer: signs tokens (EdDSA, Ed25519) for development and devices.
 pub struct Issuer {
     key: Ed25519KeyPair,
+}
+
+/// What a token of ours says beyond the registered claims.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Claims {
+    tenant: natterjack_nats_config::Id,
 }
 
 /// A token cannot be made.

@@ -1,26 +1,30 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
 
-use jwt_simple::JWTError;
-use jwt_simple::prelude::{Ed25519PublicKey, EdDSAPublicKeyLike, JWTClaims, UnixTimeStamp, VerificationOptions};
-use natterjack_nats_config::contract::Principal;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::future::join_all;
+use jwt_simple::prelude::Token;
+use natterjack_nats_config::contract::{MAX_TOKEN_ID_BYTES, Principal, TokenRef};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
-use super::{AUDIENCE, Claims, ISSUER};
+use super::claims::{Mapping, TenantFrom};
+use super::key::{Algorithm, Key, Material};
+use super::remote::Asked;
+use super::settings::{IssuerSettings, SettingsError};
+use super::trust::{Checked, Failure, Header, Keys, Trust};
+use super::{AUDIENCE, ISSUER};
 
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
-/// How far a clock may be off where a token is from the future (`iat`, `nbf`). `exp` has no leeway.
-const LEEWAY_MS: i64 = 5000;
-/// The most verified tokens that are remembered: verifying costs some 50 µs, remembering 200 bytes.
+/// The most verified tokens that are remembered: verifying costs 50 to 200 µs, remembering 300 bytes.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// Says who a token is from. Exactly one issuer, audience and algorithm (EdDSA with Ed25519) are accepted.
+/// Says who a token is from. Each issuer has its own audiences, algorithms and keys.
 pub struct Verifier {
-    key: Ed25519PublicKey,
-    verified: Mutex<HashMap<[u8; 32], Session>>,
+    trusts: Vec<Trust>,
+    verified: Mutex<HashMap<[u8; 32], Remembered>>,
 }
 
 /// What a good token says.
@@ -36,7 +40,7 @@ pub struct Session {
     pub expires_at_ms: i64,
 }
 
-/// Why a token is not accepted. The answer says only which of the three; the rule is for the log.
+/// Why a token is not accepted. The answer says only which of these; the rule is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// There is none.
@@ -48,9 +52,12 @@ pub enum TokenError {
     /// It is not acceptable.
     #[error("the token is not acceptable: {0}")]
     Invalid(String),
+    /// It cannot be judged now: its issuer's keys are not known, or not the one that it names. Try again.
+    #[error("the token cannot be judged now: {0}")]
+    Unavailable(&'static str),
 }
 
-/// The public key cannot be used.
+/// The public key of the local issuer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read.
@@ -67,34 +74,84 @@ pub enum KeyError {
         /// Where it was read from.
         path: String,
     },
+    /// The settings of another issuer cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+/// A token that was good, by which issuer's which key.
+#[derive(Clone)]
+struct Remembered {
+    session: Session,
+    trust: usize,
+    key: [u8; 32],
+}
+
+/// The one claim that is read before the signature is checked: whose keys to check it with.
+#[derive(serde::Deserialize)]
+struct Claimed {
+    iss: String,
+}
+
+impl Session {
+    /// The token, as far as its revocation needs to know it.
+    #[must_use]
+    pub fn token(&self) -> TokenRef {
+        TokenRef {
+            jti: self.token_id.clone().filter(|jti| jti.len() <= MAX_TOKEN_ID_BYTES),
+            issued_at_ms: self.issued_at_ms,
+        }
+    }
 }
 
 impl Verifier {
-    /// Verifies what this key signed.
+    /// Verifies what the local issuer's key signed.
     pub fn new(public_pem: &str) -> Result<Self, KeyError> {
-        Self::named(public_pem, "the key")
+        Ok(Self::of(vec![local(public_pem, "the key")?]))
     }
 
-    /// Reads the key from a file, `token.pub`.
+    /// Reads the local issuer's key from a file, `token.pub`.
     pub fn from_file(path: &Path) -> Result<Self, KeyError> {
-        let name = path.display().to_string();
-        let pem = std::fs::read_to_string(path).map_err(|source| KeyError::Read {
-            path: name.clone(),
-            source,
-        })?;
-        Self::named(&pem, &name)
+        Self::open(Some(path), &[])
     }
 
-    fn named(public_pem: &str, path: &str) -> Result<Self, KeyError> {
-        let key = Ed25519PublicKey::from_pem(public_pem).map_err(|_| KeyError::Key { path: path.to_owned() })?;
-        Ok(Self {
-            key,
+    /// The issuers of the configuration, and the local one where the file of its key is given. Nothing is fetched before
+    /// [`keep_fresh`](Self::keep_fresh).
+    pub fn open(local_key: Option<&Path>, issuers: &[IssuerSettings]) -> Result<Self, KeyError> {
+        let mut trusts = Vec::new();
+        if let Some(path) = local_key {
+            let name = path.display().to_string();
+            let pem = std::fs::read_to_string(path).map_err(|source| KeyError::Read {
+                path: name.clone(),
+                source,
+            })?;
+            trusts.push(local(&pem, &name)?);
+        }
+        for settings in issuers {
+            trusts.push(settings.open()?);
+        }
+        Ok(Self::of(trusts))
+    }
+
+    fn of(trusts: Vec<Trust>) -> Self {
+        Self {
+            trusts,
             verified: Mutex::default(),
-        })
+        }
     }
 
-    /// Says who the token is from, at a time. A token that was verified before is only looked up, until it expires.
-    pub fn verify(&self, token: &str, now_ms: i64) -> Result<Session, TokenError> {
+    /// Fetches the keys of issuers that publish them, and keeps them fresh, until it is told to stop.
+    pub async fn keep_fresh(&self, shutdown: &CancellationToken) {
+        let remotes = self.trusts.iter().filter_map(|trust| match &trust.keys {
+            Keys::Remote(remote) => Some(remote.keep_fresh(shutdown)),
+            Keys::Fixed(_) => None,
+        });
+        join_all(remotes).await;
+    }
+
+    /// Says who the token is from, at a time. A token that was verified before is only looked up, until it expires or its
+    /// key is withdrawn. Waits only for keys that are not known (at most 4 s).
+    pub async fn verify(&self, token: &str, now_ms: i64) -> Result<Session, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
         }
@@ -102,96 +159,121 @@ impl Verifier {
             return Err(TokenError::Invalid(format!("longer than {MAX_TOKEN_BYTES} bytes")));
         }
         let name: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let known = self.verified.lock().get(&name).cloned();
-        let session = match known {
-            Some(session) => session,
-            None => self.check(token, now_ms)?,
-        };
+        if let Some(session) = self.known(&name) {
+            if session.expires_at_ms <= now_ms {
+                self.verified.lock().remove(&name);
+                return Err(TokenError::Expired);
+            }
+            return Ok(session);
+        }
+        let (trust, checked) = self.check(token, now_ms).await?;
+        let session = checked.session.clone();
+        // RFC 7519: *on or after* `exp` it is not accepted; jwt-simple takes it for good at that very moment.
         if session.expires_at_ms <= now_ms {
-            self.verified.lock().remove(&name);
             return Err(TokenError::Expired);
         }
-        self.remember(name, &session, now_ms);
+        let remembered = Remembered {
+            session: checked.session,
+            trust,
+            key: checked.key,
+        };
+        self.remember(name, remembered, now_ms);
         Ok(session)
     }
 
-    fn check(&self, token: &str, now_ms: i64) -> Result<Session, TokenError> {
-        let now = UnixTimeStamp::from_millis(u64::try_from(now_ms).unwrap_or_default());
-        let options = VerificationOptions {
-            // jwt-simple judges `exp` by this time without leeway; `iat` and `nbf` are judged below, with one.
-            artificial_time: Some(now),
-            time_tolerance: Some(Duration::ZERO.into()),
-            accept_future: true,
-            allowed_issuers: Some(HashSet::from([ISSUER.to_owned()])),
-            allowed_audiences: Some(HashSet::from([AUDIENCE.to_owned()])),
-            max_token_length: Some(MAX_TOKEN_BYTES),
-            ..VerificationOptions::default()
-        };
-        let claims = self
-            .key
-            .verify_token::<Claims>(token, Some(options))
-            .map_err(|error| refusal(&error))?;
-        session(claims, now_ms)
+    /// What is remembered of a token, if its key is good still.
+    fn known(&self, name: &[u8; 32]) -> Option<Session> {
+        let known = self.verified.lock().get(name).cloned()?;
+        if self.trusts.get(known.trust)?.still_has(&known.key) {
+            return Some(known.session);
+        }
+        self.verified.lock().remove(name);
+        None
     }
 
-    fn remember(&self, name: [u8; 32], session: &Session, now_ms: i64) {
+    async fn check(&self, token: &str, now_ms: i64) -> Result<(usize, Checked), TokenError> {
+        let (number, trust, header) = self.trust(token)?;
+        match trust.check(token, &header, now_ms) {
+            Ok(checked) => return Ok((number, checked)),
+            Err(Failure::Refused(error)) => return Err(error),
+            Err(Failure::NoKey) => {}
+        }
+        let Keys::Remote(remote) = &trust.keys else {
+            return Err(unknown_key());
+        };
+        let asked = remote.ask(header.key_id.as_deref()).await;
+        match trust.check(token, &header, now_ms) {
+            Ok(checked) => Ok((number, checked)),
+            Err(Failure::Refused(error)) => Err(error),
+            Err(Failure::NoKey) if !remote.is_known() => {
+                Err(TokenError::Unavailable("the issuer's keys cannot be fetched"))
+            }
+            Err(Failure::NoKey) if asked == Asked::Fetched => Err(unknown_key()),
+            Err(Failure::NoKey) => Err(TokenError::Unavailable("its key is not known yet")),
+        }
+    }
+
+    /// The issuer that a token says it is of, and what its header says. Nothing here is believed yet.
+    fn trust(&self, token: &str) -> Result<(usize, &Trust, Header), TokenError> {
+        let invalid = |what: &str| TokenError::Invalid(what.to_owned());
+        let metadata = Token::decode_metadata(token).map_err(|error| TokenError::Invalid(error.to_string()))?;
+        let claims = token.split('.').nth(1).ok_or_else(|| invalid("no claims"))?;
+        let claims = URL_SAFE_NO_PAD
+            .decode(claims)
+            .map_err(|_| invalid("claims that are no base64url"))?;
+        let claimed: Claimed = serde_json::from_slice(&claims)
+            .map_err(|_| invalid("claims that are no JSON object with one text `iss`"))?;
+        let mut trusts = self.trusts.iter().enumerate();
+        let (number, trust) = trusts
+            .find(|(_, trust)| trust.issuer == claimed.iss)
+            .ok_or_else(|| invalid("`iss` is no issuer that is believed"))?;
+        let header = trust.header(metadata.algorithm(), metadata.key_id())?;
+        Ok((number, trust, header))
+    }
+
+    fn remember(&self, name: [u8; 32], remembered: Remembered, now_ms: i64) {
         let mut verified = self.verified.lock();
         if verified.len() >= MAX_REMEMBERED && !verified.contains_key(&name) {
-            verified.retain(|_, session| session.expires_at_ms > now_ms);
+            verified.retain(|_, known| known.session.expires_at_ms > now_ms);
             if verified.len() >= MAX_REMEMBERED {
                 verified.clear();
             }
         }
-        verified.entry(name).or_insert_with(|| session.clone());
+        verified.insert(name, remembered);
     }
 }
 
-fn session(claims: JWTClaims<Claims>, now_ms: i64) -> Result<Session, TokenError> {
-    let missing = |claim: &str| TokenError::Invalid(format!("`{claim}` is missing"));
-    let ms = |time: UnixTimeStamp| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    let expires_at_ms = ms(claims.expires_at.ok_or_else(|| missing("exp"))?);
-    let issued_at_ms = ms(claims.issued_at.ok_or_else(|| missing("iat"))?);
-    if claims.issuer.is_none() {
-        return Err(missing("iss"));
-    }
-    if claims
-        .audiences
-        .as_ref()
-        .is_none_or(|audiences| !audiences.is_set() && !audiences.is_string())
-    {
-        return Err(missing("aud"));
-    }
-    for (claim, time) in [("iat", Some(issued_at_ms)), ("nbf", claims.invalid_before.map(ms))] {
-        if time.is_some_and(|time| time > now_ms + LEEWAY_MS) {
-            return Err(TokenError::Invalid(format!("`{claim}` is in the future")));
-        }
-    }
-    let user = claims.subject.ok_or_else(|| missing("sub"))?;
-    let user = user
-        .parse()
-        .map_err(|error| TokenError::Invalid(format!("`sub`: {error}")))?;
-    let principal = Principal {
-        tenant: claims.custom.tenant,
-        user,
-    };
-    Ok(Session {
-        principal,
-        token_id: claims.jwt_id,
-        issued_at_ms,
-        expires_at_ms,
+fn unknown_key() -> TokenError {
+    TokenError::Invalid("no key of the issuer fits".to_owned())
+}
+
+/// The local issuer: one Ed25519 key, any tenant, and users by their ids.
+fn local(public_pem: &str, path: &str) -> Result<Trust, KeyError> {
+    let material = Material::Pem(public_pem.to_owned());
+    let key = Key::new(None, &material, &[Algorithm::EdDSA]).ok_or_else(|| KeyError::Key { path: path.to_owned() })?;
+    Ok(Trust {
+        issuer: ISSUER.to_owned(),
+        audiences: [AUDIENCE.to_owned()].into(),
+        algorithms: vec![Algorithm::EdDSA],
+        typ: None,
+        mapping: Mapping {
+            user_claim: "sub".to_owned(),
+            user_prefix: String::new(),
+            hashes_names: false,
+            tenant: TenantFrom::Claim {
+                name: "tenant".to_owned(),
+                among: None,
+            },
+            authorized_parties: Vec::new(),
+        },
+        keys: Keys::Fixed(vec![key]),
     })
-}
-
-fn refusal(error: &jwt_simple::Error) -> TokenError {
-    match error.downcast_ref::<JWTError>() {
-        Some(JWTError::TokenHasExpired) => TokenError::Expired,
-        _ => TokenError::Invalid(error.to_string()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use std::time::Duration;
+
     use jwt_simple::prelude::{Ed25519KeyPair, HS256Key, MACLike};
     use serde_json::{Value, json};
 
@@ -242,26 +324,36 @@ mod tests {
         claims
     }
 
-    #[test]
-    fn a_good_token_says_who() {
+    #[tokio::test]
+    async fn a_good_token_says_who() {
         let desk = Desk::new();
-        let session = desk.verifier.verify(&desk.signed(&header(), &claims()), NOW).unwrap();
+        let session = desk
+            .verifier
+            .verify(&desk.signed(&header(), &claims()), NOW)
+            .await
+            .unwrap();
         assert_eq!(session.principal.user.as_str(), "alice");
         assert_eq!(session.expires_at_ms, NOW + 60_000);
     }
 
-    #[test]
-    fn a_token_ends_when_it_says_also_when_it_is_remembered() {
+    #[tokio::test]
+    async fn a_token_ends_when_it_says_also_when_it_is_remembered() {
         let desk = Desk::new();
         let token = desk.signed(&header(), &claims());
-        desk.verifier.verify(&token, NOW + 59_999).unwrap();
-        assert_eq!(desk.verifier.verify(&token, NOW + 60_000), Err(TokenError::Expired));
-        assert_eq!(desk.verifier.verify(&token, NOW + 60_001), Err(TokenError::Expired));
-        assert_eq!(Desk::new().verifier.verify("", NOW), Err(TokenError::Missing));
+        desk.verifier.verify(&token, NOW + 59_999).await.unwrap();
+        assert_eq!(
+            desk.verifier.verify(&token, NOW + 60_000).await,
+            Err(TokenError::Expired)
+        );
+        assert_eq!(
+            desk.verifier.verify(&token, NOW + 60_001).await,
+            Err(TokenError::Expired)
+        );
+        assert_eq!(Desk::new().verifier.verify("", NOW).await, Err(TokenError::Missing));
     }
 
-    #[test]
-    fn whatever_is_not_exactly_right_is_refused() {
+    #[tokio::test]
+    async fn whatever_is_not_exactly_right_is_refused() {
         let desk = Desk::new();
         let now = NOW / 1000;
         let bad = [
@@ -282,16 +374,17 @@ mod tests {
             ("numeric sub", with("sub", json!(7))),
         ];
         for (what, claims) in bad {
-            let refused = desk.verifier.verify(&desk.signed(&header(), &claims), NOW);
+            let refused = desk.verifier.verify(&desk.signed(&header(), &claims), NOW).await;
             assert!(matches!(refused, Err(TokenError::Invalid(_))), "{what}: {refused:?}");
         }
         desk.verifier
             .verify(&desk.signed(&header(), &with("iat", json!(now + 4))), NOW)
+            .await
             .unwrap();
     }
 
-    #[test]
-    fn forgeries_are_refused() {
+    #[tokio::test]
+    async fn forgeries_are_refused() {
         let desk = Desk::new();
         let good = desk.signed(&header(), &claims());
         let parts: Vec<&str> = good.split('.').collect();
@@ -325,13 +418,13 @@ mod tests {
             ("huge", "x".repeat(MAX_TOKEN_BYTES + 1)),
         ];
         for (what, token) in bad {
-            let refused = desk.verifier.verify(&token, NOW);
+            let refused = desk.verifier.verify(&token, NOW).await;
             assert!(matches!(refused, Err(TokenError::Invalid(_))), "{what}: {refused:?}");
         }
     }
 
-    #[test]
-    fn the_local_issuers_tokens_are_good_and_its_key_survives() {
+    #[tokio::test]
+    async fn the_local_issuers_tokens_are_good_and_its_key_survives() {
         let folder = tempfile::tempdir().unwrap();
         let issuer = Issuer::load_or_create(folder.path()).unwrap();
         let again = Issuer::load_or_create(folder.path()).unwrap();
@@ -341,7 +434,7 @@ mod tests {
         };
         let token = again.issue(&who, Duration::from_mins(1), NOW).unwrap();
         let verifier = Verifier::from_file(&folder.path().join("token.pub")).unwrap();
-        assert_eq!(verifier.verify(&token, NOW).unwrap().principal, who);
+        assert_eq!(verifier.verify(&token, NOW).await.unwrap().principal, who);
         assert_eq!(issuer.public_pem(), again.public_pem());
         assert!(issuer.issue(&who, crate::token::MAX_TTL * 2, NOW).is_err());
     }

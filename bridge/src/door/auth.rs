@@ -7,8 +7,10 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use natterjack_authz::token::{TokenError, Verifier};
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Principal, Problem, ProblemCode};
+use natterjack_nats_config::contract::{Actor, By, Principal, Problem, ProblemCode};
 use tokio::time::Instant;
+
+use crate::ops::Session;
 
 /// Finds out who makes an HTTP request.
 pub(crate) struct Auth {
@@ -18,7 +20,7 @@ pub(crate) struct Auth {
 /// The caller, after the token was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
-    pub(crate) who: Principal,
+    pub(crate) who: Actor,
     /// When the token expires, in milliseconds since 1970.
     pub(crate) expires_at_ms: i64,
 }
@@ -39,12 +41,13 @@ impl Auth {
     /// The caller.
     ///
     /// # Errors
-    /// `token-missing`, `token-expired` or `token-invalid`. Which rule a token broke is told to the log only.
-    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    /// `token-missing`, `token-expired`, `token-invalid` or `issuer-unavailable`. Which rule a token broke is told to the log only.
+    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let Given { token, user } = given(headers)?;
         let session = self
             .verifier
             .verify(&token, clock::now_ms())
+            .await
             .map_err(|error| problem(&error))?;
         if user.is_some_and(|user| !is_named(&session.principal, &user)) {
             return Err(Problem::new(
@@ -53,7 +56,10 @@ impl Auth {
             ));
         }
         Ok(Caller {
-            who: session.principal,
+            who: Actor {
+                by: By::Token(session.token()),
+                principal: session.principal,
+            },
             expires_at_ms: session.expires_at_ms,
         })
     }
@@ -66,9 +72,12 @@ impl Caller {
         Duration::from_millis(left)
     }
 
-    /// When the session ends, by the monotonic clock.
-    pub(crate) fn until(&self) -> Instant {
-        Instant::now() + self.expires_in()
+    /// The session of a reader.
+    pub(crate) fn session(&self) -> Session {
+        Session {
+            until: Instant::now() + self.expires_in(),
+            actor: self.who.clone(),
+        }
     }
 }
 
@@ -118,6 +127,11 @@ fn problem(error: &TokenError) -> Problem {
         TokenError::Invalid(_) => {
             tracing::info!(%error, "a token was refused");
             invalid()
+        }
+        TokenError::Unavailable(_) => {
+            tracing::warn!(%error, "a token cannot be judged");
+            let detail = "the keys of the token's issuer are being fetched, or its service does not answer; try again";
+            Problem::new(ProblemCode::IssuerUnavailable, detail)
         }
     }
 }

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 use natterjack_nats_config::Subjects;
 use natterjack_nats_config::contract::{
-    ApiCall, Id, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomKind, Seq,
+    Actor, ApiCall, By, Id, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomKind, Seq,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -238,10 +238,14 @@ impl Shared {
 
     async fn call(&self, call: &ApiCall, payload: &[u8]) -> Result<Bytes, Problem> {
         let bridge = &*self.bridge;
-        let who = &Principal {
-            tenant: call.tenant.clone(),
-            user: call.user.clone(),
+        let who = &Actor {
+            principal: Principal {
+                tenant: call.tenant.clone(),
+                user: call.user.clone(),
+            },
+            by: By::Connection,
         };
+        bridge.admit(who)?;
         match (call.service.as_str(), call.verb.as_str()) {
             ("events", "get") => events(bridge, who, payload).await,
             ("history", "get") => history(bridge, who, payload).await,

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use natterjack_nats_config::contract::{Id, Principal, Problem, ProblemCode, Subjects};
+use natterjack_nats_config::contract::{Actor, By, Id, Principal, Problem, ProblemCode, Subjects, TokenRef};
 use natterjack_nats_config::stream::is_not_found;
 use sha2::Sha256;
 use tokio::time::timeout;
@@ -25,11 +25,11 @@ const REMEMBERED_FOR: Duration = Duration::from_mins(5);
 const MAX_BYTES: i64 = 32 << 20;
 /// How long noting that one was used may take.
 const NOTED_WITHIN: Duration = Duration::from_secs(5);
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Apart from the MACs of cursors, which the same key makes.
 const PURPOSE: &[u8] = b"natterjack ticket";
-/// Version, good until, session's end, number.
-const FIELDS: usize = 1 + 8 + 8 + 16;
+/// Version, good until, session's end, the token's `iat`, number.
+const FIELDS: usize = 1 + 8 + 8 + 8 + 16;
 /// HMAC-SHA256, truncated as RFC 2104 allows: half of it.
 const MAC: usize = 16;
 
@@ -139,9 +139,18 @@ impl Ticket {
         bytes.push(VERSION);
         bytes.extend(self.good_until_ms.to_be_bytes());
         bytes.extend(self.caller.expires_at_ms.to_be_bytes());
+        let token = match &who.by {
+            By::Token(token) => token,
+            By::Connection | By::House => &TokenRef {
+                jti: None,
+                issued_at_ms: 0,
+            },
+        };
+        bytes.extend(token.issued_at_ms.to_be_bytes());
         bytes.extend(self.number.as_bytes());
-        // No id holds a dot.
+        // No id holds a dot; the token's own may.
         bytes.extend(format!("{}.{}", who.tenant, who.user).bytes());
+        bytes.extend(token.jti.iter().flat_map(|jti| format!(".{jti}").into_bytes()));
         let tag = mac.clone().chain_update(&bytes).finalize().into_bytes();
         bytes.extend(tag.iter().take(MAC));
         URL_SAFE_NO_PAD.encode(bytes)
@@ -165,16 +174,24 @@ impl Ticket {
         let (version, rest) = fields.split_first()?;
         let (good_until, rest) = rest.split_first_chunk::<8>()?;
         let (expires_at, rest) = rest.split_first_chunk::<8>()?;
+        let (issued_at, rest) = rest.split_first_chunk::<8>()?;
         let (number, name) = rest.split_first_chunk::<16>()?;
-        let (tenant, user) = std::str::from_utf8(name).ok()?.split_once('.')?;
+        let mut name = std::str::from_utf8(name).ok()?.splitn(3, '.');
+        let (tenant, user, jti) = (name.next()?, name.next()?, name.next());
         let id = |text: &str| text.parse::<Id>().ok();
         (*version == VERSION).then_some(())?;
         Some(Self {
             good_until_ms: i64::from_be_bytes(*good_until),
             caller: Caller {
-                who: Principal {
-                    tenant: id(tenant)?,
-                    user: id(user)?,
+                who: Actor {
+                    principal: Principal {
+                        tenant: id(tenant)?,
+                        user: id(user)?,
+                    },
+                    by: By::Token(TokenRef {
+                        jti: jti.map(str::to_owned),
+                        issued_at_ms: i64::from_be_bytes(*issued_at),
+                    }),
                 },
                 expires_at_ms: i64::from_be_bytes(*expires_at),
             },
@@ -225,9 +242,15 @@ mod tests {
         Ticket {
             good_until_ms: 1000,
             caller: Caller {
-                who: Principal {
-                    tenant: "main".parse().unwrap(),
-                    user: "alice".parse().unwrap(),
+                who: Actor {
+                    principal: Principal {
+                        tenant: "main".parse().unwrap(),
+                        user: "alice".parse().unwrap(),
+                    },
+                    by: By::Token(TokenRef {
+                        jti: Some("a.b".to_owned()),
+                        issued_at_ms: 77,
+                    }),
                 },
                 expires_at_ms: 5000,
             },

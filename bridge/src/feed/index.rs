@@ -80,6 +80,12 @@ impl<W: Clone> Index<W> {
             .for_each(&mut wake);
     }
 
+    /// Shows everyone of a tenant.
+    pub(crate) fn everybody_of(&self, tenant: &Id, mut wake: impl FnMut(&W)) {
+        let theirs = self.readers.iter().filter(|(who, _)| who.tenant == *tenant);
+        theirs.flat_map(|(_, waiters)| waiters.values()).for_each(&mut wake);
+    }
+
     /// Shows everyone whom these events concern, each room's readers once.
     pub(crate) fn concerned<'a>(&self, events: impl Iterator<Item = &'a EventHead>, mut wake: impl FnMut(&W)) {
         let mut seen = HashSet::new();

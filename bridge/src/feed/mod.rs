@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use natterjack_authz::policy::{View, readable};
-use natterjack_nats_config::contract::{EventLine, Id, Seq};
+use natterjack_nats_config::contract::{Event, EventLine, Id, Kind, Seq};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -144,6 +144,9 @@ impl Feed {
             index.concerned(entries.iter().map(|entry| &entry.head), |waiter| {
                 waiter.notify.notify_one();
             });
+            for line in lines.iter().filter(|line| concerns_everybody(&line.event)) {
+                index.everybody_of(&line.event.tenant, |waiter| waiter.notify.notify_one());
+            }
             for entry in entries {
                 state.ring.push(entry);
             }
@@ -271,6 +274,11 @@ impl Feed {
             waiter,
         }
     }
+}
+
+/// Whether it is about everybody's tokens: then every session of the tenant has to be looked at.
+fn concerns_everybody(event: &Event) -> bool {
+    event.kind == Kind::Token && event.concerns().is_none()
 }
 
 /// A number by which bridges differ.

@@ -5,7 +5,7 @@ use natterjack_nats_config::contract::{Principal, Problem, Seq};
 use tokio::time::Instant;
 
 use super::Bridge;
-use super::reading::{PageSize, Reading};
+use super::reading::{PageSize, Reading, Session};
 use crate::feed::{Filter, Heard};
 
 /// The longest a poll is parked: below the minute after which proxies cut silent connections.
@@ -103,16 +103,16 @@ impl EventsPage {
 }
 
 /// Gives what follows the cursor: at once if there is something, else when there is, or nothing with an advanced cursor
-/// after the wait. `until` is when the caller's session ends.
+/// after the wait.
 pub(crate) async fn events(
     bridge: &Bridge,
     who: &Principal,
     query: EventsQuery,
-    until: Option<Instant>,
+    session: Option<&Session>,
 ) -> Result<EventsPage, Problem> {
     let deadline = Instant::now() + query.wait;
     let mut reading = Reading::begin(bridge, who, query.rooms, &query.cursor)?;
-    reading.next(bridge, query.size, deadline, until).await
+    reading.next(bridge, query.size, deadline, session).await
 }
 
 fn put_list<'a>(json: &mut BytesMut, items: impl Iterator<Item = &'a Bytes>) {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use natterjack_authz::policy::Membership;
 use natterjack_authz::revoke::{Settled, SettledState};
 use natterjack_nats_config::contract::{
-    Id, Kind, MemberBody, Principal, Problem, ProblemCode, Receipt, SendPayload, Seq,
+    Actor, Id, Kind, MemberBody, Principal, Problem, ProblemCode, Receipt, SendPayload, Seq,
 };
 use serde::Serialize;
 use serde_json::value::to_raw_value;
@@ -34,7 +34,7 @@ pub(crate) struct Changed {
     #[serde(flatten)]
     pub(crate) receipt: Receipt,
     #[serde(flatten)]
-    settled: Settled,
+    pub(super) settled: Settled,
 }
 
 /// The members of a room, in the order of their ids, and where the next page begins.
@@ -72,7 +72,7 @@ pub(crate) fn show_member(bridge: &Bridge, who: &Principal, room: &Id, user: &Id
 /// is pending.
 pub(crate) async fn put_member(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     body: MemberBody,
     key: Option<String>,
@@ -88,7 +88,7 @@ pub(crate) async fn put_member(
 /// Removes a member. After the answer `done` none of the member's live connections hears the room any more.
 pub(crate) async fn remove_member(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     user: Id,
     key: Option<String>,
@@ -103,7 +103,7 @@ pub(crate) async fn remove_member(
 
 async fn change(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     body: MemberBody,
     key: Option<String>,
@@ -115,17 +115,17 @@ async fn change(
         tenant: who.tenant.clone(),
         user: body.user,
     };
-    let settled = if concerned == *who {
+    let settled = if concerned == who.principal {
         settle_own(bridge, who, receipt.seq).await
     } else {
-        wait_and_settle(bridge, &concerned, receipt.seq).await
+        wait_and_settle(bridge, (&concerned.tenant, Some(&concerned.user)), receipt.seq).await
     };
     Ok(Changed { receipt, settled })
 }
 
 /// Waits until a change of somebody's rights is known here and has reached their connections.
-pub(super) async fn wait_and_settle(bridge: &Bridge, concerned: &Principal, seq: Seq) -> Settled {
-    let (passed, mut settled) = tokio::join!(wait_for_own_view(bridge, seq), bridge.settling.settle(concerned, seq));
+pub(super) async fn wait_and_settle(bridge: &Bridge, whose: (&Id, Option<&Id>), seq: Seq) -> Settled {
+    let (passed, mut settled) = tokio::join!(wait_for_own_view(bridge, seq), bridge.settling.settle(whose, seq));
     if !passed {
         settled.state = SettledState::Pending;
     }
@@ -135,7 +135,11 @@ pub(super) async fn wait_and_settle(bridge: &Bridge, concerned: &Principal, seq:
 /// The same for a change of the caller's own rights, but without waiting for long: it may have come over one of the very
 /// connections that are about to be renewed, and the answer has to leave before that.
 pub(super) async fn settle_own(bridge: &Bridge, who: &Principal, seq: Seq) -> Settled {
-    let settled = tokio::time::timeout(OWN_CONNECTIONS_WITHIN, wait_and_settle(bridge, who, seq)).await;
+    let settled = tokio::time::timeout(
+        OWN_CONNECTIONS_WITHIN,
+        wait_and_settle(bridge, (&who.tenant, Some(&who.user)), seq),
+    )
+    .await;
     settled.unwrap_or_else(|_| Settled {
         connections_closed: 0,
         state: SettledState::Pending,

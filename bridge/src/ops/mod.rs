@@ -8,6 +8,7 @@ mod me;
 mod members;
 mod message;
 mod reading;
+mod revoke;
 mod rooms;
 mod search;
 mod send;
@@ -15,8 +16,8 @@ mod settling;
 mod standing;
 
 use async_nats::Client;
-use natterjack_authz::policy::{Permission, View, may};
-use natterjack_nats_config::contract::{Id, Principal, Problem, ProblemCode};
+use natterjack_authz::policy::{Permission, View, is_revoking, may, token_is_good};
+use natterjack_nats_config::contract::{Actor, By, Id, Principal, Problem, ProblemCode};
 use natterjack_nats_config::tail::Log;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,8 @@ pub(crate) use history::{HistoryAsk, history};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{members, put_member, remove_member, show_member};
 pub(crate) use message::message;
-pub(crate) use reading::{Reading, Step};
+pub(crate) use reading::{Reading, Session, Step};
+pub(crate) use revoke::{Revocation, finish_revocations, revoke};
 pub(crate) use rooms::{put_room, rooms, show_room};
 pub(crate) use search::{SearchAsk, search};
 pub(crate) use send::{Sent, begin_send, begin_send_alone, begin_tell, send};
@@ -95,6 +97,16 @@ impl Bridge {
             level("ring_bytes", bytes),
             level("readers_far_behind", self.past.readers()),
         ]
+    }
+
+    /// Whether somebody who was authenticated may ask still: by a token that was not revoked since, or by a connection
+    /// while none of the user's is being revoked.
+    pub(crate) fn admit(&self, who: &Actor) -> Result<(), Problem> {
+        self.look(|view| match &who.by {
+            By::Token(token) if !token_is_good(view, who, token) => Err(Problem::token_revoked()),
+            By::Connection if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
+            By::House | By::Token(_) | By::Connection => Ok(()),
+        })
     }
 
     /// Looks at the policy as it is now; refused until this bridge has read the log once.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use natterjack_authz::policy::readable;
-use natterjack_nats_config::contract::{More, Principal, Problem, ProblemCode, Seq};
+use natterjack_nats_config::contract::{Actor, More, Principal, Problem, ProblemCode, Seq};
 use tokio::time::Instant;
 
 use super::Bridge;
@@ -27,6 +27,13 @@ pub(crate) struct PageSize {
     pub(crate) events: usize,
     /// In bytes of events; one event is always given.
     pub(crate) bytes: usize,
+}
+
+/// The session that reads, of those that have one: till when, and by which token.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) until: Instant,
+    pub(crate) actor: Actor,
 }
 
 /// Where a reader stands, to read on from there.
@@ -61,18 +68,21 @@ impl Reading {
     }
 
     /// Gives what follows: at once if there is something, else when there is, or nothing with an advanced cursor at the
-    /// deadline. `until` is when the reader's session ends. Whoever drops this before it is done has lost nothing.
+    /// deadline. Nothing is told after the session's end or its token's revocation. Whoever drops this before it is done has lost nothing.
     pub(crate) async fn next(
         &mut self,
         bridge: &Bridge,
         size: PageSize,
         deadline: Instant,
-        until: Option<Instant>,
+        session: Option<&Session>,
     ) -> Result<EventsPage, Problem> {
+        let until = session.map(|session| session.until);
         let deadline = until.map_or(deadline, |until| until.min(deadline));
         let mut page = Page::new(self.seq, size.events, size.bytes);
         page.heard = self.heard;
-        let superseded = fill(bridge, &self.reader, &mut page, deadline).await?;
+        let superseded = fill(bridge, (&self.reader, session), &mut page, deadline).await?;
+        // Looked at after reading: what was read before the revocation was taken in is from before it.
+        refuse_if_revoked(bridge, session)?;
         if superseded {
             bridge.metrics.superseded.inc();
         }
@@ -92,8 +102,8 @@ impl Reading {
     }
 
     /// The next step of a stream.
-    pub(crate) async fn step(&mut self, bridge: &Bridge, until: Instant) -> Step {
-        let step = self.step_by(bridge, until, Instant::now() + QUIET).await;
+    pub(crate) async fn step(&mut self, bridge: &Bridge, session: &Session) -> Step {
+        let step = self.step_by(bridge, session, Instant::now() + QUIET).await;
         if let Step::Later(problem) = &step {
             let pause = problem.retry_after_ms.map_or(TRY_AGAIN, Duration::from_millis);
             tokio::select! {
@@ -105,15 +115,15 @@ impl Reading {
     }
 
     /// What a stream can tell at once.
-    pub(crate) async fn look(&mut self, bridge: &Bridge, until: Instant) -> Step {
-        self.step_by(bridge, until, Instant::now()).await
+    pub(crate) async fn look(&mut self, bridge: &Bridge, session: &Session) -> Step {
+        self.step_by(bridge, session, Instant::now()).await
     }
 
-    async fn step_by(&mut self, bridge: &Bridge, until: Instant, quiet: Instant) -> Step {
-        if is_over(Some(until)) {
+    async fn step_by(&mut self, bridge: &Bridge, session: &Session, quiet: Instant) -> Step {
+        if is_over(Some(session.until)) {
             return Step::End(Some(expired()));
         }
-        match self.next(bridge, OF_STREAM, quiet, Some(until)).await {
+        match self.next(bridge, OF_STREAM, quiet, Some(session)).await {
             Ok(page) if page.superseded => Step::End(Some(superseded(bridge))),
             Ok(page) if !page.events.is_empty() || !page.told.is_empty() => Step::Page(page),
             Ok(_) if bridge.draining.is_cancelled() => Step::End(None),
@@ -159,7 +169,12 @@ fn start(bridge: &Bridge, reader: &Reader, cursor: &str) -> Result<(Seq, Heard),
 }
 
 /// Fills the page, waiting while there is nothing. `true`: the poll was superseded.
-async fn fill(bridge: &Bridge, reader: &Reader, page: &mut Page, deadline: Instant) -> Result<bool, Problem> {
+async fn fill(
+    bridge: &Bridge,
+    (reader, session): (&Reader, Option<&Session>),
+    page: &mut Page,
+    deadline: Instant,
+) -> Result<bool, Problem> {
     let feed = &bridge.feed;
     if page.seq > feed.passed() {
         tokio::select! {
@@ -172,6 +187,7 @@ async fn fill(bridge: &Bridge, reader: &Reader, page: &mut Page, deadline: Insta
         if page.is_worth_an_answer() {
             return Ok(false);
         }
+        refuse_if_revoked(bridge, session)?;
         refuse_if_nothing_is_readable(bridge, reader)?;
         if Instant::now() >= deadline || bridge.draining.is_cancelled() {
             return Ok(false);
@@ -219,6 +235,10 @@ fn refuse_if_nothing_is_readable(bridge: &Bridge, reader: &Reader) -> Result<(),
         return Ok(());
     }
     Err(Problem::no_such_room())
+}
+
+fn refuse_if_revoked(bridge: &Bridge, session: Option<&Session>) -> Result<(), Problem> {
+    session.map_or(Ok(()), |session| bridge.admit(&session.actor))
 }
 
 fn is_over(until: Option<Instant>) -> bool {

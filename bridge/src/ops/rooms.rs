@@ -1,6 +1,6 @@
 use natterjack_authz::policy::Room;
 use natterjack_nats_config::contract::{
-    Head, Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, RoomStanding, SendPayload, Seq,
+    Actor, Head, Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, RoomStanding, SendPayload, Seq,
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -77,7 +77,7 @@ pub(crate) fn show_room(bridge: &Bridge, who: &Principal, id: &Id) -> Result<Roo
 /// of it, and the caller's NATS connections are being renewed.
 pub(crate) async fn put_room(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     id: Id,
     body: &RoomBody,
     key: Option<String>,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use natterjack_nats_config::contract::{
-    Durability, Id, Kind, Principal, Problem, ProblemCode, Receipt, Request, SendPayload,
+    Actor, Durability, Id, Kind, Problem, ProblemCode, Receipt, Request, SendPayload,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -26,13 +26,14 @@ pub(crate) struct Sent {
 /// Tells a room what is not kept (typing, presence, signals); the writer decides. The receipt has no place in the log.
 pub(crate) fn begin_tell(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     kind: Kind,
     payload: SendPayload,
 ) -> Result<Sent, Problem> {
     let request = Request {
-        principal: who.clone(),
+        principal: who.principal.clone(),
+        by: who.by.clone(),
         room,
         kind,
         payload,
@@ -47,19 +48,14 @@ pub(crate) fn begin_tell(
 }
 
 /// Sends to a room, for a caller who asks nothing else before the answer.
-pub(crate) fn begin_send_alone(
-    bridge: &Bridge,
-    who: &Principal,
-    room: Id,
-    payload: SendPayload,
-) -> Result<Sent, Problem> {
+pub(crate) fn begin_send_alone(bridge: &Bridge, who: &Actor, room: Id, payload: SendPayload) -> Result<Sent, Problem> {
     begin(bridge, who, room, (Kind::Msg, payload), Order::Free)
 }
 
 /// Sends to a room; the writer decides, in the order in which this was called.
 pub(crate) fn begin_send(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     kind: Kind,
     payload: SendPayload,
@@ -70,7 +66,7 @@ pub(crate) fn begin_send(
 /// A request without a key gets one of ours, so that it can be tried again when an answer is lost.
 fn begin(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     (kind, mut payload): (Kind, SendPayload),
     order: Order,
@@ -79,7 +75,8 @@ fn begin(
     let key = payload.key.unwrap_or_else(|| Uuid::now_v7().to_string());
     payload.key = Some(key.clone());
     let request = Request {
-        principal: who.clone(),
+        principal: who.principal.clone(),
+        by: who.by.clone(),
         room,
         kind,
         payload,
@@ -97,7 +94,7 @@ fn begin(
 /// Sends, and waits for the receipt.
 pub(crate) async fn send(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     room: Id,
     kind: Kind,
     payload: SendPayload,

@@ -1,7 +1,7 @@
 use async_nats::Client;
 use natterjack_authz::revoke::{Settled, SettledState, settle};
 use natterjack_nats_config::Subjects;
-use natterjack_nats_config::contract::{Principal, Seq};
+use natterjack_nats_config::contract::{Id, Seq};
 use natterjack_nats_config::lease::Leases;
 use tokio::sync::OnceCell;
 
@@ -21,17 +21,14 @@ impl Settling {
         }
     }
 
-    /// Waits until the connections of a principal have the rights that the event `seq` gave, or says who has not
+    /// Waits until the connections of a user (or of everybody in the tenant) have the rights that the event `seq` gave, or says who has not
     /// confirmed.
-    pub(crate) async fn settle(&self, concerned: &Principal, seq: Seq) -> Settled {
+    pub(crate) async fn settle(&self, whose: (&Id, Option<&Id>), seq: Seq) -> Settled {
         let leases = self
             .leases
             .get_or_try_init(|| Leases::join(&self.client, &self.subjects));
         match leases.await {
-            Ok(leases) => {
-                let whose = (&concerned.tenant, &concerned.user);
-                settle(&self.client, leases, &self.subjects, whose, seq).await
-            }
+            Ok(leases) => settle(&self.client, leases, &self.subjects, whose, seq).await,
             Err(error) => {
                 tracing::warn!(%error, "the register of authz workers cannot be read, a change of rights is pending");
                 Settled {

@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use super::{Id, Kind, Principal, Problem, Receipt, Request, SendPayload, Seq, Vouched};
+use super::{By, Id, Kind, Principal, Problem, Receipt, Request, SendPayload, Seq, Vouched};
 
 /// The answer to one request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ struct BundleLine<'a> {
     user: Id,
     room: Id,
     kind: Kind,
+    #[serde(default, skip_serializing_if = "is_connection")]
+    by: By,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     #[serde(borrow)]
@@ -45,6 +47,10 @@ struct BundleLine<'a> {
     vouched: Option<Vouched>,
 }
 
+fn is_connection(by: &By) -> bool {
+    *by == By::Connection
+}
+
 /// Appends one request to a bundle.
 pub fn write_bundle_line(bundle: &mut BytesMut, request: &Request) -> Result<(), serde_json::Error> {
     let line = BundleLine {
@@ -52,6 +58,7 @@ pub fn write_bundle_line(bundle: &mut BytesMut, request: &Request) -> Result<(),
         user: request.principal.user.clone(),
         room: request.room.clone(),
         kind: request.kind,
+        by: request.by.clone(),
         key: request.payload.key.clone(),
         body: &request.payload.body,
         reply_to: request.payload.reply_to.clone(),
@@ -74,6 +81,7 @@ pub fn read_bundle(bundle: &[u8]) -> impl Iterator<Item = Result<Request, Proble
                 tenant: line.tenant,
                 user: line.user,
             },
+            by: line.by,
             room: line.room,
             kind: line.kind,
             payload: SendPayload {
@@ -106,6 +114,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TokenRef;
     use super::*;
 
     #[test]
@@ -115,6 +124,10 @@ mod tests {
                 tenant: "main".parse().unwrap(),
                 user: "alice".parse().unwrap(),
             },
+            by: By::Token(TokenRef {
+                jti: Some("a\"b".to_owned()),
+                issued_at_ms: 7,
+            }),
             room: "lobby".parse().unwrap(),
             kind: Kind::Msg,
             payload: SendPayload::from_json(br#"{"key":"k1","target":"m1","body":{"text":"a\nb"}}"#).unwrap(),
@@ -130,7 +143,7 @@ mod tests {
         let read: Vec<_> = read_bundle(&bundle).collect();
         assert_eq!(read.len(), 3);
         let first = read[0].as_ref().unwrap();
-        assert_eq!(first.principal, request.principal);
+        assert_eq!((&first.principal, &first.by), (&request.principal, &request.by));
         assert_eq!(first.payload.body.get(), request.payload.body.get());
         assert_eq!(
             (&first.payload.target, &first.vouched),

@@ -36,6 +36,8 @@ pub enum Kind {
     Member,
     /// A user's role in the tenant: body [`UserBody`].
     User,
+    /// Tokens are good no longer: body [`TokenBody`].
+    Token,
     /// Somebody is typing. Not kept: an [`Ephemeral`].
     Typing,
     /// Somebody is there, or goes. Not kept: an [`Ephemeral`].
@@ -129,6 +131,28 @@ pub struct Target {
     pub seq: Seq,
 }
 
+/// Body of a [`Kind::Token`] event: one token (`user` and `jti`), those of a user (`user`), or everybody's (neither), each as
+/// far as they were issued before a time.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenBody {
+    /// Whose tokens; everybody's in the tenant without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Id>,
+    /// Only the one of this `jti`, at most 128 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// Only those issued before this time (RFC 3339); without, before now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// The writer's word on it: tokens with an `iat` before this are void, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_after_ms: Option<i64>,
+    /// Instead of all that: the revocation of this sequence has reached every connection. Only a bridge says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Seq>,
+}
+
 /// One event as it stands in the log: a single line of JSON, complete when it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Event {
@@ -174,7 +198,7 @@ pub struct EventHead {
     pub tenant: Id,
     /// The room.
     pub room: Id,
-    /// The user whose membership or role it changes.
+    /// The user whose membership, role or tokens it changes.
     pub concerns: Option<Id>,
 }
 
@@ -248,6 +272,7 @@ impl Kind {
             Self::Room => "room",
             Self::Member => "member",
             Self::User => "user",
+            Self::Token => "token",
             Self::Typing => "typing",
             Self::Presence => "presence",
             Self::Signal => "signal",
@@ -271,6 +296,7 @@ impl Kind {
             Self::Room,
             Self::Member,
             Self::User,
+            Self::Token,
             Self::Typing,
             Self::Presence,
             Self::Signal,
@@ -282,7 +308,7 @@ impl Kind {
     /// Whether the event says who may do what; such events change the policy view.
     #[must_use]
     pub fn is_policy(self) -> bool {
-        matches!(self, Self::Room | Self::Member | Self::User)
+        matches!(self, Self::Room | Self::Member | Self::User | Self::Token)
     }
 
     /// Whether it is a message: what history shows, and what others can be about.
@@ -314,7 +340,7 @@ impl Kind {
 }
 
 impl Event {
-    /// The user whose membership or role this event changes, or who alone it is for, if it is such an event.
+    /// The user whose membership, role or tokens this event changes, or who alone it is for, if it is such an event.
     #[must_use]
     pub fn concerns(&self) -> Option<Id> {
         match self.kind {
@@ -325,6 +351,9 @@ impl Event {
                 .ok()
                 .map(|body| body.user),
             Kind::Read => Some(self.from.clone()),
+            Kind::Token => serde_json::from_str::<TokenBody>(self.body.get())
+                .ok()
+                .and_then(|body| body.user),
             _ => None,
         }
     }

@@ -24,7 +24,7 @@ pub use checkpoint::{
 };
 pub use event::{
     Ephemeral, Event, EventHead, EventLine, Head, Kind, MAX_EMOJI_BYTES, MemberBody, ReactBody, ReadBody, ReadUpTo,
-    RoomBody, RoomHead, RoomKind, Target, UserBody,
+    RoomBody, RoomHead, RoomKind, Target, TokenBody, UserBody,
 };
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{
@@ -34,7 +34,9 @@ pub use history::{
 pub use id::{Id, InvalidId, MAX_ID_BYTES};
 pub use problem::{More, Problem, ProblemCode};
 pub use receipt::{Durability, Receipt};
-pub use request::{MAX_KEY_BYTES, Principal, Request, RequestError, SendPayload, Vouched};
+pub use request::{
+    Actor, By, MAX_KEY_BYTES, MAX_TOKEN_ID_BYTES, Principal, Request, RequestError, SendPayload, TokenRef, Vouched,
+};
 pub use rooms::{
     MAX_LAST_MESSAGE_BYTES, MAX_LAST_MESSAGES_BYTES, MAX_ROOMS, ROOMS_VERB, RoomStanding, RoomsPage, RoomsQuery,
 };

@@ -19,6 +19,8 @@ pub enum ProblemCode {
     TokenInvalid,
     /// The token is past its `exp`.
     TokenExpired,
+    /// The token was good, and was revoked.
+    TokenRevoked,
     /// A permission is missing; the detail names it.
     Forbidden,
     /// It does not exist, or the caller may not see it.
@@ -53,6 +55,10 @@ pub enum ProblemCode {
     OutcomeUnknown,
     /// The archive is behind or down.
     StoreLagging,
+    /// The keys of the token's issuer are not known now.
+    IssuerUnavailable,
+    /// A token of this user is being revoked, and a connection does not say whether it was opened by it.
+    RevocationInProgress,
     /// The log is nearly full.
     LogFull,
 }
@@ -93,13 +99,14 @@ pub struct More {
 
 impl ProblemCode {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::InvalidRequest,
         Self::InvalidCursor,
         Self::CursorFilterMismatch,
         Self::TokenMissing,
         Self::TokenInvalid,
         Self::TokenExpired,
+        Self::TokenRevoked,
         Self::Forbidden,
         Self::NotFound,
         Self::TargetUnknown,
@@ -117,6 +124,8 @@ impl ProblemCode {
         Self::BrokerUnavailable,
         Self::OutcomeUnknown,
         Self::StoreLagging,
+        Self::IssuerUnavailable,
+        Self::RevocationInProgress,
         Self::LogFull,
     ];
 
@@ -125,7 +134,7 @@ impl ProblemCode {
     pub fn status(self) -> u16 {
         match self {
             Self::InvalidRequest | Self::InvalidCursor | Self::CursorFilterMismatch => 400,
-            Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired => 401,
+            Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired | Self::TokenRevoked => 401,
             Self::Forbidden => 403,
             Self::NotFound | Self::TargetUnknown => 404,
             Self::MethodNotAllowed => 405,
@@ -137,9 +146,13 @@ impl ProblemCode {
             Self::IdempotencyMismatch => 422,
             Self::RateLimited => 429,
             Self::Internal => 500,
-            Self::Overloaded | Self::BrokerUnavailable | Self::OutcomeUnknown | Self::StoreLagging | Self::LogFull => {
-                503
-            }
+            Self::Overloaded
+            | Self::BrokerUnavailable
+            | Self::OutcomeUnknown
+            | Self::StoreLagging
+            | Self::IssuerUnavailable
+            | Self::RevocationInProgress
+            | Self::LogFull => 503,
         }
     }
 
@@ -159,6 +172,7 @@ impl ProblemCode {
             Self::TokenMissing => "token-missing",
             Self::TokenInvalid => "token-invalid",
             Self::TokenExpired => "token-expired",
+            Self::TokenRevoked => "token-revoked",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not-found",
             Self::TargetUnknown => "target-unknown",
@@ -176,6 +190,8 @@ impl ProblemCode {
             Self::BrokerUnavailable => "broker-unavailable",
             Self::OutcomeUnknown => "outcome-unknown",
             Self::StoreLagging => "store-lagging",
+            Self::IssuerUnavailable => "issuer-unavailable",
+            Self::RevocationInProgress => "revocation-in-progress",
             Self::LogFull => "log-full",
         }
     }
@@ -210,6 +226,21 @@ impl Problem {
         Self::new(
             ProblemCode::NotFound,
             "there is no such room, or you are no member of it",
+        )
+    }
+
+    /// `token-revoked`.
+    #[must_use]
+    pub fn token_revoked() -> Self {
+        Self::new(ProblemCode::TokenRevoked, "the token was revoked; sign in again")
+    }
+
+    /// `revocation-in-progress`.
+    #[must_use]
+    pub fn revocation_in_progress() -> Self {
+        Self::new(
+            ProblemCode::RevocationInProgress,
+            "tokens of this user are being revoked; try again in a moment, over a connection opened by a good one",
         )
     }
 

@@ -15,6 +15,41 @@ pub struct Principal {
     pub user: Id,
 }
 
+/// The longest `jti` by which a token can be revoked alone, in bytes; longer ones are not remembered.
+pub const MAX_TOKEN_ID_BYTES: usize = 128;
+
+/// By what somebody asks, beside being who they are: whether that still counts is decided where the request stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// A connection to NATS, which does not say by which token it was opened.
+    #[default]
+    Connection,
+    /// A token.
+    Token(TokenRef),
+    /// Natterjack itself. Only a worker can say so.
+    House,
+}
+
+/// A token, as far as its revocation needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRef {
+    /// Its `jti`, unless that is longer than [`MAX_TOKEN_ID_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// Its `iat`, in milliseconds since 1970.
+    pub issued_at_ms: i64,
+}
+
+/// Who asks, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Who.
+    pub principal: Principal,
+    /// By what.
+    pub by: By,
+}
+
 /// What a client sends to a room: all but `body` is optional.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +87,8 @@ pub struct Vouched {
 pub struct Request {
     /// Who asks.
     pub principal: Principal,
+    /// By what.
+    pub by: By,
     /// Where.
     pub room: Id,
     /// What for.
@@ -60,6 +97,14 @@ pub struct Request {
     pub payload: SendPayload,
     /// What a bridge knows of the payload's target.
     pub vouched: Option<Vouched>,
+}
+
+impl std::ops::Deref for Actor {
+    type Target = Principal;
+
+    fn deref(&self) -> &Principal {
+        &self.principal
+    }
 }
 
 /// A payload that cannot be a request.

@@ -180,9 +180,12 @@ impl Keeper<'_> {
         for line in &frame.events {
             let is_new = line.event.seq > known;
             let change = is_new.then(|| self.view.apply(&line.event)).flatten();
-            let changed = change.map(|change| Principal {
-                tenant: change.tenant,
-                user: change.user,
+            // What is about everybody is about tokens, and takes no room from anybody.
+            let changed = change.and_then(|change| {
+                Some(Principal {
+                    tenant: change.tenant,
+                    user: change.user?,
+                })
             });
             if let Some(whose) = &changed {
                 self.store(&std::mem::take(&mut waiting)).await?;

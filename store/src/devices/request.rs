@@ -1,7 +1,7 @@
 use async_nats::HeaderMap;
 use bytes::BytesMut;
 use natterjack_nats_config::contract::{
-    InboundSubject, MAX_EVENT_BYTES, MAX_FRAME_BYTES, Outcome, Principal, Problem, ProblemCode, Receipt, Request,
+    By, InboundSubject, MAX_EVENT_BYTES, MAX_FRAME_BYTES, Outcome, Principal, Problem, ProblemCode, Receipt, Request,
     SendPayload, write_bundle_line,
 };
 
@@ -57,6 +57,7 @@ impl Asked {
                 let mut line = BytesMut::new();
                 let request = Request {
                     principal: who,
+                    by: By::Connection,
                     room: to.room,
                     kind: to.kind,
                     payload,

@@ -1,15 +1,16 @@
 use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, tenant_role};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    Durability, Event, Id, Kind, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody,
+    By, Durability, Event, Id, Kind, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody,
     Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo, Receipt, Request, RoomBody, Seq, TENANT_ROOM,
-    Target, UserBody,
+    Target, TokenBody, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::keys::{Content, Known, Marked};
 use super::state::{State, membership_request};
 use super::target;
+use super::tokens::{by_a_good_token, permit_revocation, read_revocation, stamp_valid_after};
 
 /// The longest title, in bytes.
 const MAX_TITLE_BYTES: usize = 256;
@@ -35,10 +36,10 @@ pub(crate) struct Draft {
 }
 
 /// An event as it was asked for.
-struct Wanted {
+pub(super) struct Wanted {
     room: Id,
-    kind: Kind,
-    body: Box<RawValue>,
+    pub(super) kind: Kind,
+    pub(super) body: Box<RawValue>,
     target: Option<Target>,
     key: Option<Marked>,
 }
@@ -52,6 +53,7 @@ enum Change {
     Message,
     /// What its user has read.
     Read(Seq),
+    Token(TokenBody),
     Nothing,
 }
 
@@ -77,6 +79,7 @@ impl Draft {
 /// state; the receipt is good only once the draft stands in the log.
 pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now: &Now) -> Result<Receipt, Problem> {
     let (mut wanted, change) = read(request)?;
+    by_a_good_token(&state.view, request)?;
     let known = wanted.key.as_ref().map(|key| state.keys.look_up(key));
     // What stands in the log stands, whatever has become of the sender's rights since.
     if let Some(Known::Same(receipt)) = known {
@@ -98,6 +101,7 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
     }
     let makes_room = request.kind == Kind::Room && state.view.room(&request.principal.tenant, &request.room).is_none();
     stamp_visible_from(&state.view, request, &mut wanted)?;
+    stamp_valid_after(&mut wanted, now.at_ms.max(state.at_ms()))?;
     let receipt = write(state, draft, request, &wanted, now)?;
     if makes_room {
         let owner = MemberBody {
@@ -131,6 +135,7 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
     let body = raw(&body)?;
     let request = Request {
         principal: admin.clone(),
+        by: By::House,
         room: room.clone(),
         kind: Kind::User,
         payload: natterjack_nats_config::SendPayload::of_body(body.clone()),
@@ -170,6 +175,10 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
         }
         Kind::React | Kind::Unreact => (raw(&react_body(as_asked)?)?, Change::Message),
         kind if kind.has_target() => (as_asked.clone(), Change::Message),
+        Kind::Token => {
+            let change = read_revocation(as_asked)?;
+            (raw(&change)?, Change::Token(change))
+        }
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
     };
@@ -203,9 +212,9 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
 /// Whether the request is about a room, the tenant or a message, as its kind is.
 fn check_place(request: &Request) -> Result<(), Problem> {
     let about_tenant = request.room.as_str() == TENANT_ROOM;
-    if about_tenant != (request.kind == Kind::User) {
+    if about_tenant != matches!(request.kind, Kind::User | Kind::Token) {
         return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` events go there, and nowhere else"
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` and `token` events go there, and nowhere else"
         )));
     }
     if request.payload.target.is_some() != request.kind.has_target() {
@@ -256,6 +265,7 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
                 return Err(no_such_role(role));
             }
         }
+        Change::Token(change) => permit_revocation(view, request, change)?,
         Change::Message | Change::Read(_) | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
     }
     Ok(())
@@ -395,11 +405,11 @@ fn no_such_role(role: &Id) -> Problem {
     Problem::invalid(format!("there is no role `{role}`"))
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &RawValue) -> Result<T, Problem> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &RawValue) -> Result<T, Problem> {
     serde_json::from_str(body.get()).map_err(|error| Problem::invalid(format!("`body`: {error}")))
 }
 
-fn raw<T: serde::Serialize>(value: &T) -> Result<Box<RawValue>, Problem> {
+pub(super) fn raw<T: serde::Serialize>(value: &T) -> Result<Box<RawValue>, Problem> {
     to_raw_value(value).map_err(|error| internal(&error))
 }
 

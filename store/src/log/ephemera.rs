@@ -8,6 +8,7 @@ use natterjack_nats_config::contract::{
 };
 
 use super::admit::Now;
+use super::tokens::by_a_good_token;
 
 /// The largest body of `typing` and `presence`, in bytes: a state and a few words.
 const MAX_BODY_BYTES: usize = 4 * 1024;
@@ -30,6 +31,7 @@ pub(crate) struct Ephemera {
 impl Ephemera {
     /// Decides a request by the policy as it is now: what is told to the room, and the receipt.
     pub(crate) fn admit(&mut self, view: &View, request: &Request, now: &Now) -> Result<(Bytes, Receipt), Problem> {
+        by_a_good_token(view, request)?;
         let needed = match request.kind {
             Kind::Presence => Permission::RoomRead,
             _ => Permission::RoomSend,
@@ -125,6 +127,7 @@ mod tests {
 
     fn request(user: &str, kind: Kind, body: &str) -> Request {
         Request {
+            by: natterjack_nats_config::contract::By::default(),
             principal: Principal {
                 tenant: "main".parse().unwrap(),
                 user: user.parse().unwrap(),

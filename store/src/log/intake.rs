@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::stream::{ReadyChunks, Select, StreamExt, select};
 use natterjack_nats_config::contract::{
-    Outcome, Principal, Problem, Receipt, Request, SendPayload, Subjects, read_bundle, write_outcome,
+    By, Outcome, Principal, Problem, Receipt, Request, SendPayload, Subjects, read_bundle, write_outcome,
 };
 
 use super::notice::Asker;
@@ -161,6 +161,7 @@ impl Intake {
         let request = payload
             .map(|payload| Request {
                 principal,
+                by: By::Connection,
                 room: to.room,
                 kind: to.kind,
                 payload,

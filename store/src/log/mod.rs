@@ -22,6 +22,7 @@ mod state;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod writer;
 
 pub(crate) use broken::broken;

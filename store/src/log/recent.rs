@@ -21,7 +21,7 @@ pub(crate) const IN_ALL: usize = 7;
 const NAMES_AMONG: usize = 16;
 
 /// The kind of the latest messages' facts in the state's hash.
-const SAID: u8 = 8;
+const SAID: u8 = 11;
 
 /// Who wrote the latest messages, so that it can be decided who may change them. Of a room the oldest goes when there are
 /// [`PER_ROOM`], of all the oldest when there are [`IN_ALL`].

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 
 use natterjack_authz::policy::{Fact, SNAPSHOT_VERSION, SetHash, View};
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq, StateStamp};
+use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq, StateStamp, TokenBody};
 
 use super::keys::{Keys, Marked};
 use super::recent::Recent;
@@ -22,7 +22,7 @@ const REMEMBERS: u16 = 200;
 /// know within a second of work, rarely enough that it costs three bytes a frame.
 pub(crate) const STAMP_EVERY: u64 = 16;
 
-// The kinds of facts in the hash, beside those of the view (1 to 4), of the keys (6) and of the latest messages (8).
+// The kinds of facts in the hash, beside those of the view (1 to 4, 8 to 10), of the keys (6) and of the latest messages (11).
 const HEAD: u8 = 5;
 const STATE: u8 = 7;
 
@@ -246,16 +246,28 @@ fn head_fact(tenant: &Id, room: &Id, head: Head) -> Fact {
         .number(head.n)
 }
 
-/// The body a request must have had to become this event: the writer adds `visible_from` to memberships,
-/// so that is left out when a repeated request is compared with the first.
+/// The body a request must have had to become this event: the writer adds `visible_from` to memberships and `valid_after_ms`
+/// to revocations, so that is left out when a repeated request is compared with the first.
 fn requested_body(event: &Event) -> Cow<'_, str> {
-    if event.kind != Kind::Member {
-        return event.body.get().into();
-    }
-    match serde_json::from_str::<MemberBody>(event.body.get()) {
-        Ok(body) => membership_request(&body).into(),
-        Err(_) => event.body.get().into(),
-    }
+    let requested = match event.kind {
+        Kind::Member => serde_json::from_str::<MemberBody>(event.body.get())
+            .ok()
+            .map(|body| membership_request(&body)),
+        Kind::Token => serde_json::from_str::<TokenBody>(event.body.get())
+            .ok()
+            .and_then(|body| revocation_request(&body)),
+        _ => None,
+    };
+    requested.map_or_else(|| event.body.get().into(), Cow::from)
+}
+
+/// A revocation as it was asked for, in one spelling: without the writer's word on it.
+fn revocation_request(body: &TokenBody) -> Option<String> {
+    let requested = TokenBody {
+        valid_after_ms: None,
+        ..body.clone()
+    };
+    serde_json::to_string(&requested).ok()
 }
 
 /// A membership as it was asked for, in one spelling.

@@ -9,6 +9,7 @@ pub(crate) mod mailbox;
 pub(crate) mod mqtt;
 pub(crate) mod nats;
 pub(crate) mod poll;
+pub(crate) mod provider;
 pub(crate) mod roles;
 pub(crate) mod script;
 pub(crate) mod stream;

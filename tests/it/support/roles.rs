@@ -145,6 +145,11 @@ impl Roles {
         pid
     }
 
+    /// The process id of the first authz worker.
+    pub(crate) fn authz(&self) -> u32 {
+        self.children.first().expect("authz was started first").id()
+    }
+
     /// `kill -9`, and waits for its end.
     pub(crate) fn kill(&mut self, pid: u32) {
         let place = self.children.iter().position(|child| child.id() == pid).unwrap();

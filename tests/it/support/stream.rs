@@ -144,9 +144,13 @@ impl Raw {
 
     /// The same with more headers, each with its line's end.
     pub(crate) async fn get_with(house: &House, user: &str, path: &str, more: &str) -> Self {
+        Self::get_by(house, &house.token(user), path, more).await
+    }
+
+    /// The same by a token.
+    pub(crate) async fn get_by(house: &House, token: &str, path: &str, more: &str) -> Self {
         let address = house.endpoints.http.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let token = house.token(user);
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n{more}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let text = String::new();

@@ -91,7 +91,7 @@ pub(super) async fn events(State(door): State<Arc<DoorState>>, request: Request)
     if format == Format::Text && query.rooms.only_room().is_none() {
         return Err(Problem::invalid("`format=text` tells one room: name it with `rooms=`").into());
     }
-    let page = ops::events(&door.bridge, &caller.who, query, Some(caller.until())).await?;
+    let page = ops::events(&door.bridge, &caller.who, query, Some(&caller.session())).await?;
     match format {
         Format::Text => text::answer(&page),
         Format::Json | Format::Sse => Ok(json_bytes(StatusCode::OK, page.to_json())),
@@ -147,7 +147,7 @@ async fn stream_to(door: Arc<DoorState>, caller: &Caller, headers: &HeaderMap, m
     // A browser that comes back repeats the first address and says in the header how far it got.
     let cursor = last_event_id(headers)?.or_else(|| fields.take("cursor"));
     let reading = Reading::begin(&door.bridge, &caller.who, fields.rooms()?, &cursor.unwrap_or_default())?;
-    sse::answer(door, reading, caller.until()).await
+    sse::answer(door, reading, caller.session()).await
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -204,10 +204,12 @@ pub(super) async fn ticket(State(door): State<Arc<DoorState>>, caller: Caller) -
 impl DoorState {
     /// Who asks: whoever a ticket is of, else by the header.
     pub(super) async fn caller(&self, headers: &HeaderMap, ticket: Option<String>) -> Result<Caller, Problem> {
-        match ticket {
-            Some(ticket) => self.tickets.take(&ticket, clock::now_ms()).await,
-            None => self.auth.caller(headers),
-        }
+        let caller = match ticket {
+            Some(ticket) => self.tickets.take(&ticket, clock::now_ms()).await?,
+            None => self.auth.caller(headers).await?,
+        };
+        self.bridge.admit(&caller.who)?;
+        Ok(caller)
     }
 }
 

@@ -10,6 +10,7 @@ mod origins;
 mod query;
 mod reaction;
 mod read;
+mod revocations;
 mod routes;
 mod send;
 mod serve;

@@ -429,6 +429,38 @@ pub(super) struct Changed {
     waiting_for: Option<Vec<String>>,
 }
 
+/// What is to be revoked: the tokens of `user`; one of them by its `jti`; those issued `before` a time, of `user` or of everybody;
+/// or the membership of `user` in `room`.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revocation {
+    #[serde(default)]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    user: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false, min_length = 1, max_length = 128)]
+    jti: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false, format = DateTime)]
+    before: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false, pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    room: Option<String>,
+}
+
+/// A revocation that stands in the log.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revoked {
+    seq: u64,
+    /// The most that one authz worker closed.
+    connections_closed: u64,
+    state: SettledState,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    waiting_for: Option<Vec<String>>,
+}
+
 /// Whether a change has reached every live connection.
 #[derive(ToSchema, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{events, message, openapi, reaction, read, send, ws};
+use super::{events, message, openapi, reaction, read, revocations, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -85,6 +85,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(read::mark))
         .routes(routes!(send::typing))
         .routes(routes!(search))
+        .routes(routes!(search))
         .routes(routes!(events::events))
         .routes(routes!(events::stream))
         .routes(routes!(events::ticket))
@@ -94,6 +95,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(members))
         .routes(routes!(member, put_member, remove_member))
         .routes(routes!(me))
+        .routes(routes!(revocations::revoke))
         .routes(routes!(livez))
         .routes(routes!(readyz))
         .routes(routes!(metrics))
@@ -494,7 +496,7 @@ impl FromRequestParts<Arc<DoorState>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, door: &Arc<DoorState>) -> Result<Self, Refusal> {
-        Ok(door.auth.caller(&parts.headers)?)
+        Ok(door.caller(&parts.headers, None).await?)
     }
 }
 

@@ -9,13 +9,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use natterjack_nats_config::contract::Problem;
-use tokio::time::Instant;
 
 use super::DoorState;
 use super::answer::Answer;
 use super::events::unbuffered;
 use crate::metrics::UnderWay;
-use crate::ops::{EventsPage, Reading, Step};
+use crate::ops::{EventsPage, Reading, Session, Step};
 
 /// After how long a browser comes back, in milliseconds.
 const COME_BACK_MS: u32 = 1000;
@@ -26,7 +25,7 @@ const COME_BACK_LATER_MS: u32 = 60_000;
 struct Streaming {
     door: Arc<DoorState>,
     reading: Reading,
-    until: Instant,
+    session: Session,
     /// The cursor that the reader was told last.
     told: String,
     _counted: UnderWay,
@@ -37,11 +36,11 @@ struct Streaming {
 ///
 /// A chunk is made only when the one before it was taken: a reader who does not read costs one chunk, and is cut off when
 /// it takes in nothing for long.
-pub(super) async fn answer(door: Arc<DoorState>, mut reading: Reading, until: Instant) -> Answer {
+pub(super) async fn answer(door: Arc<DoorState>, mut reading: Reading, session: Session) -> Answer {
     let mut first = BytesMut::new();
     let mut told = reading.cursor(&door.bridge);
     put_start(&mut first, &told);
-    match reading.look(&door.bridge, until).await {
+    match reading.look(&door.bridge, &session).await {
         Step::Page(page) => told = put_page(&mut first, &door, &reading, page),
         Step::End(Some(problem)) => return Err(problem.into()),
         Step::Quiet(_) | Step::Later(_) | Step::End(None) => {}
@@ -50,7 +49,7 @@ pub(super) async fn answer(door: Arc<DoorState>, mut reading: Reading, until: In
         _counted: door.bridge.metrics.streaming("sse"),
         door,
         reading,
-        until,
+        session,
         told,
     };
     let first = stream::once(std::future::ready(Ok::<_, Infallible>(first.freeze())));
@@ -67,7 +66,7 @@ impl Streaming {
     /// The next chunk, and how it goes on; `None` when it is over.
     async fn chunk(mut self) -> Option<(Result<Bytes, Infallible>, Option<Self>)> {
         let mut chunk = BytesMut::new();
-        let step = self.reading.step(&self.door.bridge, self.until).await;
+        let step = self.reading.step(&self.door.bridge, &self.session).await;
         let goes_on = !matches!(step, Step::End(_));
         match step {
             Step::Page(page) => self.told = put_page(&mut chunk, &self.door, &self.reading, page),

@@ -20,7 +20,7 @@ use super::query::Fields;
 use super::serve::Stay;
 use crate::door::auth::Caller;
 use crate::feed::Filter;
-use crate::ops::{self, EventsPage, Reading, Sent, Step};
+use crate::ops::{self, EventsPage, Reading, Sent, Session, Step};
 
 /// After how long a client is asked whether it is still there.
 const ASK_EVERY: Duration = Duration::from_secs(15);
@@ -39,7 +39,7 @@ const AROUND_BODY: usize = 1024;
 struct Talk {
     door: Arc<DoorState>,
     caller: Caller,
-    until: Instant,
+    session: Session,
     socket: WebSocket,
     answers: FuturesUnordered<BoxFuture<'static, Bytes>>,
     /// The next step of reading, which takes the place with it and brings it back.
@@ -103,13 +103,13 @@ async fn begin(door: Arc<DoorState>, caller: Caller, (rooms, cursor): (Filter, S
     let _counted = door.bridge.metrics.streaming("websocket");
     match Reading::begin(&door.bridge, &caller.who, rooms, &cursor) {
         Ok(reading) => {
-            let until = caller.until();
+            let session = caller.session();
             let told = reading.cursor(&door.bridge);
             let mut talk = Talk {
-                reading: step(&door, reading, until),
+                reading: step(&door, reading, session.clone()),
                 door,
                 caller,
-                until,
+                session,
                 socket,
                 answers: FuturesUnordered::new(),
                 told,
@@ -129,10 +129,10 @@ async fn begin(door: Arc<DoorState>, caller: Caller, (rooms, cursor): (Filter, S
     }
 }
 
-fn step(door: &Arc<DoorState>, mut reading: Reading, until: Instant) -> BoxFuture<'static, (Reading, Step)> {
+fn step(door: &Arc<DoorState>, mut reading: Reading, session: Session) -> BoxFuture<'static, (Reading, Step)> {
     let door = Arc::clone(door);
     Box::pin(async move {
-        let step = reading.step(&door.bridge, until).await;
+        let step = reading.step(&door.bridge, &session).await;
         (reading, step)
     })
 }
@@ -203,7 +203,7 @@ impl Talk {
     fn subscribe(&mut self, rooms: Filter, cursor: &str) -> Result<(), Problem> {
         let reading = Reading::begin(&self.door.bridge, &self.caller.who, rooms, cursor)?;
         self.told = reading.cursor(&self.door.bridge);
-        self.reading = step(&self.door, reading, self.until);
+        self.reading = step(&self.door, reading, self.session.clone());
         Ok(())
     }
 
@@ -224,7 +224,7 @@ impl Talk {
                 return Err(Over);
             }
         }
-        self.reading = step(&self.door, reading, self.until);
+        self.reading = step(&self.door, reading, self.session.clone());
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! One message over NATS: shown, edited, deleted.
 
 use bytes::Bytes;
-use natterjack_nats_config::contract::{Id, Kind, Principal, Problem, ProblemCode, SendPayload, check_depth};
+use natterjack_nats_config::contract::{Actor, Id, Kind, Problem, ProblemCode, SendPayload, check_depth};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -27,7 +27,7 @@ struct ChangeOf {
 }
 
 /// Answers `messages.{verb}`.
-pub(super) async fn call(bridge: &Bridge, who: &Principal, verb: &str, payload: &[u8]) -> Result<Bytes, Problem> {
+pub(super) async fn call(bridge: &Bridge, who: &Actor, verb: &str, payload: &[u8]) -> Result<Bytes, Problem> {
     match verb {
         "get" => {
             let MessageOf { room, id } = read(payload)?;
@@ -40,7 +40,7 @@ pub(super) async fn call(bridge: &Bridge, who: &Principal, verb: &str, payload: 
     }
 }
 
-async fn change(bridge: &Bridge, who: &Principal, kind: Kind, payload: &[u8]) -> Result<Bytes, Problem> {
+async fn change(bridge: &Bridge, who: &Actor, kind: Kind, payload: &[u8]) -> Result<Bytes, Problem> {
     let invalid = |error: &dyn std::fmt::Display| Problem::invalid(format!("the request: {error}"));
     check_depth(payload).map_err(|error| invalid(&error))?;
     let ChangeOf { room, id, body, key } = read(payload)?;

@@ -1,5 +1,5 @@
 use natterjack_nats_config::SendPayload;
-use natterjack_nats_config::contract::events_of;
+use natterjack_nats_config::contract::{TokenRef, events_of};
 use serde_json::json;
 
 use super::*;
@@ -25,6 +25,7 @@ fn new_id() -> String {
 
 fn request(user: &str, room: &str, kind: Kind, payload: &serde_json::Value) -> Request {
     Request {
+        by: natterjack_nats_config::contract::By::default(),
         principal: Principal {
             tenant: id("main"),
             user: id(user),
@@ -68,13 +69,18 @@ impl Book {
     }
 
     fn ask(&mut self, user: &str, room: &str, kind: Kind, payload: &serde_json::Value) -> Result<Receipt, Problem> {
+        self.ask_by(By::Connection, &request(user, room, kind, payload))
+    }
+
+    fn ask_by(&mut self, by: By, request: &Request) -> Result<Receipt, Problem> {
         let mut draft = Draft::after(self.state.end());
         let now = Now {
             at_ms: self.at_ms,
             new_id,
             log_full: self.log_full,
         };
-        let outcome = admit(&mut self.state, &mut draft, &request(user, room, kind, payload), &now);
+        let request = Request { by, ..request.clone() };
+        let outcome = admit(&mut self.state, &mut draft, &request, &now);
         if draft.events > 0 {
             self.keep(draft);
         }
@@ -84,6 +90,20 @@ impl Book {
     fn say(&mut self, user: &str, payload: &serde_json::Value) -> Result<Receipt, ProblemCode> {
         self.ask(user, "lobby", Kind::Msg, payload)
             .map_err(|problem| problem.code)
+    }
+
+    fn say_by(&mut self, jti: &str, issued_at_ms: i64) -> Result<Receipt, ProblemCode> {
+        let by = By::Token(TokenRef {
+            jti: Some(jti.to_owned()),
+            issued_at_ms,
+        });
+        let request = request("alice", "lobby", Kind::Msg, &json!({"body": {"text": "x"}}));
+        self.ask_by(by, &request).map_err(|problem| problem.code)
+    }
+
+    fn revoke(&mut self, by: By, user: &str, body: &serde_json::Value) -> Result<Receipt, ProblemCode> {
+        let request = request(user, "_", Kind::Token, body);
+        self.ask_by(by, &request).map_err(|problem| problem.code)
     }
 
     fn set_member(&mut self, by: &str, user: &str, role: Option<&str>) -> Result<Receipt, ProblemCode> {
@@ -403,4 +423,101 @@ fn a_target_goes_with_a_change_and_with_nothing_else() {
         let refused = book.ask("alice", "lobby", kind, payload).unwrap_err();
         assert_eq!(refused.code, ProblemCode::InvalidRequest, "{kind:?}");
     }
+}
+
+#[test]
+fn behind_its_revocation_a_token_writes_nothing_and_a_connection_waits() {
+    let mut book = Book::founded();
+    book.say_by("lost", START_MS).unwrap();
+    let body = json!({"body": {"user": "alice", "jti": "lost"}});
+    let seq = book.revoke(By::Connection, "admin", &body).unwrap().seq;
+    assert_eq!(book.say_by("lost", START_MS), Err(ProblemCode::TokenRevoked));
+    book.say_by("kept", START_MS).unwrap();
+    let wait = Err(ProblemCode::RevocationInProgress);
+    assert_eq!(book.say("alice", &json!({"body": 1})), wait);
+    assert_eq!(book.set_member("alice", "bob", Some("member")), wait);
+    // That it has settled nobody says but a worker, and only of one that is open.
+    let settled = |seq: u64| json!({"body": {"user": "alice", "settled": seq}});
+    let token = By::Token(TokenRef {
+        jti: None,
+        issued_at_ms: i64::MAX,
+    });
+    for by in [By::Connection, token] {
+        let refused = book.revoke(by, "admin", &settled(seq.0));
+        assert_eq!(refused, Err(ProblemCode::InvalidRequest));
+    }
+    assert_eq!(
+        book.revoke(By::House, "_", &settled(seq.0 + 1)),
+        Err(ProblemCode::Conflict)
+    );
+    book.revoke(By::House, "_", &settled(seq.0)).unwrap();
+    assert_eq!(book.revoke(By::House, "_", &settled(seq.0)), Err(ProblemCode::Conflict));
+    book.say("alice", &json!({"body": 1})).unwrap();
+    assert_eq!(
+        book.say_by("lost", START_MS),
+        Err(ProblemCode::TokenRevoked),
+        "for good"
+    );
+}
+
+#[test]
+fn all_so_far_is_by_log_time_and_a_clock_that_runs_ahead_saves_no_token() {
+    let mut book = Book::founded();
+    book.at_ms = START_MS + 60_000;
+    let body = json!({"body": {"user": "alice"}, "key": "k"});
+    let first = book.revoke(By::Connection, "admin", &body).unwrap();
+    for (issued_at_ms, good) in [
+        (book.at_ms, false),
+        (book.at_ms + 4999, false),
+        (book.at_ms + 5000, true),
+    ] {
+        assert_eq!(book.say_by("x", issued_at_ms).is_ok(), good, "{issued_at_ms}");
+    }
+    // Asked again with its key it is the same revocation, here and for a successor who folds the log.
+    book.at_ms += 60_000;
+    let again = book.revoke(By::Connection, "admin", &body).unwrap();
+    assert_eq!((again.seq, again.duplicate), (first.seq, true));
+    let mut folded = State::default();
+    for event in book.events() {
+        folded.apply(&event);
+    }
+    book.state = folded.restored(book.state.end(), book.state.time());
+    assert_eq!(book.revoke(By::Connection, "admin", &body).unwrap().seq, first.seq);
+    let other = json!({"body": {"user": "bob"}, "key": "k"});
+    assert_eq!(
+        book.revoke(By::Connection, "admin", &other),
+        Err(ProblemCode::IdempotencyMismatch)
+    );
+}
+
+#[test]
+fn ones_own_tokens_are_ones_own_to_revoke_and_there_is_a_bound() {
+    let mut book = Book::founded();
+    let one = |user: &str, jti: String| json!({"body": {"user": user, "jti": jti}});
+    assert_eq!(
+        book.revoke(By::Connection, "bob", &one("alice", "x".to_owned())),
+        Err(ProblemCode::Forbidden)
+    );
+    assert_eq!(
+        book.revoke(
+            By::Connection,
+            "bob",
+            &json!({"body": {"before": "2020-01-01T00:00:00Z"}})
+        ),
+        Err(ProblemCode::Forbidden)
+    );
+    let token = By::Token(TokenRef {
+        jti: None,
+        issued_at_ms: START_MS,
+    });
+    for number in 0..natterjack_authz::policy::MAX_REVOKED_TOKENS {
+        book.revoke(token.clone(), "bob", &one("bob", format!("t{number}")))
+            .unwrap();
+    }
+    assert_eq!(
+        book.revoke(token, "bob", &one("bob", "more".to_owned())),
+        Err(ProblemCode::RateLimited)
+    );
+    book.revoke(By::Connection, "admin", &one("alice", "x".to_owned()))
+        .unwrap();
 }

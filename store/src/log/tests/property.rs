@@ -181,6 +181,7 @@ impl Writers {
             payload[field] = value;
         }
         Request {
+            by: natterjack_nats_config::contract::By::default(),
             principal: Principal {
                 tenant: id(ask.tenant),
                 user: id(ask.user),

@@ -148,6 +148,7 @@ pub(super) fn request(kind: Kind, payload: &serde_json::Value) -> Request {
     let payload = SendPayload::from_json(payload.to_string().as_bytes()).unwrap();
     Request {
         principal: admin(),
+        by: natterjack_nats_config::contract::By::default(),
         room: id("lobby"),
         kind,
         payload,

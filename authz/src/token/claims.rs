@@ -1,0 +1,199 @@
+//! From what a token says to who somebody is here. Pure.
+
+use std::fmt;
+
+use jwt_simple::prelude::{JWTClaims, UnixTimeStamp};
+use natterjack_nats_config::Id;
+use natterjack_nats_config::contract::Principal;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::verifier::{Session, TokenError};
+
+/// How far a clock may be off where a token is from the future (`iat`, `nbf`), in milliseconds. `exp` has no leeway.
+pub const LEEWAY_MS: i64 = 5000;
+
+/// What ids made by hashing begin with. A name that is given as such and begins with it is hashed too, so that nobody can
+/// choose a name that is another one's hash.
+const HASHED: &str = "h-";
+
+/// The claims beyond the registered ones, each named once.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Extra(pub(super) Map<String, Value>);
+
+/// Which claims say who somebody is.
+#[derive(Debug, Clone)]
+pub(super) struct Mapping {
+    /// The claim of the user's name; `sub` in most cases.
+    pub(super) user_claim: String,
+    /// What stands before it in ids.
+    pub(super) user_prefix: String,
+    /// Whether names that are no ids get one by hashing; else they are refused.
+    pub(super) hashes_names: bool,
+    /// Where the tenant comes from.
+    pub(super) tenant: TenantFrom,
+    /// The clients (`azp`, or `client_id`) whose tokens are good; empty for all.
+    pub(super) authorized_parties: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum TenantFrom {
+    /// All the issuer's users are of one tenant.
+    Fixed(Id),
+    /// A claim names one of these; of any where there is no list.
+    Claim { name: String, among: Option<Vec<Id>> },
+}
+
+impl<'de> Deserialize<'de> for Extra {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Unique)
+    }
+}
+
+/// Reads a map and refuses a name that comes twice: two readers could take different ones.
+struct Unique;
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Extra;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("claims, each named once")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Extra, A::Error> {
+        let mut claims = Map::new();
+        while let Some((name, value)) = access.next_entry::<String, Value>()? {
+            if claims.insert(name, value).is_some() {
+                return Err(serde::de::Error::custom("a claim is given twice"));
+            }
+        }
+        Ok(Extra(claims))
+    }
+}
+
+impl Mapping {
+    /// Judges what jwt-simple does not, and says who it is. `issuer` makes hashed ids of different issuers differ.
+    pub(super) fn session(&self, issuer: &str, claims: JWTClaims<Extra>, now_ms: i64) -> Result<Session, TokenError> {
+        let (issued_at_ms, expires_at_ms) = times(&claims, now_ms)?;
+        self.check_party(&claims)?;
+        let user = self.user(issuer, &claims)?;
+        let tenant = self.tenant(&claims)?;
+        Ok(Session {
+            principal: Principal { tenant, user },
+            token_id: claims.jwt_id,
+            issued_at_ms,
+            expires_at_ms,
+        })
+    }
+
+    fn user(&self, issuer: &str, claims: &JWTClaims<Extra>) -> Result<Id, TokenError> {
+        let name = text(claims, &self.user_claim)?;
+        let plain: Result<Id, _> = format!("{}{name}", self.user_prefix).parse();
+        match plain {
+            Ok(id) if !self.hashes_names || !name.starts_with(HASHED) => Ok(id),
+            Err(error) if !self.hashes_names => Err(TokenError::Invalid(format!("`{}`: {error}", self.user_claim))),
+            _ => hashed_id(&self.user_prefix, issuer, name),
+        }
+    }
+
+    fn tenant(&self, claims: &JWTClaims<Extra>) -> Result<Id, TokenError> {
+        let (name, among) = match &self.tenant {
+            TenantFrom::Fixed(tenant) => return Ok(tenant.clone()),
+            TenantFrom::Claim { name, among } => (name, among),
+        };
+        let tenant: Id = text(claims, name)?
+            .parse()
+            .map_err(|error| TokenError::Invalid(format!("`{name}`: {error}")))?;
+        if among.as_ref().is_some_and(|among| !among.contains(&tenant)) {
+            return Err(TokenError::Invalid(format!(
+                "the issuer may not speak for the tenant {tenant}"
+            )));
+        }
+        Ok(tenant)
+    }
+
+    /// RFC 9068 calls it `client_id`, `OpenID` Connect `azp`. Where both stand there they must agree with the list both.
+    fn check_party(&self, claims: &JWTClaims<Extra>) -> Result<(), TokenError> {
+        if self.authorized_parties.is_empty() {
+            return Ok(());
+        }
+        let mut parties = ["azp", "client_id"]
+            .iter()
+            .filter_map(|name| claims.custom.0.get(*name))
+            .peekable();
+        let known = |party: &Value| {
+            party
+                .as_str()
+                .is_some_and(|party| self.authorized_parties.iter().any(|known| known == party))
+        };
+        if parties.peek().is_none() || !parties.all(known) {
+            return Err(TokenError::Invalid(
+                "`azp` or `client_id` is none of those listed".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The id for a name that is none: the prefix, `h-`, and 160 bits of a hash of issuer and name, in hexadecimal.
+fn hashed_id(prefix: &str, issuer: &str, name: &str) -> Result<Id, TokenError> {
+    let mut hash = Sha256::new();
+    for part in [issuer, name] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let hash = hash.finalize();
+    let digits = hash
+        .iter()
+        .take(20)
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    format!("{prefix}{HASHED}{digits}")
+        .parse()
+        .map_err(|error| TokenError::Invalid(format!("the user's id: {error}")))
+}
+
+fn times(claims: &JWTClaims<Extra>, now_ms: i64) -> Result<(i64, i64), TokenError> {
+    let missing = |claim: &str| TokenError::Invalid(format!("`{claim}` is missing"));
+    let ms = |time: UnixTimeStamp| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let expires_at_ms = ms(claims.expires_at.ok_or_else(|| missing("exp"))?);
+    let issued_at_ms = ms(claims.issued_at.ok_or_else(|| missing("iat"))?);
+    if claims.issuer.is_none() {
+        return Err(missing("iss"));
+    }
+    let is_given = |audiences: &jwt_simple::claims::Audiences| audiences.is_set() || audiences.is_string();
+    if !claims.audiences.as_ref().is_some_and(is_given) {
+        return Err(missing("aud"));
+    }
+    for (claim, time) in [("iat", Some(issued_at_ms)), ("nbf", claims.invalid_before.map(ms))] {
+        if time.is_some_and(|time| time > now_ms + LEEWAY_MS) {
+            return Err(TokenError::Invalid(format!("`{claim}` is in the future")));
+        }
+    }
+    Ok((issued_at_ms, expires_at_ms))
+}
+
+/// The text of a claim: of `sub`, of a claim by its name, or with a leading slash of one inside others (RFC 6901).
+fn text<'a>(claims: &'a JWTClaims<Extra>, name: &str) -> Result<&'a str, TokenError> {
+    let found = if name == "sub" {
+        claims.subject.as_deref()
+    } else if let Some((first, rest)) = name
+        .strip_prefix('/')
+        .map(|path| path.split_once('/').unwrap_or((path, "")))
+    {
+        let first = claims.custom.0.get(first);
+        let rest = if rest.is_empty() {
+            String::new()
+        } else {
+            format!("/{rest}")
+        };
+        first.and_then(|value| value.pointer(&rest)?.as_str())
+    } else {
+        claims.custom.0.get(name).and_then(Value::as_str)
+    };
+    match found {
+        Some(text) if !text.is_empty() => Ok(text),
+        _ => Err(TokenError::Invalid(format!("`{name}` is missing"))),
+    }
+}
