@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use super::support::{Ask, Book, Bridge, LIMIT, Nats};
 
 /// Sends bytes, reads until the other side closes.
-async fn raw(bridge: &Bridge, request: &str) -> String {
+pub(crate) async fn raw(bridge: &Bridge, request: &str) -> String {
     let mut stream = TcpStream::connect(bridge.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();

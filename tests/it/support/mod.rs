@@ -1,8 +1,10 @@
 //! What the end-to-end tests share: a running house, and a client for each transport.
 
 pub(crate) mod contract;
+pub(crate) mod crowd;
 pub(crate) mod database;
 pub(crate) mod events;
+pub(crate) mod hostile;
 pub(crate) mod house;
 pub(crate) mod http;
 pub(crate) mod mailbox;

@@ -1,6 +1,7 @@
 //! The HTTP door: HTTP/1.0, HTTP/1.1 and h2c on one port.
 
 mod answer;
+mod connection;
 mod events;
 mod form;
 mod frame;
@@ -11,6 +12,7 @@ mod routes;
 mod send;
 mod serve;
 mod sse;
+mod stall;
 mod text;
 mod ws;
 
@@ -21,8 +23,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
-use http::header::{HeaderValue, ORIGIN};
-use http::{HeaderMap, Method};
+use http::header::{HOST, HeaderValue, ORIGIN};
+use http::{HeaderMap, Method, Version};
 use natterjack_authz::token::Verifier;
 use natterjack_nats_config::contract::{MAX_EVENT_BYTES, Problem};
 use tokio::time::Instant;
@@ -104,7 +106,8 @@ impl Front {
             let front = front.clone();
             async move { Ok::<_, Infallible>(front.answer(request).await) }
         });
-        match cors.layer(inner).oneshot(request).await {
+        // Boxed, so that those who are no browsers do not keep room for it.
+        match Box::pin(cors.layer(inner).oneshot(request)).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
@@ -113,10 +116,14 @@ impl Front {
     async fn answer(&self, mut request: Request) -> Response {
         let started = Instant::now();
         let request_id = request_id(request.headers());
-        let (version, uri) = (request.version(), request.uri().clone());
-        let overridden = override_method(&mut request);
+        let one_host = check_host(&request);
+        // Who spoke HTTP/1.0 does not understand that a connection stays open.
+        let is_last = one_host.is_err() || request.version() == Version::HTTP_10;
+        // Copies: a piece of the head that is kept keeps all of it, as long as a poll is parked.
+        let path = request.uri().path().to_owned();
+        let checked = one_host.and_then(|()| override_method(&mut request));
         let method = request.method().clone();
-        let response = match overridden {
+        let response = match checked {
             Ok(()) => match self.router.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -126,8 +133,8 @@ impl Front {
         let (status, took) = (response.status().as_u16(), started.elapsed());
         let route = response.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         self.metrics.answered(method.as_str(), route, status, took);
-        self.log((&method, uri.path()), status, took, &request_id);
-        answer::finish(response, &request_id, version)
+        self.log((&method, &path), status, took, &request_id);
+        answer::finish(response, &request_id, is_last)
     }
 
     /// The access log: no query (cursors, tickets), no headers (tokens), no bodies.
@@ -139,6 +146,16 @@ impl Front {
             tracing::debug!(%method, path, status, ms, ?request_id, "request");
         }
     }
+}
+
+/// Of HTTP/1.1 there must be one `Host` (RFC 9112 §3.2): a proxy in front may believe the other one of two, so nothing that
+/// follows on such a connection is taken for a request.
+fn check_host(request: &Request) -> Result<(), Problem> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(Problem::invalid("the request must have one header `Host`"));
+    }
+    Ok(())
 }
 
 /// For clients and proxies that know only GET and POST.
@@ -175,8 +192,9 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
                 .iter()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'))
     };
-    if let Some(value) = headers.get(REQUEST_ID).filter(is_plain) {
-        return value.clone();
+    let given = headers.get(REQUEST_ID).filter(is_plain);
+    if let Some(copy) = given.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+        return copy;
     }
     let mut text = [0; uuid::fmt::Simple::LENGTH];
     let id = Uuid::now_v7().simple().encode_lower(&mut text);
