@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod mailbox;
 pub(crate) mod mqtt;
 pub(crate) mod nats;
+pub(crate) mod nginx;
 pub(crate) mod poll;
 pub(crate) mod roles;
 pub(crate) mod script;
