@@ -13,10 +13,12 @@ mod health;
 mod metrics;
 mod ops;
 mod run;
+mod tls;
 
 pub use config::{BridgeConfig, Caps};
 pub use error::BridgeError;
 pub use run::run;
+pub use tls::{Tls, TlsError};
 
 /// The OpenAPI document of the HTTP API, as `/openapi.json` has it.
 #[must_use]

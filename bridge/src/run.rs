@@ -54,7 +54,8 @@ pub async fn run(
         config.verifier,
         (tickets, Origins::new(config.origins)),
         (&config.caps, config.log_requests),
-    );
+    )
+    .with_tls(config.tls);
     let stop = CancellationToken::new();
     let mut http = AbortOnDropHandle::new(tokio::spawn(http.serve(listener, stop.clone())));
     let mut native = AbortOnDropHandle::new(tokio::spawn(native.serve(stop.clone())));

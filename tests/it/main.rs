@@ -36,6 +36,7 @@ mod streams;
 mod support;
 mod tickets;
 mod tidy;
+mod tls;
 mod tokens;
 mod tools;
 mod trimmed;

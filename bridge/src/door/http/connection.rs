@@ -22,6 +22,7 @@ use super::Front;
 use super::serve::Stay;
 use super::stall::{self, Streams};
 use crate::metrics::Metrics;
+use crate::tls::Tls;
 
 /// How long a client has for a request's head, from the moment it connects or the answer before it.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -45,6 +46,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) struct Shared {
     pub(super) front: Front,
     pub(super) builders: Builders,
+    pub(super) tls: Option<Arc<Tls>>,
     /// Finish what is under way, take nothing new.
     pub(super) drain: CancellationToken,
     /// Stop at once.
@@ -69,8 +71,22 @@ impl Shared {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "nodelay");
         }
-        if let Some(Some(version)) = self.first_word(spoken(&stream)).await {
-            self.serve(cut_if_unread(stream), version, stay).await;
+        let Some(tls) = &self.tls else {
+            if let Some(Some(version)) = self.first_word(spoken(&stream)).await {
+                self.serve(cut_if_unread(stream), version, stay).await;
+            }
+            return;
+        };
+        // In a box: without TLS nothing of it is kept for each connection.
+        let handshake = Box::pin(tls.acceptor.accept(cut_if_unread(stream)));
+        match self.first_word(handshake).await {
+            Some(Ok(stream)) => {
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let version = if is_http2 { Version::Http2 } else { Version::Http1 };
+                Box::pin(self.serve(stream, version, stay)).await;
+            }
+            Some(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            None => tracing::debug!("a TLS handshake was not finished in time"),
         }
     }
 

@@ -37,6 +37,7 @@ use super::ticket::Tickets;
 use crate::config::Caps;
 use crate::metrics::Metrics;
 use crate::ops::Bridge;
+use crate::tls::Tls;
 use answer::{REQUEST_ID, Refusal};
 pub(crate) use origins::Origins;
 pub(crate) use routes::document;
@@ -47,6 +48,7 @@ const METHOD_OVERRIDE: &str = "x-http-method-override";
 pub(crate) struct HttpDoor {
     front: Front,
     max_connections: usize,
+    tls: Option<Arc<Tls>>,
 }
 
 /// What the handlers may use.
@@ -91,7 +93,13 @@ impl HttpDoor {
                 log_requests,
             },
             max_connections: caps.max_connections,
+            tls: None,
         }
+    }
+
+    /// Encrypted, if there is a certificate to show.
+    pub(crate) fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 }
 

@@ -36,6 +36,7 @@ impl HttpDoor {
         let shared = Arc::new(Shared {
             builders: Builders::new(&self.front.metrics),
             front: self.front,
+            tls: self.tls,
             drain: stop.clone(),
             kill: CancellationToken::new(),
         });
@@ -57,7 +58,10 @@ impl HttpDoor {
                         connections.spawn(Arc::clone(&shared).connection(stream, stay));
                     } else {
                         shared.front.metrics.turned_away.inc();
-                        turn_away(&stream);
+                        // Who expects TLS could not read it.
+                        if shared.tls.is_none() {
+                            turn_away(&stream);
+                        }
                     }
                 }
                 Err(error) => {
