@@ -15,6 +15,8 @@ mod ops;
 mod run;
 mod tls;
 
+use natterjack_nats_config::Subjects;
+
 pub use config::{BridgeConfig, Caps};
 pub use error::BridgeError;
 pub use run::run;
@@ -24,4 +26,10 @@ pub use tls::{Tls, TlsError};
 #[must_use]
 pub fn openapi() -> serde_json::Value {
     serde_json::to_value(door::document()).unwrap_or_default()
+}
+
+/// The `AsyncAPI` document of the subjects with this prefix, as `/asyncapi.json` has it.
+#[must_use]
+pub fn asyncapi(subjects: &Subjects) -> serde_json::Value {
+    door::subjects_document(subjects)
 }

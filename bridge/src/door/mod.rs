@@ -5,6 +5,6 @@ mod http;
 mod nats;
 mod ticket;
 
-pub(crate) use http::{HttpDoor, Origins, document};
+pub(crate) use http::{HttpDoor, Origins, document, subjects_document};
 pub(crate) use nats::NativeDoor;
 pub(crate) use ticket::Tickets;

@@ -1,6 +1,7 @@
 //! The HTTP door: HTTP/1.0, HTTP/1.1 and h2c on one port.
 
 mod answer;
+mod asyncapi;
 mod connection;
 mod events;
 mod form;
@@ -39,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::ops::Bridge;
 use crate::tls::Tls;
 use answer::{REQUEST_ID, Refusal};
+pub(crate) use asyncapi::document as subjects_document;
 pub(crate) use origins::Origins;
 pub(crate) use routes::document;
 

@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{events, openapi, send, ws};
+use super::{asyncapi, events, openapi, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -93,6 +93,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(readyz))
         .routes(routes!(metrics))
         .routes(routes!(described))
+        .routes(routes!(asyncapi::asyncapi))
         .split_for_parts();
     (router, openapi::complete(api))
 }
