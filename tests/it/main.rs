@@ -28,6 +28,7 @@ mod membership;
 mod rates;
 mod repair;
 mod restart;
+mod schemathesis;
 mod search;
 mod sending;
 mod sockets;
