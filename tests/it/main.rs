@@ -21,6 +21,7 @@ mod described;
 mod devices;
 mod ephemera;
 mod fan_out;
+mod hooks;
 mod hostile;
 mod journey;
 mod keys;

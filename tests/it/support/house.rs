@@ -214,7 +214,8 @@ impl House {
         fs::read_to_string(self.dir.path().join("up.out")).unwrap()
     }
 
-    fn log_file(&self) -> PathBuf {
+    /// Where it logs to.
+    pub(crate) fn log_file(&self) -> PathBuf {
         self.dir.path().join("up.log")
     }
 

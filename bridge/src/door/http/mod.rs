@@ -6,6 +6,7 @@ mod connection;
 mod events;
 mod form;
 mod frame;
+mod hooks;
 mod openapi;
 mod origins;
 mod query;
@@ -34,6 +35,7 @@ use tower_http::cors::CorsLayer;
 use uuid::Uuid;
 
 use super::auth::Auth;
+use super::hook::Hooks;
 use super::ticket::Tickets;
 use crate::config::Caps;
 use crate::metrics::Metrics;
@@ -58,6 +60,7 @@ pub(crate) struct DoorState {
     pub(crate) bridge: Arc<Bridge>,
     pub(crate) auth: Auth,
     pub(crate) tickets: Tickets,
+    pub(crate) hooks: Hooks,
     pub(crate) origins: Origins,
     pub(crate) max_body_bytes: usize,
 }
@@ -75,7 +78,7 @@ impl HttpDoor {
     pub(crate) fn new(
         bridge: Arc<Bridge>,
         verifier: Arc<Verifier>,
-        (tickets, origins): (Tickets, Origins),
+        (tickets, hooks, origins): (Tickets, Hooks, Origins),
         (caps, log_requests): (&Caps, bool),
     ) -> Self {
         let max_body_bytes = caps.max_body_bytes.min(MAX_EVENT_BYTES);
@@ -84,6 +87,7 @@ impl HttpDoor {
             bridge,
             auth: Auth::new(verifier),
             tickets,
+            hooks,
             origins,
             max_body_bytes,
         };
@@ -130,7 +134,7 @@ impl Front {
         // Who spoke HTTP/1.0 does not understand that a connection stays open.
         let is_last = one_host.is_err() || request.version() == Version::HTTP_10;
         // Copies: a piece of the head that is kept keeps all of it, as long as a poll is parked.
-        let path = request.uri().path().to_owned();
+        let path = hooks::shown(request.uri());
         let checked = one_host.and_then(|()| override_method(&mut request));
         let method = request.method().clone();
         let response = match checked {

@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{asyncapi, events, openapi, send, ws};
+use super::{asyncapi, events, hooks, openapi, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -88,6 +88,8 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(room, put_room))
         .routes(routes!(members))
         .routes(routes!(member, put_member, remove_member))
+        .routes(routes!(hooks::make))
+        .routes(routes!(hooks::post))
         .routes(routes!(me))
         .routes(routes!(livez))
         .routes(routes!(readyz))
