@@ -1,7 +1,7 @@
 //! The OpenAPI document in the hands of schemathesis, which makes requests of it that nobody thought of: no answer may be a fault of
 //! ours, or one that is not described.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::support::house::House;
 use crate::support::tools::{python_with_packages, root};
@@ -17,33 +17,7 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 async fn no_request_is_answered_by_a_fault_or_by_what_is_not_described() {
     let house = House::start().await;
     house.room("lobby", &[("bob", "member"), ("admin", "owner")]).await;
-    let mut command = python_with_packages();
-    command.args(["-m", "schemathesis.cli", "run"]);
-    command.arg(format!("{}/openapi.json", house.endpoints.http));
-    command
-        .arg("--header")
-        .arg(format!("Authorization: Bearer {}", house.token("admin")));
-    for path in ENDLESS {
-        command.args(["--exclude-path", path]);
-    }
-    command.args([
-        "--checks",
-        CHECKS,
-        "--max-examples",
-        CASES,
-        "--phases",
-        "coverage,fuzzing",
-    ]);
-    command.args([
-        "--seed",
-        "1",
-        "--no-shrink",
-        "--generation-database",
-        "none",
-        "--no-color",
-    ]);
-    command.args(["--request-timeout", "60", "--continue-on-failure"]);
-    command.env("SCHEMATHESIS_HOOKS", root().join("tests/clients/schemathesis_hooks.py"));
+    let mut command = schemathesis(&house);
     // What it keeps it keeps there.
     let folder = tempfile::tempdir().unwrap();
     let output = command
@@ -71,4 +45,35 @@ async fn no_request_is_answered_by_a_fault_or_by_what_is_not_described() {
         tested >= paths - ENDLESS.len(),
         "{tested} operations of {paths} paths: {said}"
     );
+}
+
+fn schemathesis(house: &House) -> Command {
+    let mut command = python_with_packages();
+    command.args(["-m", "schemathesis.cli", "run"]);
+    command.arg(format!("{}/openapi.json", house.endpoints.http));
+    command
+        .arg("--header")
+        .arg(format!("Authorization: Bearer {}", house.token("admin")));
+    for path in ENDLESS {
+        command.args(["--exclude-path", path]);
+    }
+    command.args([
+        "--checks",
+        CHECKS,
+        "--max-examples",
+        CASES,
+        "--phases",
+        "coverage,fuzzing",
+    ]);
+    command.args([
+        "--seed",
+        "1",
+        "--no-shrink",
+        "--generation-database",
+        "none",
+        "--no-color",
+    ]);
+    command.args(["--request-timeout", "60", "--continue-on-failure"]);
+    command.env("SCHEMATHESIS_HOOKS", root().join("tests/clients/schemathesis_hooks.py"));
+    command
 }

@@ -203,7 +203,7 @@ async fn what_is_no_tls_is_not_answered() {
         let mut answer = Vec::new();
         let reading = stream.read_to_end(&mut answer);
         // Who says nothing is cut as without TLS.
-        tokio::time::timeout(Duration::from_secs(60), reading)
+        tokio::time::timeout(Duration::from_mins(1), reading)
             .await
             .expect("it is cut")
             .ok();

@@ -71,10 +71,9 @@ impl Drop for Nginx {
 /// One process, which writes nowhere but into its folder; small buffers, so that there is always something in them.
 fn whole(server: &str) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    let temporary: String = temporary
-        .iter()
-        .map(|name| format!("{name}_temp_path temp_{name};\n"))
-        .collect();
+    let temporary = temporary
+        .map(|name| format!("{name}_temp_path temp_{name};"))
+        .join("\n");
     format!(
         "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr warn;\n\
          events {{ worker_connections 512; }}\n\

@@ -74,6 +74,9 @@ impl Shared {
         let Some(tls) = &self.tls else {
             if let Some(Some(version)) = self.first_word(spoken(&stream)).await {
                 self.serve(cut_if_unread(stream), version, stay).await;
+            } else {
+                // What is left unread would turn the end into a reset.
+                let _ = stream.try_read(&mut [0; PREFACE.len()]);
             }
             return;
         };
