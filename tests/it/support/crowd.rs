@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -77,7 +77,7 @@ impl Crowd {
     /// Says something, and waits until every poll has it. Gives how long each waited, the quickest first.
     pub(crate) async fn hears(&self, house: &House, text: &str) -> Vec<Duration> {
         let begun = Instant::now();
-        house.http("alice").say("lobby", text).await;
+        say(house, text).await;
         let what = format!("all {} hear {text:?}", self.size);
         let heard = eventually(&what, async || {
             let heard = self.heard.lock().unwrap();
@@ -94,6 +94,18 @@ impl Drop for Crowd {
     fn drop(&mut self) {
         self.polls.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// Says something as every sender does: while there is no answer, the same again with the same key.
+async fn say(house: &House, text: &str) {
+    let path = format!("/v1/rooms/lobby/messages/by-key/{}", text.replace(' ', "-"));
+    let (alice, body) = (house.http("alice"), json!({"body": {"text": text}}));
+    eventually("it stands in the log", async || {
+        let answer = alice.put(&path, &body).await;
+        assert!(matches!(answer.status, 200 | 201 | 503), "{answer:?}");
+        (answer.status != 503).then_some(())
+    })
+    .await;
 }
 
 /// A number of `/metrics`.
