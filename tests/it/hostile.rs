@@ -71,9 +71,11 @@ async fn the_hostile_are_cut_and_all_others_are_served() {
     }
     let count = (polls / 100).max(HOSTILE.len());
     let mut hostile = JoinSet::new();
-    for what in HOSTILE.iter().cycle().take(count) {
+    let chosen = || HOSTILE.iter().cycle().take(count);
+    let all = chosen().map(|what| what.cut()).sum();
+    for what in chosen() {
         let (address, token) = (house.address(), house.token("alice"));
-        hostile.spawn(async move { what.attack(&address, &token).await });
+        hostile.spawn(async move { what.attack(&address, &token, all).await });
     }
     let (mut busy, mut most) = (Vec::new(), parked);
     let all_cut = tokio::time::timeout(CUT_WITHIN, async {

@@ -55,17 +55,26 @@ pub(crate) const HOSTILE: [Hostile; 7] = [
 ];
 
 impl Hostile {
-    /// Does it, until it is cut.
-    pub(crate) async fn attack(self, address: &str, token: &str) {
+    /// The HTTP/2 streams that are cut at least; the first may be answered before the window is used up.
+    pub(crate) fn cut(self) -> usize {
+        match self {
+            Self::ShutWindow | Self::NarrowWindow => STREAMS,
+            Self::UsedUpWindow => STREAMS / 2,
+            Self::Silent | Self::SlowHead | Self::SlowBody | Self::NonReader => 0,
+        }
+    }
+
+    /// Does it, until it is cut; `all` are the streams that are cut of everybody.
+    pub(crate) async fn attack(self, address: &str, token: &str, all: usize) {
         let post = "POST /v1/rooms/lobby/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n";
         match self {
             Self::Silent => drip(address, "", "").await,
             Self::SlowHead => drip(address, "GET /livez HTTP/1.1\r\nHost: x\r\n", "X: y\r\n").await,
             Self::SlowBody => drip(address, &format!("{post}Authorization: Bearer {token}\r\n\r\n"), " ").await,
             Self::NonReader => ask_and_not_read(address).await,
-            Self::ShutWindow => shut(address, 0, STREAMS).await,
-            Self::NarrowWindow => shut(address, 1000, STREAMS).await,
-            Self::UsedUpWindow => shut(address, 1 << 20, STREAMS / 2).await,
+            Self::ShutWindow => shut(address, 0, all).await,
+            Self::NarrowWindow => shut(address, 1000, all).await,
+            Self::UsedUpWindow => shut(address, 1 << 20, all).await,
         }
     }
 }
@@ -98,7 +107,7 @@ async fn ask_and_not_read(address: &str) {
 }
 
 /// Opens as many streams as it may and reads nothing of them, until enough of them are reset; each by itself.
-async fn shut(address: &str, window: u32, enough: usize) {
+async fn shut(address: &str, window: u32, all: usize) {
     let stream = TcpStream::connect(address).await.unwrap();
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -114,12 +123,12 @@ async fn shut(address: &str, window: u32, enough: usize) {
         bodies.push(answer.unwrap().into_body());
     }
     // Looking at a body would give it room: what hyper's client reads, it asks more for.
-    streams_are_cut(address, STREAMS).await;
+    streams_are_cut(address, all).await;
     let mut reset = 0;
     for body in bodies {
         reset += usize::from(body.collect().await.is_err());
     }
-    assert!(reset >= enough, "{reset} of {STREAMS} streams were reset");
+    assert!(reset >= STREAMS / 2, "{reset} of {STREAMS} streams were reset");
     client.ready().await.expect("the connection is still there");
 }
 
