@@ -49,6 +49,18 @@ fn told(what: &str, mut took: Vec<Duration>) {
     );
 }
 
+/// So many hostile clients, of each kind in turn; they end when they are cut.
+fn attack(house: &House, count: usize) -> JoinSet<()> {
+    let chosen = || HOSTILE.iter().cycle().take(count);
+    let all = chosen().map(|what| what.cut()).sum();
+    let mut hostile = JoinSet::new();
+    for what in chosen() {
+        let (address, token) = (house.address(), house.token("alice"));
+        hostile.spawn(async move { what.attack(&address, &token, all).await });
+    }
+    hostile
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hostile_are_cut_and_all_others_are_served() {
     let polls = parked();
@@ -70,13 +82,7 @@ async fn the_hostile_are_cut_and_all_others_are_served() {
         assert!(each <= BYTES_OF_ONE, "{each} bytes for each parked poll");
     }
     let count = (polls / 100).max(HOSTILE.len());
-    let mut hostile = JoinSet::new();
-    let chosen = || HOSTILE.iter().cycle().take(count);
-    let all = chosen().map(|what| what.cut()).sum();
-    for what in chosen() {
-        let (address, token) = (house.address(), house.token("alice"));
-        hostile.spawn(async move { what.attack(&address, &token, all).await });
-    }
+    let mut hostile = attack(&house, count);
     let (mut busy, mut most) = (Vec::new(), parked);
     let all_cut = tokio::time::timeout(CUT_WITHIN, async {
         while hostile.join_next().await.transpose().unwrap().is_some() {}
