@@ -107,6 +107,30 @@ pub(crate) struct Bridge {
     pub(crate) origins: Vec<String>,
     pub(crate) max_connections: usize,
     pub(crate) ring_bytes: usize,
+    pub(crate) tls: TlsFiles,
+}
+
+/// Both or none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsFiles {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl TlsFiles {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cert.as_os_str().is_empty() && self.key.as_os_str().is_empty()
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        for (name, file, other) in [("cert", &self.cert, "key"), ("key", &self.key, "cert")] {
+            if file.as_os_str().is_empty() && !self.is_empty() {
+                bail!("`bridge.tls.{name}` is missing: `bridge.tls.{other}` is of no use alone");
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -216,13 +240,15 @@ impl Config {
             ("mqtt", self.listen.mqtt),
             ("cluster", self.listen.cluster),
         ] {
-            if !address.ip().is_loopback() && !self.insecure {
+            let is_encrypted = name == "http" && !self.bridge.tls.is_empty();
+            if !address.ip().is_loopback() && !is_encrypted && !self.insecure {
                 bail!(
                     "`listen.{name}` = {address} is reached from other machines, but there is no TLS: put a TLS proxy in \
                      front and listen on 127.0.0.1, or say --insecure"
                 );
             }
         }
+        self.bridge.tls.check()?;
         for origin in &self.bridge.origins {
             check_origin(origin)?;
         }

@@ -4,6 +4,8 @@ use natterjack_authz::token::Verifier;
 use natterjack_nats_config::client::Login;
 use natterjack_nats_config::tail::Log;
 
+use crate::tls::Tls;
+
 /// What a bridge needs to know.
 #[derive(Clone)]
 pub struct BridgeConfig {
@@ -19,6 +21,8 @@ pub struct BridgeConfig {
     pub replicas: usize,
     /// The web origins whose pages may use this bridge from a browser; `*` for all.
     pub origins: Vec<String>,
+    /// The certificate that the HTTP door shows; without one it speaks in the clear.
+    pub tls: Option<Arc<Tls>>,
     /// Whether every request is logged at `info`; else at `debug`, and failures of ours at `info`.
     pub log_requests: bool,
     /// The limits.

@@ -13,13 +13,23 @@ mod health;
 mod metrics;
 mod ops;
 mod run;
+mod tls;
+
+use natterjack_nats_config::Subjects;
 
 pub use config::{BridgeConfig, Caps};
 pub use error::BridgeError;
 pub use run::run;
+pub use tls::{Tls, TlsError};
 
 /// The OpenAPI document of the HTTP API, as `/openapi.json` has it.
 #[must_use]
 pub fn openapi() -> serde_json::Value {
     serde_json::to_value(door::document()).unwrap_or_default()
+}
+
+/// The `AsyncAPI` document of the subjects with this prefix, as `/asyncapi.json` has it.
+#[must_use]
+pub fn asyncapi(subjects: &Subjects) -> serde_json::Value {
+    door::subjects_document(subjects)
 }

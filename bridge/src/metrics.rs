@@ -35,6 +35,8 @@ pub(crate) struct Metrics {
     connections: Gauge,
     /// Connections for which there was no place.
     pub(crate) turned_away: Counter,
+    /// HTTP/2 streams that were cut because their client took nothing.
+    pub(crate) streams_cut: Counter,
     /// Streams and sockets under way.
     streams: Family<Kind, Gauge>,
     requests: Family<Answered, Counter>,
@@ -104,6 +106,7 @@ impl Metrics {
             registry: Registry::with_prefix("natterjack"),
             connections: Gauge::default(),
             turned_away: Counter::default(),
+            streams_cut: Counter::default(),
             streams: Family::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
@@ -129,6 +132,8 @@ impl Metrics {
             "Connections for which there was no place",
             self.turned_away.clone(),
         );
+        let help = "HTTP/2 streams that were cut because their client took nothing";
+        all.register("http_streams_cut", help, self.streams_cut.clone());
         all.register("http_streams", "Streams under way", self.streams.clone());
         all.register("http_requests", "Answered requests", self.requests.clone());
         let help = "Time to the head of the answer; of polls the waiting too";

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::bundle::{self, Bundler};
 use crate::config::{BridgeConfig, Caps};
-use crate::door::{HttpDoor, NativeDoor, Origins, Tickets};
+use crate::door::{Hooks, HttpDoor, NativeDoor, Origins, Tickets};
 use crate::error::BridgeError;
 use crate::feed::{Cursors, Feed, Past, follow, listen};
 use crate::health::{Health, Watched, watch_health};
@@ -56,9 +56,10 @@ pub async fn run(
     let http = HttpDoor::new(
         bridge,
         config.verifier,
-        (tickets, Origins::new(config.origins)),
+        (tickets, Hooks::new(&config.cursor_key), Origins::new(config.origins)),
         (&config.caps, config.log_requests),
-    );
+    )
+    .with_tls(config.tls);
     let stop = CancellationToken::new();
     let mut http = AbortOnDropHandle::new(tokio::spawn(http.serve(listener, stop.clone())));
     let mut native = AbortOnDropHandle::new(tokio::spawn(native.serve(stop.clone())));

@@ -1,7 +1,9 @@
 //! `natterjack bench`: rates as ratios, measured against the running `up`: the project, its peer and its limit in turns.
 
+mod crowd;
 mod frames;
 mod http;
+mod nchan;
 mod publish;
 
 use std::time::Duration;
@@ -33,6 +35,8 @@ enum What {
     /// Durable sends over HTTP beside two others on the same server, in turns: single JetStream publishes (what there is
     /// without Natterjack), and a program that does nothing but put HTTP bodies into frames (what the server allows)
     Send(Send),
+    /// Sends and deliveries to parked long-polls beside Nchan, in turns; `scripts/bench-nchan` starts both and runs this
+    Nchan(nchan::Nchan),
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,17 +73,23 @@ struct Row {
 }
 
 pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
-    let What::Send(send) = &bench.what;
+    let config = Config::load(global)?;
+    let endpoints = Endpoints::read(&config.data)?;
+    let token = own_token(&config, None)?;
+    Server::of(&endpoints, &token).put(&format!("/v1/rooms/{ROOM}"), &serde_json::json!({"title": "Benchmark"}))?;
+    match &bench.what {
+        What::Send(send) => run_send(send, &config, &endpoints, &token),
+        What::Nchan(ask) => block_on(|_| nchan::run(&config, &endpoints, ask)),
+    }
+}
+
+fn run_send(send: &Send, config: &Config, endpoints: &Endpoints, token: &str) -> anyhow::Result<()> {
     let some = send.in_flight > 0 && send.secs > 0 && send.turns > 0 && !send.connections.contains(&0);
     ensure!(
         some && !send.connections.is_empty(),
         "every number must be more than nothing"
     );
-    let config = Config::load(global)?;
-    let endpoints = Endpoints::read(&config.data)?;
-    let token = own_token(&config, None)?;
     let seed = Seed::read(&config.keys_dir().join("store.nk"))?;
-    Server::of(&endpoints, &token).put(&format!("/v1/rooms/{ROOM}"), &serde_json::json!({"title": "Benchmark"}))?;
     block_on(async |_| {
         let login = Login {
             url: endpoints.nats.clone(),
@@ -87,7 +97,7 @@ pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
             seed,
         };
         let client = connect(&login).await?;
-        measure(send, &client, config.nats.replicas, (&endpoints.http, &token)).await
+        measure(send, &client, config.nats.replicas, (&endpoints.http, token)).await
     })
 }
 

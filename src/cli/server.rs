@@ -9,6 +9,7 @@ use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Id, Principal, Problem};
 use serde::Serialize;
 use serde_json::Value;
+use ureq::tls::TlsConfig;
 
 use crate::config::{Config, Endpoints, Global};
 
@@ -31,6 +32,16 @@ pub(crate) struct Server {
     user: Option<Id>,
 }
 
+/// Whom to believe that it is the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// Who has a certificate for that name, by Mozilla's roots.
+    Roots,
+    /// Who listens where the `up` on this data folder says that it does, as without TLS: its certificate is for the name that
+    /// others know it by, not for this address.
+    ThisMachine,
+}
+
 /// A connection to a bridge.
 pub(crate) struct Connection {
     agent: ureq::Agent,
@@ -41,26 +52,30 @@ pub(crate) struct Connection {
 impl Server {
     pub(crate) fn connect(&self, global: &Global) -> anyhow::Result<Connection> {
         let config = Config::load(global)?;
-        let base = match &self.url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => Endpoints::read(&config.data)?.http,
+        let (base, trust) = match &self.url {
+            Some(url) => (url.trim_end_matches('/').to_owned(), Trust::Roots),
+            None => (Endpoints::read(&config.data)?.http, Trust::ThisMachine),
         };
         let token = match &self.token {
             Some(token) => token.clone(),
             None => own_token(&config, self.user.as_ref())?,
         };
-        Ok(Connection::new(base, token))
+        Ok(Connection::new(base, token, trust))
     }
 
     /// The bridge of a running `up`.
     pub(crate) fn of(endpoints: &Endpoints, token: &str) -> Connection {
-        Connection::new(endpoints.http.clone(), token.to_owned())
+        Connection::new(endpoints.http.clone(), token.to_owned(), Trust::ThisMachine)
     }
 }
 
 impl Connection {
-    fn new(base: String, token: String) -> Self {
+    fn new(base: String, token: String, trust: Trust) -> Self {
+        let tls = TlsConfig::builder()
+            .disable_verification(trust == Trust::ThisMachine)
+            .build();
         let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .user_agent(concat!("natterjack/", env!("CARGO_PKG_VERSION")))

@@ -1,34 +1,53 @@
+use std::sync::Arc;
+
 use anyhow::Context;
-use natterjack_bridge::{BridgeConfig, Caps};
+use natterjack_bridge::{BridgeConfig, Caps, Tls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{data, login, run_alone};
+use super::{data, login, run_alone, tls};
 use crate::config::{Config, Global};
+
+/// Where HTTP is spoken, and with which certificate.
+pub(crate) struct Door {
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Door {
+    /// What clients on this machine call it.
+    pub(crate) fn url(&self) -> anyhow::Result<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", self.listener.local_addr()?))
+    }
+}
 
 pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
     run_alone(global, async |config, url, ready, shutdown| {
-        let listener = listen(&config).await?;
-        work(config, url, (listener, ready), shutdown).await
+        let door = open(&config).await?;
+        work(config, url, (door, ready), shutdown).await
     })
 }
 
-/// Takes the address of the HTTP door.
-pub(crate) async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+/// Reads the certificate, if there is one, and takes the address of the HTTP door.
+pub(crate) async fn open(config: &Config) -> anyhow::Result<Door> {
+    let tls = tls::load(config)?;
     let address = config.listen.http;
-    TcpListener::bind(address).await.with_context(|| {
+    let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address} for HTTP; choose another address with --http or `listen.http`")
-    })
+    })?;
+    Ok(Door { listener, tls })
 }
 
 /// The HTTP door, until asked to stop.
 pub(crate) async fn work(
     config: Config,
     url: String,
-    (listener, ready): (TcpListener, watch::Sender<bool>),
+    (Door { listener, tls }, ready): (Door, watch::Sender<bool>),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let _following = tls.clone().map(tls::follow).transpose()?;
     let keys = config.keys_dir();
     let bridge = BridgeConfig {
         nats: login(&config, &url, "bridge")?,
@@ -37,6 +56,7 @@ pub(crate) async fn work(
         cursor_key: data::cursor_key(&keys, false)?,
         replicas: config.nats.replicas,
         origins: config.bridge.origins.clone(),
+        tls,
         log_requests: config.logging.requests,
         caps: Caps {
             max_connections: config.bridge.max_connections,

@@ -7,6 +7,7 @@ pub(crate) mod bridge;
 pub(crate) mod data;
 pub(crate) mod servers;
 pub(crate) mod store;
+pub(crate) mod tls;
 pub(crate) mod up;
 
 use natterjack_nats_config::client::{Login, LoginError, Seed};

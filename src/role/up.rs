@@ -8,7 +8,6 @@ use natterjack_authz::token::Issuer;
 use natterjack_nats_config::local_server::{Keys, LocalCluster, Tool, list_tools};
 use natterjack_store::audit::MendRequest;
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -116,7 +115,7 @@ async fn up(mut config: Config, shutdown: CancellationToken) -> anyhow::Result<(
     let _lock = data::lock(&config.data)?;
     servers::check_folder(&config)?;
     let _ = std::fs::remove_file(endpoints_file(&config.data));
-    let http = bridge::listen(&config).await?;
+    let http = bridge::open(&config).await?;
     let (keys, issuer) = make_keys(&config)?;
     let nats = tokio::select! {
         nats = servers::start(&config, &keys) => nats?,
@@ -139,12 +138,12 @@ async fn serve(
     config: &Config,
     issuer: &Issuer,
     nats: &LocalCluster,
-    http: TcpListener,
+    http: bridge::Door,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let http_address = http.local_addr()?;
+    let http_url = http.url()?;
     let mut roles = Roles::start(config, &nats.nats_url(), http);
-    let endpoints = servers::endpoints(nats, &format!("http://{http_address}")).context("no server runs")?;
+    let endpoints = servers::endpoints(nats, &http_url).context("no server runs")?;
     let outcome = tokio::select! {
         ready = roles.all_ready() => match ready {
             Ok(()) => match announce(config, issuer, &endpoints) {
@@ -168,7 +167,7 @@ fn announce(config: &Config, issuer: &Issuer, endpoints: &Endpoints) -> anyhow::
 }
 
 impl Roles {
-    fn start(config: &Config, url: &str, http: TcpListener) -> Self {
+    fn start(config: &Config, url: &str, http: bridge::Door) -> Self {
         let (bridge_stop, workers_stop) = (CancellationToken::new(), CancellationToken::new());
         let (store_ready, store_is_ready) = watch::channel(false);
         let (authz_ready, authz_is_ready) = watch::channel(false);

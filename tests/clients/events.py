@@ -6,6 +6,7 @@ Standard output: {"answer": {"id": N, "value": {...}}}, {"message": {...}}, {"ha
 
 import base64
 import json
+import ssl
 import sys
 import threading
 import time
@@ -51,9 +52,10 @@ def raw(text, name):
 def sse(options):
     """Yields (name, id, data) of each server-sent event."""
     headers = {"Accept": "text/event-stream", **authorization(options), **options.get("headers", {})}
-    url = "http://" + options["address"] + options.get("path", "/v1/events/stream")
+    url = ("https://" if options.get("ca") else "http://") + options["address"] + options.get("path", "/v1/events/stream")
     parameters = {name: options[name] for name in ("cursor", "rooms", "ticket") if options.get(name)}
-    with requests.get(url, headers=headers, params=parameters, stream=True, timeout=(10, WITHIN)) as response:
+    trusted = options.get("ca", True)
+    with requests.get(url, headers=headers, params=parameters, stream=True, timeout=(10, WITHIN), verify=trusted) as response:
         if response.status_code != 200:
             raise Refused(response.status_code, response.text)
         options["answered"] = dict(response.headers)
@@ -65,9 +67,11 @@ def open_socket(options):
     pairs = {name: options[name] for name in ("cursor", "rooms", "ticket") if options.get(name)}
     query = "?" + urllib.parse.urlencode(pairs) if pairs else ""
     headers = {**authorization(options), **options.get("headers", {})}
+    trusted = ssl.create_default_context(cafile=options["ca"]) if options.get("ca") else None
     try:
         return connect(
-            "ws://" + options["address"] + "/v1/ws" + query,
+            ("wss://" if trusted else "ws://") + options["address"] + "/v1/ws" + query,
+            ssl=trusted,
             additional_headers=headers,
             open_timeout=10,
             close_timeout=2,

@@ -13,6 +13,7 @@ use crate::support::house::{House, seq};
 use crate::support::http::Http;
 use crate::support::mailbox::Delivery;
 use crate::support::nats::Nats;
+use crate::support::nginx::Nginx;
 use crate::support::poll::{cursor_now, read_all};
 use crate::support::roles::{Roles, change, free_port, is_ready};
 use crate::support::script::Script;
@@ -23,9 +24,10 @@ const BURST: usize = 90;
 /// What is read by one transport before the next has its turn.
 const TURN: usize = 4;
 
-async fn readers(house: &House, user: &str) -> Readers {
+/// A reader who speaks HTTP to this URL.
+async fn readers(house: &House, url: &str, user: &str) -> Readers {
     Readers {
-        http: house.http(user),
+        http: Http::new(url, Some(&house.token(user))),
         nats: house.nats(user).await,
         script: Script::events(user).await,
         token: house.token(user),
@@ -42,8 +44,7 @@ fn logged(house: &House, rooms: &[&str], behind: u64) -> Vec<String> {
 }
 
 /// Messages whose text no transport may touch, in two rooms, and changes of rights between them. Gives where it began.
-async fn talk(house: &House) -> u64 {
-    let alice = house.http("alice");
+async fn talk(alice: &Http) -> u64 {
     let first = alice.say("lobby", "begin").await;
     for (number, text) in [
         "\n\r\t",
@@ -70,12 +71,23 @@ async fn talk(house: &House) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_transport_tells_the_same_and_goes_on_from_every_cursor() {
     let house = House::start().await;
+    tells_the_same(&house, &house.endpoints.http).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_transport_tells_the_same_through_a_proxy_that_buffers() {
+    let house = House::start().await;
+    let nginx = Nginx::before(&house.address()).await;
+    tells_the_same(&house, &nginx.url()).await;
+}
+
+async fn tells_the_same(house: &House, url: &str) {
     house.room("lobby", &[("bob", "member")]).await;
     house.room("garden", &[("bob", "reader")]).await;
-    let readers = readers(&house, "bob").await;
+    let readers = readers(house, url, "bob").await;
     let cursor = cursor_now(&readers.http).await;
-    let begun = talk(&house).await;
-    let expected = logged(&house, &["lobby", "garden"], begun - 1);
+    let begun = talk(&Http::new(url, Some(&house.token("alice")))).await;
+    let expected = logged(house, &["lobby", "garden"], begun - 1);
     assert!(expected.len() > 25, "{expected:?}");
     for by in TRANSPORTS {
         let got = readers.read(by, &cursor, expected.len()).await;
@@ -104,12 +116,23 @@ async fn goes_on_from_each(readers: &Readers, by: Transport, got: &[Got], expect
 #[tokio::test(flavor = "multi_thread")]
 async fn changing_the_transport_in_mid_burst_loses_and_doubles_nothing() {
     let house = House::start().await;
+    changes_in_mid_burst(&house, &house.endpoints.http).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_it_behind_a_proxy_that_buffers_loses_and_doubles_nothing() {
+    let house = House::start().await;
+    let nginx = Nginx::before(&house.address()).await;
+    changes_in_mid_burst(&house, &nginx.url()).await;
+}
+
+async fn changes_in_mid_burst(house: &House, url: &str) {
     house.room("lobby", &[("bob", "member"), ("carol", "member")]).await;
-    let readers = readers(&house, "bob").await;
+    let readers = readers(house, url, "bob").await;
     let mut cursor = cursor_now(&readers.http).await;
     let mut senders = JoinSet::new();
     for user in ["alice", "bob", "carol"] {
-        let http = house.http(user);
+        let http = Http::new(url, Some(&house.token(user)));
         senders.spawn(async move {
             let mut last = 0;
             for number in 0..BURST / 3 {
@@ -131,7 +154,57 @@ async fn changing_the_transport_in_mid_burst_loses_and_doubles_nothing() {
     senders.join_all().await;
     assert_unbroken(&got);
     let begun = seq(&parse(&got[0]));
-    assert_eq!(got, logged(&house, &["lobby"], begun - 1));
+    assert_eq!(got, logged(house, &["lobby"], begun - 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_not_held_back_by_a_proxy_that_speaks_http_1_0() {
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "member")]).await;
+    // Without chunks it cannot see where one ends: only the answer's header tells it to pass on what there is.
+    let nginx = Nginx::speaking("1.0", &house.address()).await;
+    let bob = readers(&house, &nginx.url(), "bob").await;
+    let mut cursor = cursor_now(&bob.http).await;
+    for number in 0..3 {
+        let said = house.http("alice").say("lobby", &format!("message {number}")).await;
+        let got = bob.read(Transport::Sse, &cursor, 1).await;
+        assert_eq!(seq(&parse(&got[0].line)), seq(&said));
+        cursor = got[0].cursor.clone().unwrap();
+    }
+}
+
+/// Messages between two kills of the proxy.
+const BETWEEN_KILLS: usize = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_killed_loses_and_doubles_nothing_for_anybody() {
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "member")]).await;
+    let mut nginx = Nginx::before(&house.address()).await;
+    let bob = Http::new(&nginx.url(), Some(&house.token("bob")));
+    let first = bob.get("/v1/events?rooms=lobby&wait=0").await;
+    let cursor = first.ok()["cursor"].as_str().unwrap().to_owned();
+    let scripts = [Script::events("bob").await, Script::events("bob").await];
+    for (transport, script) in ["sse", "ws"].iter().zip(&scripts) {
+        let ask = json!({
+            "transport": transport, "address": bob.address(), "token": house.token("bob"), "cursor": cursor, "rooms": "lobby",
+        });
+        script.call("follow", ask).await;
+    }
+    let polled = tokio::spawn(alternate([bob.clone(), bob.clone()], cursor, BURST));
+    let (alice, mut last) = (house.http("alice"), 0);
+    for number in 0..BURST {
+        last = seq(&alice.say("lobby", &format!("message {number}")).await);
+        if number % BETWEEN_KILLS == BETWEEN_KILLS / 2 {
+            nginx.kill().await;
+        }
+    }
+    let messages = house.messages();
+    assert_eq!(polled.await.unwrap(), messages, "long-poll");
+    for (transport, script) in ["sse", "ws"].iter().zip(&scripts) {
+        assert_eq!(all_of(script, last).await, messages, "{transport}");
+        assert!(!script.happened.all().is_empty(), "{transport} was cut off by a kill");
+    }
 }
 
 /// Two bridges, and readers who come back to theirs whenever it is gone.

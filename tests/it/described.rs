@@ -1,13 +1,18 @@
-//! The OpenAPI document: what it must have, and that the check of every answer against it sees a fault.
+//! The OpenAPI and `AsyncAPI` documents: what they must have, and that the check of every answer against it sees a fault.
 //! (`support/http.rs` holds each answer of the other tests against it.)
 
+use std::io::Write;
+use std::process::Stdio;
+
 use hyper::{HeaderMap, Method};
+use natterjack_nats_config::Subjects;
 use natterjack_nats_config::contract::ProblemCode;
 use serde_json::{Value, json};
 
 use crate::support::contract::judge;
 use crate::support::house::House;
 use crate::support::http::{Answer, Http};
+use crate::support::tools::node_script;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_is_served_as_it_is_checked_here() {
@@ -16,6 +21,90 @@ async fn the_document_is_served_as_it_is_checked_here() {
     assert_eq!(served, natterjack_bridge::openapi());
     assert_eq!(served["openapi"], "3.1.0");
     assert_eq!(served["info"]["title"], "Natterjack");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_of_the_subjects_is_good_for_its_parser() {
+    let house = House::start().await;
+    let served = Http::new(&house.endpoints.http, None).get("/asyncapi.json").await.ok();
+    assert_eq!(served, natterjack_bridge::asyncapi(&Subjects::default()));
+    let judged = judged_by_parser(&served);
+    assert_eq!(judged["channels"], json!(served["channels"].as_object().unwrap().len()));
+    // Severity 0 is an error.
+    let errors = |judged: &Value| {
+        let said = judged["said"].as_array().unwrap().iter();
+        said.filter(|said| said["severity"] == 0).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(errors(&judged), Vec::<Value>::new());
+    let mut broken = served;
+    broken["operations"]["request"]["action"] = json!("shout");
+    assert!(
+        !errors(&judged_by_parser(&broken)).is_empty(),
+        "the parser does not see a fault"
+    );
+}
+
+fn judged_by_parser(document: &Value) -> Value {
+    let mut parser = node_script("asyncapi.mjs")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = parser.stdin.take().unwrap();
+    input.write_all(document.to_string().as_bytes()).unwrap();
+    drop(input);
+    let output = parser.wait_with_output().unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_heard_on_a_subject_is_as_its_document_says() {
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "member")]).await;
+    let document = natterjack_bridge::asyncapi(&Subjects::default());
+    let fits = |shape: &str, payload: &Value| {
+        let mut schema = document["components"]["schemas"][shape].clone();
+        schema["components"] = document["components"].clone();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        validator
+            .validate(payload)
+            .unwrap_or_else(|error| panic!("{shape}: {error}: {payload}"));
+        let message = document["components"]["messages"][shape]["payload"]["$ref"].clone();
+        assert_eq!(message, format!("#/components/schemas/{shape}"));
+    };
+    let bob = house.nats("bob").await;
+    bob.listen(&["lobby"]).await;
+    bob.subscribe("chat.room.main.lobby.now").await;
+    bob.settle().await;
+    fits("Receipt", &bob.say("lobby", "hello").await);
+    fits("Problem", &bob.say("nowhere", "hello").await);
+    let typing = bob.request("chat.in.main.bob.lobby.typing", "{}", async_nats::HeaderMap::new());
+    fits("Receipt", &crate::support::nats::parse(&typing.await.unwrap()));
+    let heard = async |what: &str, field: &str, last: &str| {
+        let found = bob.mail.wait(what, |got| {
+            let mut payloads = got.iter().filter(|got| got.subject.ends_with(last));
+            let is_it = |payload: &Value| payload.get(field).is_some();
+            payloads.find_map(|got| serde_json::from_slice(&got.payload).ok().filter(is_it))
+        });
+        found.await
+    };
+    fits("Event", &heard("the event", "seq", ".log").await);
+    fits("Ephemeral", &heard("the typing", "kind", ".now").await);
+    fits("Head", &heard("the head", "head", ".now").await);
+    for (service, ask, shape) in [
+        (
+            "events.get",
+            json!({"cursor": "earliest", "rooms": ["lobby"], "wait": 0}),
+            "EventsPage",
+        ),
+        ("history.get", json!({"room": "lobby"}), "HistoryPage"),
+        ("rooms.list", json!({}), "RoomsPage"),
+        ("members.list", json!({"room": "lobby"}), "MembersPage"),
+        ("me.get", json!({}), "Own"),
+    ] {
+        fits(shape, &bob.api(service, &ask).await);
+    }
 }
 
 #[test]
@@ -29,7 +118,8 @@ fn every_code_and_every_path_with_its_parameters_is_in_it() {
             let what = format!("{method} {path}");
             let default = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"];
             assert_eq!(default["$ref"], "#/components/schemas/Problem", "{what}");
-            assert_eq!(operation["security"].is_array(), path.starts_with("/v1/"), "{what}");
+            let is_open = !path.starts_with("/v1/") || path == "/v1/hooks/{hook}";
+            assert_eq!(operation["security"].is_array(), !is_open, "{what}");
             let none = Vec::new();
             let parameters = operation["parameters"].as_array().unwrap_or(&none);
             for place in path

@@ -29,7 +29,7 @@ use crate::ops::{self, Bridge, EventsQuery, HistoryAsk, Listing};
 const NAME: &str = "natterjack-bridge";
 
 /// What is offered: service and verb.
-const OFFERED: &[(&str, &str)] = &[
+pub(crate) const OFFERED: &[(&str, &str)] = &[
     ("events", "get"),
     ("history", "get"),
     ("messages", "get"),

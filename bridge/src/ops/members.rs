@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use natterjack_authz::policy::Membership;
+use natterjack_authz::policy::{Membership, Permission, may};
 use natterjack_authz::revoke::{Settled, SettledState};
 use natterjack_nats_config::contract::{
     Actor, Id, Kind, MemberBody, Principal, Problem, ProblemCode, Receipt, SendPayload, Seq,
@@ -121,6 +121,24 @@ async fn change(
         wait_and_settle(bridge, (&concerned.tenant, Some(&concerned.user)), receipt.seq).await
     };
     Ok(Changed { receipt, settled })
+}
+
+/// Refuses whoever may not manage a room.
+pub(crate) fn check_manages(bridge: &Bridge, who: &Principal, room: &Id) -> Result<(), Problem> {
+    bridge.look(|view| may(view, who, room, Permission::RoomManage).map_err(Problem::from))
+}
+
+/// Whether a membership is still the one that this event gave.
+pub(crate) async fn is_since(bridge: &Bridge, who: &Principal, room: &Id, since: Seq) -> Result<bool, Problem> {
+    // It may have been given through another bridge a moment ago.
+    if !wait_for_own_view(bridge, since).await {
+        let detail = "this bridge is behind the log; try again, or ask another bridge";
+        return Err(Problem::new(ProblemCode::Overloaded, detail));
+    }
+    bridge.look(|view| {
+        let membership = view.membership(&who.tenant, room, &who.user);
+        Ok(membership.is_some_and(|membership| membership.since == since))
+    })
 }
 
 /// Waits until a change of somebody's rights is known here and has reached their connections.

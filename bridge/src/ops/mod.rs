@@ -26,7 +26,7 @@ pub(crate) use archive::{Archive, follow_archive};
 pub(crate) use events::{EventsPage, EventsQuery, events};
 pub(crate) use history::{HistoryAsk, history};
 pub(crate) use me::{Me, me};
-pub(crate) use members::{members, put_member, remove_member, show_member};
+pub(crate) use members::{check_manages, is_since, members, put_member, remove_member, show_member};
 pub(crate) use message::message;
 pub(crate) use reading::{Reading, Session, Step};
 pub(crate) use revoke::{Revocation, finish_revocations, revoke};

@@ -210,9 +210,8 @@ async fn fill(
 /// Reads from memory, and before that from the log if the reader is further behind.
 async fn read(bridge: &Bridge, reader: &Reader, page: &mut Page) -> Result<(), Problem> {
     while bridge.feed.read(reader, page).await == Read::Older {
-        bridge
-            .past
-            .read(&bridge.feed, reader, page)
+        // Boxed: it is large, and polls are not parked here.
+        Box::pin(bridge.past.read(&bridge.feed, reader, page))
             .await
             .map_err(|error| past_problem(bridge, reader, error))?;
         if page.more {

@@ -9,14 +9,17 @@ use tokio::net::TcpStream;
 use super::support::{Ask, Book, Bridge, LIMIT, Nats};
 
 /// Sends bytes, reads until the other side closes.
-async fn raw(bridge: &Bridge, request: &str) -> String {
+pub(crate) async fn raw(bridge: &Bridge, request: &str) -> String {
     let mut stream = TcpStream::connect(bridge.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer))
+    let ended = tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer))
         .await
-        .expect("it was not closed")
-        .unwrap();
+        .expect("it was not closed");
+    // Who closes before everything is read resets the connection.
+    if let Err(error) = ended {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
     answer
 }
 

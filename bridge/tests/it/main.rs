@@ -12,4 +12,6 @@ mod native;
 #[cfg(test)]
 mod sending;
 #[cfg(test)]
+mod smuggling;
+#[cfg(test)]
 mod support;

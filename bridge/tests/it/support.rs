@@ -279,6 +279,7 @@ impl Bridge {
             cursor_key: [7; 32],
             replicas: 1,
             origins: Vec::new(),
+            tls: None,
             log_requests: false,
             caps,
         };

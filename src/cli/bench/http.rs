@@ -17,12 +17,27 @@ pub(super) async fn measure(
 ) -> anyhow::Result<Measured> {
     let address = base.strip_prefix("http://").context("the bench speaks plain HTTP")?;
     let body = serde_json::json!({"body": {"text": "x".repeat(size)}}).to_string();
-    let request: Arc<str> = format!(
+    let request = format!(
         "POST /v1/rooms/{ROOM}/messages HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
-    )
-    .into();
+    );
+    send_for(address, &request, connections, length).await
+}
+
+/// Sends one request.
+pub(super) async fn send_once(address: &str, request: &str) -> anyhow::Result<()> {
+    Connection::open(address).await?.send(request.as_bytes()).await
+}
+
+/// Sends the same request for so long, one after the other on each connection.
+pub(super) async fn send_for(
+    address: &str,
+    request: &str,
+    connections: usize,
+    length: Duration,
+) -> anyhow::Result<Measured> {
+    let request: Arc<str> = request.into();
     let mut tasks = FuturesUnordered::new();
     let start = Instant::now();
     for _ in 0..connections {

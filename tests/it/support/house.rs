@@ -157,6 +157,18 @@ impl House {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// Where its HTTP door is: `host:port`.
+    pub(crate) fn address(&self) -> String {
+        self.endpoints.http.strip_prefix("http://").unwrap().to_owned()
+    }
+
+    /// The memory that its own process has, in bytes; `None` where there is no `/proc`.
+    pub(crate) fn memory(&self) -> Option<usize> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<usize>().unwrap() * 1024)
+    }
+
     /// The process id of its (first) nats-server, while that runs.
     pub(crate) fn server_pid(&self) -> Option<u32> {
         self.server_pid_of(0)
@@ -202,7 +214,8 @@ impl House {
         fs::read_to_string(self.dir.path().join("up.out")).unwrap()
     }
 
-    fn log_file(&self) -> PathBuf {
+    /// Where it logs to.
+    pub(crate) fn log_file(&self) -> PathBuf {
         self.dir.path().join("up.log")
     }
 

@@ -1,13 +1,16 @@
 //! What the end-to-end tests share: a running house, and a client for each transport.
 
 pub(crate) mod contract;
+pub(crate) mod crowd;
 pub(crate) mod database;
 pub(crate) mod events;
+pub(crate) mod hostile;
 pub(crate) mod house;
 pub(crate) mod http;
 pub(crate) mod mailbox;
 pub(crate) mod mqtt;
 pub(crate) mod nats;
+pub(crate) mod nginx;
 pub(crate) mod poll;
 pub(crate) mod provider;
 pub(crate) mod roles;

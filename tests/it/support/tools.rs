@@ -40,6 +40,18 @@ pub(crate) fn node() -> Command {
     Command::new(program.expect("the clients of the tests are not installed: run scripts/test once"))
 }
 
+/// A script of `tests/clients` for that Node.js, which is told where the packages of `tests/clients/package.json` are.
+pub(crate) fn node_script(script: &str) -> Command {
+    let packages = root().join("tests/.tools/npm");
+    assert!(
+        packages.join("node_modules").is_dir(),
+        "the packages for Node.js are not installed: run scripts/test once"
+    );
+    let mut command = node();
+    command.arg(root().join("tests/clients").join(script)).arg(packages);
+    command
+}
+
 /// The folder of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

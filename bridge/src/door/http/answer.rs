@@ -3,10 +3,10 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
-use http::{StatusCode, Version};
 use natterjack_nats_config::contract::{Problem, ProblemCode};
 use serde::Serialize;
 
@@ -61,8 +61,8 @@ pub(crate) fn json_bytes(status: StatusCode, bytes: Bytes) -> Response {
     response
 }
 
-/// Gives an answer what every answer has; problems get their body here.
-pub(crate) fn finish(response: Response, request_id: &HeaderValue, version: Version) -> Response {
+/// Gives an answer what every answer has; problems get their body here. After the last one the connection ends.
+pub(crate) fn finish(response: Response, request_id: &HeaderValue, is_last: bool) -> Response {
     let mut response = match response.extensions().get::<Refusal>() {
         Some(Refusal(problem)) => problem_response(problem.clone(), request_id, response.headers()),
         None if response.status().is_client_error() || response.status().is_server_error() => {
@@ -70,8 +70,7 @@ pub(crate) fn finish(response: Response, request_id: &HeaderValue, version: Vers
         }
         None => response,
     };
-    // Who spoke HTTP/1.0 does not understand that a connection stays open.
-    if version == Version::HTTP_10 && !response.headers().contains_key(CONNECTION) {
+    if is_last && !response.headers().contains_key(CONNECTION) {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -80,13 +80,15 @@ pub(super) async fn events(State(door): State<Arc<DoorState>>, request: Request)
     let format = format(request.headers(), fields.take("format").as_deref())?;
     let caller = door.caller(request.headers(), fields.take("ticket")).await?;
     if format == Format::Sse {
-        return stream_to(door, &caller, request.headers(), fields).await;
+        return Box::pin(stream_to(door, &caller, request.headers(), fields)).await;
     }
     let numbers = [
         fields.number("wait")?,
         fields.number("limit")?,
         fields.number("max_bytes")?,
     ];
+    // Its head is kilobytes, and the poll may be parked for long.
+    drop(request);
     let query = EventsQuery::new(fields.take("cursor").unwrap_or_default(), fields.rooms()?, numbers)?;
     if format == Format::Text && query.rooms.only_room().is_none() {
         return Err(Problem::invalid("`format=text` tells one room: name it with `rooms=`").into());
@@ -205,8 +207,9 @@ impl DoorState {
     /// Who asks: whoever a ticket is of, else by the header.
     pub(super) async fn caller(&self, headers: &HeaderMap, ticket: Option<String>) -> Result<Caller, Problem> {
         let caller = match ticket {
-            Some(ticket) => self.tickets.take(&ticket, clock::now_ms()).await?,
-            None => self.auth.caller(headers).await?,
+            // Boxed, like everything that is large and rare: what a poll may need is kept for each that is parked.
+            Some(ticket) => Box::pin(self.tickets.take(&ticket, clock::now_ms())).await?,
+            None => Box::pin(self.auth.caller(headers)).await?,
         };
         self.bridge.admit(&caller.who)?;
         Ok(caller)

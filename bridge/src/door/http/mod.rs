@@ -1,9 +1,12 @@
 //! The HTTP door: HTTP/1.0, HTTP/1.1 and h2c on one port.
 
 mod answer;
+mod asyncapi;
+mod connection;
 mod events;
 mod form;
 mod frame;
+mod hooks;
 mod message;
 mod openapi;
 mod origins;
@@ -15,6 +18,7 @@ mod routes;
 mod send;
 mod serve;
 mod sse;
+mod stall;
 mod text;
 mod ws;
 
@@ -25,8 +29,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
-use http::header::{HeaderValue, ORIGIN};
-use http::{HeaderMap, Method};
+use http::header::{HOST, HeaderValue, ORIGIN};
+use http::{HeaderMap, Method, Version};
 use natterjack_authz::token::Verifier;
 use natterjack_nats_config::contract::{MAX_EVENT_BYTES, Problem};
 use tokio::time::Instant;
@@ -35,11 +39,14 @@ use tower_http::cors::CorsLayer;
 use uuid::Uuid;
 
 use super::auth::Auth;
+use super::hook::Hooks;
 use super::ticket::Tickets;
 use crate::config::Caps;
 use crate::metrics::Metrics;
 use crate::ops::Bridge;
+use crate::tls::Tls;
 use answer::{REQUEST_ID, Refusal};
+pub(crate) use asyncapi::document as subjects_document;
 pub(crate) use origins::Origins;
 pub(crate) use routes::document;
 
@@ -49,6 +56,7 @@ const METHOD_OVERRIDE: &str = "x-http-method-override";
 pub(crate) struct HttpDoor {
     front: Front,
     max_connections: usize,
+    tls: Option<Arc<Tls>>,
 }
 
 /// What the handlers may use.
@@ -56,6 +64,7 @@ pub(crate) struct DoorState {
     pub(crate) bridge: Arc<Bridge>,
     pub(crate) auth: Auth,
     pub(crate) tickets: Tickets,
+    pub(crate) hooks: Hooks,
     pub(crate) origins: Origins,
     pub(crate) max_body_bytes: usize,
 }
@@ -73,7 +82,7 @@ impl HttpDoor {
     pub(crate) fn new(
         bridge: Arc<Bridge>,
         verifier: Arc<Verifier>,
-        (tickets, origins): (Tickets, Origins),
+        (tickets, hooks, origins): (Tickets, Hooks, Origins),
         (caps, log_requests): (&Caps, bool),
     ) -> Self {
         let max_body_bytes = caps.max_body_bytes.min(MAX_EVENT_BYTES);
@@ -82,6 +91,7 @@ impl HttpDoor {
             bridge,
             auth: Auth::new(verifier),
             tickets,
+            hooks,
             origins,
             max_body_bytes,
         };
@@ -93,7 +103,13 @@ impl HttpDoor {
                 log_requests,
             },
             max_connections: caps.max_connections,
+            tls: None,
         }
+    }
+
+    /// Encrypted, if there is a certificate to show.
+    pub(crate) fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 }
 
@@ -108,7 +124,8 @@ impl Front {
             let front = front.clone();
             async move { Ok::<_, Infallible>(front.answer(request).await) }
         });
-        match cors.layer(inner).oneshot(request).await {
+        // Boxed, so that those who are no browsers do not keep room for it.
+        match Box::pin(cors.layer(inner).oneshot(request)).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
@@ -117,10 +134,14 @@ impl Front {
     async fn answer(&self, mut request: Request) -> Response {
         let started = Instant::now();
         let request_id = request_id(request.headers());
-        let (version, uri) = (request.version(), request.uri().clone());
-        let overridden = override_method(&mut request);
+        let one_host = check_host(&request);
+        // Who spoke HTTP/1.0 does not understand that a connection stays open.
+        let is_last = one_host.is_err() || request.version() == Version::HTTP_10;
+        // Copies: a piece of the head that is kept keeps all of it, as long as a poll is parked.
+        let path = hooks::shown(request.uri());
+        let checked = one_host.and_then(|()| override_method(&mut request));
         let method = request.method().clone();
-        let response = match overridden {
+        let response = match checked {
             Ok(()) => match self.router.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -130,8 +151,8 @@ impl Front {
         let (status, took) = (response.status().as_u16(), started.elapsed());
         let route = response.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         self.metrics.answered(method.as_str(), route, status, took);
-        self.log((&method, uri.path()), status, took, &request_id);
-        answer::finish(response, &request_id, version)
+        self.log((&method, &path), status, took, &request_id);
+        answer::finish(response, &request_id, is_last)
     }
 
     /// The access log: no query (cursors, tickets), no headers (tokens), no bodies.
@@ -143,6 +164,16 @@ impl Front {
             tracing::debug!(%method, path, status, ms, ?request_id, "request");
         }
     }
+}
+
+/// Of HTTP/1.1 there must be one `Host` (RFC 9112 §3.2): a proxy in front may believe the other one of two, so nothing that
+/// follows on such a connection is taken for a request.
+fn check_host(request: &Request) -> Result<(), Problem> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(Problem::invalid("the request must have one header `Host`"));
+    }
+    Ok(())
 }
 
 /// For clients and proxies that know only GET and POST.
@@ -179,8 +210,9 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
                 .iter()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'))
     };
-    if let Some(value) = headers.get(REQUEST_ID).filter(is_plain) {
-        return value.clone();
+    let given = headers.get(REQUEST_ID).filter(is_plain);
+    if let Some(copy) = given.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+        return copy;
     }
     let mut text = [0; uuid::fmt::Simple::LENGTH];
     let id = Uuid::now_v7().simple().encode_lower(&mut text);

@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{events, message, openapi, reaction, read, revocations, send, ws};
+use super::{asyncapi, events, hooks, message, openapi, reaction, read, revocations, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -94,12 +94,15 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(room, put_room))
         .routes(routes!(members))
         .routes(routes!(member, put_member, remove_member))
+        .routes(routes!(hooks::make))
+        .routes(routes!(hooks::post))
         .routes(routes!(me))
         .routes(routes!(revocations::revoke))
         .routes(routes!(livez))
         .routes(routes!(readyz))
         .routes(routes!(metrics))
         .routes(routes!(described))
+        .routes(routes!(asyncapi::asyncapi))
         .split_for_parts();
     (router, openapi::complete(api))
 }
