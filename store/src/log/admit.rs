@@ -154,33 +154,11 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
 /// Reads what is asked for, whoever asks.
 fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
     check_place(request)?;
-    let as_asked = &request.payload.body;
+    let (body, change) = understand(request)?;
     // How the body counts when a repeated request is compared with the first, where that is not the body as it is written.
-    let mut requested = None;
-    let (body, change) = match request.kind {
-        Kind::Room => (raw(&room_body(as_asked)?)?, Change::Room),
-        Kind::Member => {
-            let change: MemberBody = parse(as_asked)?;
-            requested = Some(membership_request(&change));
-            (as_asked.clone(), Change::Member(change))
-        }
-        Kind::User => {
-            let change: UserBody = parse(as_asked)?;
-            (raw(&change)?, Change::User(change))
-        }
-        Kind::Read => {
-            let ReadUpTo { seq } = parse(as_asked)?;
-            let room = request.room.clone();
-            (raw(&ReadBody { room, seq })?, Change::Read(seq))
-        }
-        Kind::React | Kind::Unreact => (raw(&react_body(as_asked)?)?, Change::Message),
-        kind if kind.has_target() => (as_asked.clone(), Change::Message),
-        Kind::Token => {
-            let change = read_revocation(as_asked)?;
-            (raw(&change)?, Change::Token(change))
-        }
-        kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
-        _ => (as_asked.clone(), Change::Nothing),
+    let requested = match &change {
+        Change::Member(change) => Some(membership_request(change)),
+        _ => None,
     };
     // What somebody has read is no event of the room: it would be unread by all others.
     let room = match change {
@@ -207,6 +185,35 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
         key,
     };
     Ok((wanted, change))
+}
+
+/// The body as it will be written, and what it changes.
+fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
+    let as_asked = &request.payload.body;
+    Ok(match request.kind {
+        Kind::Room => (raw(&room_body(as_asked)?)?, Change::Room),
+        Kind::Member => {
+            let change: MemberBody = parse(as_asked)?;
+            (as_asked.clone(), Change::Member(change))
+        }
+        Kind::User => {
+            let change: UserBody = parse(as_asked)?;
+            (raw(&change)?, Change::User(change))
+        }
+        Kind::Read => {
+            let ReadUpTo { seq } = parse(as_asked)?;
+            let room = request.room.clone();
+            (raw(&ReadBody { room, seq })?, Change::Read(seq))
+        }
+        Kind::React | Kind::Unreact => (raw(&react_body(as_asked)?)?, Change::Message),
+        kind if kind.has_target() => (as_asked.clone(), Change::Message),
+        Kind::Token => {
+            let change = read_revocation(as_asked)?;
+            (raw(&change)?, Change::Token(change))
+        }
+        kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
+        _ => (as_asked.clone(), Change::Nothing),
+    })
 }
 
 /// Whether the request is about a room, the tenant or a message, as its kind is.
