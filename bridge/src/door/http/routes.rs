@@ -85,7 +85,6 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(read::mark))
         .routes(routes!(send::typing))
         .routes(routes!(search))
-        .routes(routes!(search))
         .routes(routes!(events::events))
         .routes(routes!(events::stream))
         .routes(routes!(events::ticket))
