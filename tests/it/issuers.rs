@@ -159,7 +159,7 @@ async fn rotate(house: &House, provider: &Provider) {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_rotate_in_the_middle_of_traffic() {
     let provider = Provider::start().await;
-    let settings = json!({"refresh_secs": 1, "unknown_key_secs": 1, "grace_secs": 2});
+    let settings = json!({"refresh_secs": 1, "unknown_key_secs": 1, "grace_secs": 6});
     let (house, _folder) = house(&[with(discovered(&provider), settings)]).await;
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let users = join_all((0..4).map(|_| traffic(&house, &provider, &stop, &asked)));

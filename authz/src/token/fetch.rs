@@ -187,7 +187,7 @@ fn keys_address(issuer: &Url, text: &str) -> Result<Url, &'static str> {
     let is_inside = match url.host() {
         // A bare address proves nothing about whose it is, public or not.
         Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => true,
-        Some(Host::Domain(name)) => is_local(&url) || !name.contains('.') || name.ends_with(".internal"),
+        Some(Host::Domain(name)) => is_local(&url) || is_internal(name.trim_end_matches('.')),
     };
     if is_inside {
         return Err("it is on another host than the issuer, and that is a bare or an internal address");
@@ -199,9 +199,16 @@ fn is_local(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Domain(name)) => name.trim_end_matches('.') == "localhost",
         None => false,
     }
+}
+
+/// Names that the public DNS does not have (RFC 6761, RFC 6762, the domain `internal` that ICANN has set aside), and those of
+/// services in a Kubernetes cluster.
+fn is_internal(name: &str) -> bool {
+    let of = [".internal", ".local", ".localhost"];
+    !name.contains('.') || of.iter().any(|end| name.ends_with(end))
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, ureq::Error> {
@@ -259,7 +266,10 @@ mod tests {
             "https://8.8.8.8/keys",
             "https://localhost/keys",
             "https://vault/keys",
+            "https://localhost./keys",
             "https://metadata.google.internal/",
+            "https://metadata.google.internal./",
+            "https://vault.svc.cluster.local/keys",
             "http://127.0.0.1/keys",
             "http://keys.example/set",
         ] {

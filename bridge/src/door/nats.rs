@@ -295,7 +295,7 @@ async fn events(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Byte
     Ok(ops::events(bridge, who, query, None).await?.to_json())
 }
 
-async fn rooms(bridge: &Bridge, who: &Principal, ask: ListOf) -> Result<Bytes, Problem> {
+async fn rooms(bridge: &Bridge, who: &Actor, ask: ListOf) -> Result<Bytes, Problem> {
     let listing = Listing::new(ask.limit, ask.next)?;
     let (rooms, next) = if ask.unread {
         ops::rooms_standing(bridge, who, &listing).await?
@@ -305,7 +305,7 @@ async fn rooms(bridge: &Bridge, who: &Principal, ask: ListOf) -> Result<Bytes, P
     json(&json!({"rooms": rooms, "next": next}))
 }
 
-async fn history(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Bytes, Problem> {
+async fn history(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, Problem> {
     let HistoryOf {
         room,
         before,

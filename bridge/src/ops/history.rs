@@ -4,7 +4,7 @@ use async_nats::service::NATS_SERVICE_ERROR;
 use async_nats::{Request, RequestErrorKind};
 use natterjack_authz::policy::{Permission, may, readable};
 use natterjack_nats_config::contract::{
-    DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, Id, Principal, Problem, ProblemCode, Seq,
+    Actor, DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, Id, Principal, Problem, ProblemCode, Seq,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,8 +33,8 @@ pub(crate) struct HistoryAsk {
 /// A page of a room's messages from the archive.
 ///
 /// It is handed out only once this bridge has read the log as far as the archive had: so a right that was taken away
-/// before the page's last event is known here.
-pub(crate) async fn history(bridge: &Bridge, who: &Principal, ask: HistoryAsk) -> Result<HistoryPage, Problem> {
+/// before the page's last event is known here, and so is a token that was revoked.
+pub(crate) async fn history(bridge: &Bridge, who: &Actor, ask: HistoryAsk) -> Result<HistoryPage, Problem> {
     for _ in 0..ATTEMPTS {
         let visible_from = visible_from(bridge, who, &ask.room)?;
         let query = HistoryQuery {
@@ -55,6 +55,7 @@ pub(crate) async fn history(bridge: &Bridge, who: &Principal, ask: HistoryAsk) -
         {
             return Err(lagging("this bridge is behind the archive; try again"));
         }
+        bridge.admit(who)?;
         if self::visible_from(bridge, who, &ask.room)? == visible_from {
             return Ok(page);
         }

@@ -1,5 +1,5 @@
 use natterjack_nats_config::contract::{
-    Id, MESSAGE_VERB, MessageQuery, MessageShown, Principal, Problem, ProblemCode, Request, Seq, Vouched,
+    Actor, Id, MESSAGE_VERB, MessageQuery, MessageShown, Problem, ProblemCode, Request, Seq, Vouched,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -34,7 +34,7 @@ struct Head {
 ///
 /// As with history it is handed out only once this bridge has read the log as far as the archive had, and if the caller's
 /// rights are still those that were asked with.
-pub(crate) async fn message(bridge: &Bridge, who: &Principal, room: Id, id: &str) -> Result<Message, Problem> {
+pub(crate) async fn message(bridge: &Bridge, who: &Actor, room: Id, id: &str) -> Result<Message, Problem> {
     for _ in 0..ATTEMPTS {
         let from = visible_from(bridge, who, &room)?;
         let found = find(bridge, &who.tenant, (&room, id), from).await?;
@@ -45,6 +45,7 @@ pub(crate) async fn message(bridge: &Bridge, who: &Principal, room: Id, id: &str
         {
             return Err(lagging("this bridge is behind the archive; try again"));
         }
+        bridge.admit(who)?;
         if visible_from(bridge, who, &room)? == from {
             return Ok(Message {
                 now: found.message.ok_or_else(none)?,

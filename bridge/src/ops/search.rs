@@ -1,6 +1,6 @@
 use natterjack_authz::policy::{Permission, may, readable};
 use natterjack_nats_config::contract::{
-    DEFAULT_SEARCH_LIMIT, Id, Principal, Problem, SEARCH_VERB, SearchPage, SearchQuery, SearchRoom,
+    Actor, DEFAULT_SEARCH_LIMIT, Id, Principal, Problem, SEARCH_VERB, SearchPage, SearchQuery, SearchRoom,
 };
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ pub(crate) struct SearchAsk {
 ///
 /// As with history it is handed out only once this bridge has read the log as far as the archive had, and if the caller's
 /// rights are still those that were asked with.
-pub(crate) async fn search(bridge: &Bridge, who: &Principal, ask: SearchAsk) -> Result<SearchPage, Problem> {
+pub(crate) async fn search(bridge: &Bridge, who: &Actor, ask: SearchAsk) -> Result<SearchPage, Problem> {
     for _ in 0..ATTEMPTS {
         let rooms = rooms(bridge, who, ask.room.as_ref())?;
         let query = SearchQuery {
@@ -42,6 +42,7 @@ pub(crate) async fn search(bridge: &Bridge, who: &Principal, ask: SearchAsk) -> 
         {
             return Err(lagging("this bridge is behind the archive; try again"));
         }
+        bridge.admit(who)?;
         if self::rooms(bridge, who, ask.room.as_ref())? == query.rooms {
             return Ok(page);
         }

@@ -48,8 +48,14 @@ pub(crate) fn begin_tell(
 }
 
 /// Sends to a room, for a caller who asks nothing else before the answer.
-pub(crate) fn begin_send_alone(bridge: &Bridge, who: &Actor, room: Id, payload: SendPayload) -> Result<Sent, Problem> {
-    begin(bridge, who, room, (Kind::Msg, payload), Order::Free)
+pub(crate) fn begin_send_alone(
+    bridge: &Bridge,
+    who: &Actor,
+    room: Id,
+    kind: Kind,
+    payload: SendPayload,
+) -> Result<Sent, Problem> {
+    begin(bridge, who, room, (kind, payload), Order::Free)
 }
 
 /// Sends to a room; the writer decides, in the order in which this was called.

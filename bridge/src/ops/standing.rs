@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use natterjack_authz::policy::readable;
 use natterjack_nats_config::contract::{
-    Id, Principal, Problem, ROOMS_VERB, RoomStanding, RoomsPage, RoomsQuery, SearchRoom,
+    Actor, Id, Principal, Problem, ROOMS_VERB, RoomStanding, RoomsPage, RoomsQuery, SearchRoom,
 };
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use super::{Bridge, Listing, rooms};
 /// rights are still those that were asked with.
 pub(crate) async fn rooms_standing(
     bridge: &Bridge,
-    who: &Principal,
+    who: &Actor,
     listing: &Listing,
 ) -> Result<(Vec<RoomShown>, Option<Id>), Problem> {
     for _ in 0..ATTEMPTS {
@@ -35,6 +35,7 @@ pub(crate) async fn rooms_standing(
         {
             return Err(lagging("this bridge is behind the archive; try again"));
         }
+        bridge.admit(who)?;
         if may_read(bridge, who, &page)? == query.rooms {
             let mut standings: HashMap<Id, RoomStanding> =
                 found.rooms.into_iter().map(|room| (room.room.clone(), room)).collect();

@@ -96,14 +96,19 @@ pub(super) fn bundle<'a>(lines: impl Iterator<Item = &'a BytesMut>) -> (BytesMut
     (bundle, count)
 }
 
-/// Judges an answer of the writer. A limit of one sender must not hold up the others; all else that may pass will pass.
+/// Judges an answer of the writer. What only one sender must wait for must not hold up the others: a limit, or a revocation,
+/// whose devices are cut off and know as little as before what became of their message. All else that may pass will pass.
 pub(super) fn verdict(outcome: Outcome) -> Verdict {
     match outcome {
         Outcome::Receipt(receipt) if receipt.duplicate => Verdict::Told(Ok(receipt)),
         Outcome::Receipt(_) => Verdict::Done,
-        Outcome::Problem(problem) if problem.retryable && problem.code != ProblemCode::RateLimited => Verdict::Later,
+        Outcome::Problem(problem) if problem.retryable && !is_of_one_sender(problem.code) => Verdict::Later,
         Outcome::Problem(problem) => Verdict::Told(Err(problem)),
     }
+}
+
+fn is_of_one_sender(code: ProblemCode) -> bool {
+    matches!(code, ProblemCode::RateLimited | ProblemCode::RevocationInProgress)
 }
 
 #[cfg(test)]
@@ -169,6 +174,10 @@ mod tests {
     fn a_limit_of_one_sender_holds_up_nobody() {
         let judge = |code| verdict(Outcome::Problem(Problem::new(code, "x")));
         assert!(matches!(judge(ProblemCode::RateLimited), Verdict::Told(Err(_))));
+        assert!(matches!(
+            judge(ProblemCode::RevocationInProgress),
+            Verdict::Told(Err(_))
+        ));
         assert!(matches!(judge(ProblemCode::Forbidden), Verdict::Told(Err(_))));
         for code in [
             ProblemCode::LogFull,

@@ -79,12 +79,12 @@ impl Draft {
 /// state; the receipt is good only once the draft stands in the log.
 pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now: &Now) -> Result<Receipt, Problem> {
     let (mut wanted, change) = read(request)?;
-    by_a_good_token(&state.view, request)?;
     let known = wanted.key.as_ref().map(|key| state.keys.look_up(key));
-    // What stands in the log stands, whatever has become of the sender's rights since.
+    // What stands in the log stands, whatever has become of the sender's rights and tokens since.
     if let Some(Known::Same(receipt)) = known {
         return Ok(receipt);
     }
+    by_a_good_token(&state.view, request)?;
     match &change {
         Change::Message => wanted.target = Some(target::judge(state, request)?),
         Change::Read(seq) => permit_read(state, request, *seq)?,

@@ -50,6 +50,31 @@ struct HistoryAsk {
 struct RoomsAsk {
     limit: Option<u64>,
     next: Option<String>,
+    /// With the last message and how much is unread.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    unread: Option<bool>,
+}
+
+/// `messages.get`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MessageAsk {
+    room: String,
+    /// The message's id.
+    id: String,
+}
+
+/// `messages.edit` and the others that change a message: what the event of that name has as its body.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MessageChange {
+    room: String,
+    /// The message's id.
+    id: String,
+    #[serde(default)]
+    body: Option<Value>,
+    key: Option<String>,
 }
 
 /// `rooms.put`
@@ -129,6 +154,13 @@ struct Place {
 const SERVICES: &[(&str, &str, &str)] = &[
     ("events.get", "EventsAsk", "EventsPage"),
     ("history.get", "HistoryAsk", "HistoryPage"),
+    ("messages.get", "MessageAsk", "MessageShown"),
+    ("messages.edit", "MessageChange", "Receipt"),
+    ("messages.delete", "MessageChange", "Receipt"),
+    ("messages.react", "MessageChange", "Receipt"),
+    ("messages.unreact", "MessageChange", "Receipt"),
+    ("messages.pin", "MessageChange", "Receipt"),
+    ("messages.unpin", "MessageChange", "Receipt"),
     ("rooms.list", "RoomsAsk", "RoomsPage"),
     ("rooms.put", "RoomPut", "RoomMade"),
     ("members.list", "MembersAsk", "MembersPage"),
@@ -313,6 +345,8 @@ fn shapes() -> Map<String, Value> {
     for (name, schema) in [
         (EventsAsk::name(), EventsAsk::schema()),
         (HistoryAsk::name(), HistoryAsk::schema()),
+        (MessageAsk::name(), MessageAsk::schema()),
+        (MessageChange::name(), MessageChange::schema()),
         (RoomsAsk::name(), RoomsAsk::schema()),
         (RoomPut::name(), RoomPut::schema()),
         (MembersAsk::name(), MembersAsk::schema()),

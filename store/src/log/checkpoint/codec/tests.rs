@@ -259,14 +259,6 @@ fn parts_of_two_checkpoints_do_not_go_together() {
         writer: encode(&two).unwrap().writer,
     };
     assert!(matches!(decode(&mixed), Err(CodecError::Apart { .. })));
-    // Of the version before nothing but the number was other, as long as nothing is revoked.
-    let mut older = encode(&one).unwrap();
-    older.writer[8] -= 1;
-    older.policy[8] -= 1;
-    assert_eq!(decode(&older).unwrap(), one);
-    let mut newer = encode(&one).unwrap();
-    newer.writer[8] += 1;
-    assert!(matches!(decode(&newer), Err(CodecError::Version(_))));
 }
 
 #[test]
@@ -288,6 +280,9 @@ fn a_state_of_the_version_before_is_read_and_remembers_nothing() {
     before
         .writer
         .splice(8..8 + version.len(), postcard::to_allocvec(&101u16).unwrap());
+    // Its view's version was 1, and but for that number the same, as long as no token is revoked.
+    assert_eq!(before.policy[8], 2);
+    before.policy[8] = 1;
     let read = decode(&before).unwrap();
     assert_eq!(read.stamp().hash, state.stamp().hash);
     assert!(!read.recent.is_on());
