@@ -1,9 +1,10 @@
 //! One message: as it now stands, as it was said, and what edited it.
 
-use natterjack_nats_config::contract::{MAX_HISTORY_BYTES, MessageQuery, MessageShown, Problem};
+use std::collections::HashMap;
+
+use natterjack_nats_config::contract::{MAX_HISTORY_BYTES, MessageQuery, MessageShown, Problem, Seq};
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order, QueryOrder};
-use serde_json::value::RawValue;
 
 use crate::archive::{now, sql};
 use crate::entity::{changed, event};
@@ -35,26 +36,39 @@ pub(crate) async fn message(
     let Some((seq, line)) = found.filter(|(seq, _)| *seq >= sql::bound(query.visible_from)) else {
         return Ok(Ok(shown));
     };
-    let changes = now::at(db, (i64::from(log.epoch), i64::from(log.shard)), &[seq]).await?;
-    let change = changes.get(&seq);
-    let edits = match change {
-        Some(changed::Model { deleted: None, .. }) => edits(db, log, seq).await?,
-        _ => Vec::new(),
-    };
-    let original = (!edits.is_empty()).then(|| line.clone());
-    let now = now::show(db, log, vec![(seq, line)], &changes).await?;
-    // What was read since is not later than this.
-    shown.watermark = sql::archived(db, log).await?;
-    let message = now.into_iter().next().map(|(_, line)| line);
-    let edits: Result<Vec<Box<RawValue>>, Problem> = edits.into_iter().map(raw).collect();
-    Ok(edits.and_then(|edits| {
-        Ok(MessageShown {
-            message: message.map(raw).transpose()?,
-            original: original.map(raw).transpose()?,
-            edits,
-            ..shown
-        })
-    }))
+    let place = (i64::from(log.epoch), i64::from(log.shard));
+    let mut changes = now::at(db, place, &[seq]).await?;
+    loop {
+        let edits = match changes.get(&seq) {
+            Some(changed::Model { deleted: None, .. }) => edits(db, log, seq).await?,
+            _ => Vec::new(),
+        };
+        let now = now::show(db, log, vec![(seq, line.clone())], &changes).await?;
+        // What was read since is not later than this.
+        shown.watermark = sql::archived(db, log).await?;
+        // What was edited or deleted while it was read is read again: each part is as of one moment.
+        let since = now::at(db, place, &[seq]).await?;
+        let text = |changes: &HashMap<i64, changed::Model>| changes.get(&seq).map(|one| (one.edited, one.deleted));
+        if text(&since) == text(&changes) {
+            return Ok(put_together(shown.watermark, (now.into_iter().next(), line), edits));
+        }
+        changes = since;
+    }
+}
+
+/// The message as it now stands, as it was said, and the lines that edited it.
+fn put_together(
+    watermark: Seq,
+    (now, line): (Option<(i64, Vec<u8>)>, Vec<u8>),
+    edits: Vec<Vec<u8>>,
+) -> Result<MessageShown, Problem> {
+    let original = (!edits.is_empty()).then_some(line);
+    Ok(MessageShown {
+        watermark,
+        message: now.map(|(_, line)| raw(line)).transpose()?,
+        original: original.map(raw).transpose()?,
+        edits: edits.into_iter().map(raw).collect::<Result<_, _>>()?,
+    })
 }
 
 /// The lines of the events that edited a message, oldest first: the latest ones that fit.
