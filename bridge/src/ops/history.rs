@@ -48,19 +48,25 @@ pub(crate) async fn history(bridge: &Bridge, who: &Actor, ask: HistoryAsk) -> Re
         };
         query.check()?;
         let page: HistoryPage = ask_store(bridge, HISTORY_VERB, &query).await?;
-        if !bridge
-            .feed
-            .wait_passed(page.watermark, Instant::now() + CATCH_UP_WITHIN)
-            .await
-        {
-            return Err(lagging("this bridge is behind the archive; try again"));
-        }
-        bridge.admit(who)?;
+        catch_up(bridge, who, page.watermark).await?;
         if self::visible_from(bridge, who, &ask.room)? == visible_from {
             return Ok(page);
         }
     }
     Err(lagging("the rights in this room are changing; try again"))
+}
+
+/// Waits until this bridge has read the log as far as the archive had when it answered; then it knows which rights and tokens
+/// were taken away before, and the caller's is looked at again.
+pub(super) async fn catch_up(bridge: &Bridge, who: &Actor, watermark: Seq) -> Result<(), Problem> {
+    if !bridge
+        .feed
+        .wait_passed(watermark, Instant::now() + CATCH_UP_WITHIN)
+        .await
+    {
+        return Err(lagging("this bridge is behind the archive; try again"));
+    }
+    bridge.admit(who)
 }
 
 pub(super) fn visible_from(bridge: &Bridge, who: &Principal, room: &Id) -> Result<Seq, Problem> {

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::Bridge;
-use super::history::{ATTEMPTS, CATCH_UP_WITHIN, ask_store, lagging, visible_from};
+use super::history::{ATTEMPTS, CATCH_UP_WITHIN, ask_store, catch_up, lagging, visible_from};
 
 /// The longest id that is asked for, in bytes.
 const MAX_ID_BYTES: usize = 128;
@@ -38,14 +38,7 @@ pub(crate) async fn message(bridge: &Bridge, who: &Actor, room: Id, id: &str) ->
     for _ in 0..ATTEMPTS {
         let from = visible_from(bridge, who, &room)?;
         let found = find(bridge, &who.tenant, (&room, id), from).await?;
-        if !bridge
-            .feed
-            .wait_passed(found.watermark, Instant::now() + CATCH_UP_WITHIN)
-            .await
-        {
-            return Err(lagging("this bridge is behind the archive; try again"));
-        }
-        bridge.admit(who)?;
+        catch_up(bridge, who, found.watermark).await?;
         if visible_from(bridge, who, &room)? == from {
             return Ok(Message {
                 now: found.message.ok_or_else(none)?,

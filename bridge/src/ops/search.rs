@@ -2,10 +2,9 @@ use natterjack_authz::policy::{Permission, may, readable};
 use natterjack_nats_config::contract::{
     Actor, DEFAULT_SEARCH_LIMIT, Id, Principal, Problem, SEARCH_VERB, SearchPage, SearchQuery, SearchRoom,
 };
-use tokio::time::Instant;
 
 use super::Bridge;
-use super::history::{ATTEMPTS, CATCH_UP_WITHIN, ask_store, lagging};
+use super::history::{ATTEMPTS, ask_store, catch_up, lagging};
 
 /// What is searched for, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,14 +34,7 @@ pub(crate) async fn search(bridge: &Bridge, who: &Actor, ask: SearchAsk) -> Resu
         };
         query.check()?;
         let page: SearchPage = ask_store(bridge, SEARCH_VERB, &query).await?;
-        if !bridge
-            .feed
-            .wait_passed(page.watermark, Instant::now() + CATCH_UP_WITHIN)
-            .await
-        {
-            return Err(lagging("this bridge is behind the archive; try again"));
-        }
-        bridge.admit(who)?;
+        catch_up(bridge, who, page.watermark).await?;
         if self::rooms(bridge, who, ask.room.as_ref())? == query.rooms {
             return Ok(page);
         }

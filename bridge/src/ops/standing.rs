@@ -4,9 +4,8 @@ use natterjack_authz::policy::readable;
 use natterjack_nats_config::contract::{
     Actor, Id, Principal, Problem, ROOMS_VERB, RoomStanding, RoomsPage, RoomsQuery, SearchRoom,
 };
-use tokio::time::Instant;
 
-use super::history::{ATTEMPTS, CATCH_UP_WITHIN, ask_store, lagging};
+use super::history::{ATTEMPTS, ask_store, catch_up, lagging};
 use super::rooms::RoomShown;
 use super::{Bridge, Listing, rooms};
 
@@ -28,14 +27,7 @@ pub(crate) async fn rooms_standing(
             rooms: asked,
         };
         let found: RoomsPage = ask_store(bridge, ROOMS_VERB, &query).await?;
-        if !bridge
-            .feed
-            .wait_passed(found.watermark, Instant::now() + CATCH_UP_WITHIN)
-            .await
-        {
-            return Err(lagging("this bridge is behind the archive; try again"));
-        }
-        bridge.admit(who)?;
+        catch_up(bridge, who, found.watermark).await?;
         if may_read(bridge, who, &page)? == query.rooms {
             let mut standings: HashMap<Id, RoomStanding> =
                 found.rooms.into_iter().map(|room| (room.room.clone(), room)).collect();

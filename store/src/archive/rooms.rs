@@ -141,18 +141,7 @@ pub(crate) async fn rebuild(db: &DatabaseTransaction, log: &Log) -> Result<(), D
         .filter(read_mark::Column::Shard.eq(shard))
         .exec(db)
         .await?;
-    let mut after = -1;
-    loop {
-        let rows = of_log(log)
-            .filter(event::Column::Seq.gt(after))
-            .order_by(event::Column::Seq, Order::Asc)
-            .limit(EVENTS)
-            .all(db)
-            .await?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = last.seq;
-        take_in(db, &rows).await?;
-    }
+    take_in_behind(db, log, -1).await
 }
 
 /// Takes in what was archived by a program that knew nothing of this, which may have gone on beside this one.
@@ -165,7 +154,11 @@ pub(crate) async fn catch_up(db: &DatabaseTransaction, log: &Log) -> Result<(), 
         .into_tuple()
         .one(db)
         .await?;
-    let mut after = counted.flatten().unwrap_or(-1);
+    take_in_behind(db, log, counted.flatten().unwrap_or(-1)).await
+}
+
+/// Takes in all events of a log behind a place.
+async fn take_in_behind(db: &DatabaseTransaction, log: &Log, mut after: i64) -> Result<(), DbErr> {
     loop {
         let rows = of_log(log)
             .filter(event::Column::Seq.gt(after))
