@@ -1,5 +1,4 @@
-//! Sending: what waits is put into one bundle for the writer. Two bundles may be in flight, so that the writer has the next
-//! one while the log is flushed for the one before.
+//! Sending: what waits is put into one bundle for the writer; the next bundle gathers while one is in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,7 +8,6 @@ use async_nats::connection::State;
 use async_nats::{Client, Message, StatusCode, Subscriber};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
     Outcome, Problem, ProblemCode, Receipt, Request, read_outcomes, write_bundle_line,
@@ -19,10 +17,6 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::Metrics;
 
-/// How many bundles may be in flight.
-const LANES: usize = 2;
-/// A second bundle leaves once it has at least one request for so many of the first: a frame costs a flush however small.
-const WORTH: usize = 3;
 /// The most requests in a bundle: half a frame, so that a bundle never waits for a second frame.
 const MAX_REQUESTS: usize = 512;
 /// A bundle this large takes in no more. One request adds at most 128 KiB and some, and `max_payload` is 1 MB.
@@ -49,58 +43,20 @@ pub(crate) struct Sending {
 /// A request that waits for the writer's answer.
 pub(crate) struct Pending(oneshot::Receiver<Result<Receipt, Problem>>);
 
-/// Whether a request must be decided behind what was asked before it, also when an answer is lost on the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Order {
-    /// Its caller waits for the answer before asking anything else.
-    Free,
-    /// Its caller asks one thing after the other without waiting for answers.
-    Kept,
-}
-
 /// The one task that talks to the writer.
 pub(crate) struct Bundler {
-    queue: mpsc::Receiver<Job>,
-    waiting: Vec<Job>,
-    in_flight: Vec<InFlight>,
-    number: u64,
-    answered_at_ms: Arc<AtomicI64>,
-    metrics: Arc<Metrics>,
     client: Client,
     subject: String,
+    queue: mpsc::Receiver<Job>,
+    answered_at_ms: Arc<AtomicI64>,
+    number: u64,
+    metrics: Arc<Metrics>,
 }
 
 struct Job {
     request: Request,
-    order: Order,
     answer: oneshot::Sender<Result<Receipt, Problem>>,
     since: Instant,
-}
-
-/// A way to the writer that one bundle at a time takes.
-struct Lane {
-    client: Client,
-    subject: String,
-    inbox: Inbox,
-    metrics: Arc<Metrics>,
-    /// Used for one bundle after the other: the one before is answered, and so gone, when the next is written.
-    buffer: BytesMut,
-}
-
-/// A bundle that was delivered, or not, and the lane that is free again.
-struct Returned {
-    lane: Lane,
-    number: u64,
-    jobs: Vec<Job>,
-    delivered: Delivered,
-}
-
-/// What decides whether another bundle may leave beside this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct InFlight {
-    number: u64,
-    requests: usize,
-    order: Order,
 }
 
 /// What became of a bundle.
@@ -131,26 +87,23 @@ pub(crate) fn channel(client: Client, subject: String, queue: usize, metrics: Ar
     (
         sending,
         Bundler {
-            queue: receiver,
-            waiting: Vec::with_capacity(MAX_REQUESTS),
-            in_flight: Vec::with_capacity(LANES),
-            number: 0,
-            answered_at_ms,
-            metrics,
             client,
             subject,
+            queue: receiver,
+            answered_at_ms,
+            number: 0,
+            metrics,
         },
     )
 }
 
 impl Sending {
-    /// Asks the writer. What one caller asks one after the other with [`Order::Kept`] is decided in that order. The request
-    /// needs a key, because it may be sent twice.
-    pub(crate) fn ask(&self, request: Request, order: Order) -> Result<Pending, Problem> {
+    /// Asks the writer. What one caller asks one after the other is decided in that order. The request needs a key, because
+    /// it may be sent twice.
+    pub(crate) fn ask(&self, request: Request) -> Result<Pending, Problem> {
         let (answer, outcome) = oneshot::channel();
         let job = Job {
             request,
-            order,
             answer,
             since: Instant::now(),
         };
@@ -184,69 +137,94 @@ impl Pending {
 impl Bundler {
     /// Works until every [`Sending`] is gone.
     pub(crate) async fn run(mut self) -> Result<(), async_nats::SubscribeError> {
-        let mut free = Vec::with_capacity(LANES);
-        for _ in 0..LANES {
-            free.push(Lane::open(&self.client, &self.subject, &self.metrics).await?);
-        }
-        let mut on_their_way = FuturesUnordered::new();
+        let mut inbox = Inbox::open(&self.client).await?;
+        let mut waiting = Vec::with_capacity(MAX_REQUESTS);
+        // Used for one bundle after the other: the one before is answered, and so gone, when the next is written.
+        let mut buffer = BytesMut::with_capacity(FULL_BYTES / 4);
         loop {
-            while may_leave(&self.waiting, &self.in_flight)
-                && let Some(mut lane) = free.pop()
-            {
-                match self.fill(&mut lane).await {
-                    Some((bundle, jobs)) => on_their_way.push(lane.carry(self.number, bundle, jobs)),
-                    None => free.push(lane),
-                }
+            if waiting.is_empty() && self.queue.recv_many(&mut waiting, MAX_REQUESTS).await == 0 {
+                return Ok(());
             }
-            let room = MAX_REQUESTS - self.waiting.len();
-            tokio::select! {
-                Some(returned) = on_their_way.next() => {
-                    let Returned { lane, number, jobs, delivered } = returned?;
-                    self.in_flight.retain(|bundle| bundle.number != number);
-                    self.answer(jobs, &delivered);
-                    free.push(lane);
-                }
-                came = self.queue.recv_many(&mut self.waiting, room), if room > 0 => {
-                    if came == 0 && on_their_way.is_empty() {
-                        return Ok(());
-                    }
-                }
+            self.gather_more(&mut waiting).await;
+            let (bundle, jobs) = gather(&mut waiting, &mut buffer);
+            if jobs.is_empty() {
+                continue;
             }
+            let (began, bytes) = (Instant::now(), bundle.len());
+            let delivered = self.deliver(&mut inbox, bundle).await?;
+            self.metrics.bundle(jobs.len(), bytes, began.elapsed());
+            self.answer(jobs, &delivered);
         }
-    }
-
-    /// The next bundle, if anybody still waits for it.
-    async fn fill(&mut self, lane: &mut Lane) -> Option<(Bytes, Vec<Job>)> {
-        if self.in_flight.is_empty() {
-            self.gather_more().await;
-        }
-        let order = order_of(&self.in_flight);
-        let (bundle, jobs) = gather(&mut self.waiting, &mut lane.buffer, order);
-        if jobs.is_empty() {
-            return None;
-        }
-        self.number += 1;
-        self.in_flight.push(InFlight {
-            number: self.number,
-            requests: jobs.len(),
-            order: jobs.iter().map(|job| job.order).max().unwrap_or(Order::Free),
-        });
-        Some((bundle, jobs))
     }
 
     /// Whoever is about to send gets the chance to be in this bundle, until nobody new comes: fewer, fuller frames.
-    async fn gather_more(&mut self) {
+    async fn gather_more(&mut self, waiting: &mut Vec<Job>) {
         let mut quiet = 0;
-        while quiet < QUIET_TURNS && self.waiting.len() < MAX_REQUESTS {
+        while quiet < QUIET_TURNS && waiting.len() < MAX_REQUESTS {
             tokio::task::yield_now().await;
-            let before = self.waiting.len();
-            while self.waiting.len() < MAX_REQUESTS
+            let before = waiting.len();
+            while waiting.len() < MAX_REQUESTS
                 && let Ok(job) = self.queue.try_recv()
             {
-                self.waiting.push(job);
+                waiting.push(job);
             }
-            quiet = if self.waiting.len() == before { quiet + 1 } else { 0 };
+            quiet = if waiting.len() == before { quiet + 1 } else { 0 };
         }
+    }
+
+    /// Sends a bundle until it is answered or it is time to give up. It is the same bundle with the same keys each
+    /// time, so the writer does not write it twice, and a receipt for any attempt is the receipt. A refusal is final only
+    /// as the answer to the last attempt: the writer decides each one that reaches it, in order, and what it refused at
+    /// the first it may admit at the second, when a right was given in between.
+    async fn deliver(&mut self, inbox: &mut Inbox, bundle: Bytes) -> Result<Delivered, async_nats::SubscribeError> {
+        self.number += 1;
+        let give_up = Instant::now() + GIVE_UP;
+        let mut may_be_taken = false;
+        let mut earlier = None;
+        let (mut attempt, mut patience) = (0u32, ASK_AGAIN);
+        while Instant::now() < give_up {
+            if self.client.connection_state() != State::Connected {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            attempt += 1;
+            let reply = format!("{}.{}.{attempt}", inbox.prefix, self.number);
+            if self
+                .client
+                .publish_with_reply(self.subject.clone(), reply.clone(), bundle.clone())
+                .await
+                .is_err()
+            {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            let ask_again = give_up.min(Instant::now() + patience);
+            patience = ASK_AGAIN_AT_MOST.min(patience * 2);
+            let answer = inbox.answer_to(self.number, &reply, &mut earlier);
+            match timeout_at(ask_again, answer).await {
+                Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                Ok(Some(message)) => return Ok(Delivered::Answered(message.payload)),
+                Ok(None) => {
+                    may_be_taken = true;
+                    *inbox = Inbox::open(&self.client).await?;
+                }
+                Err(_) => {
+                    may_be_taken = true;
+                    tracing::warn!(
+                        attempt,
+                        bytes = bundle.len(),
+                        "the writer does not answer, asking again"
+                    );
+                }
+            }
+        }
+        Ok(match earlier {
+            Some(answers) => Delivered::AnsweredEarlier(answers),
+            None if may_be_taken => Delivered::Unknown,
+            None => Delivered::NotTaken,
+        })
     }
 
     fn answer(&self, jobs: Vec<Job>, delivered: &Delivered) {
@@ -277,89 +255,6 @@ impl Bundler {
     }
 }
 
-impl Lane {
-    async fn open(client: &Client, subject: &str, metrics: &Arc<Metrics>) -> Result<Self, async_nats::SubscribeError> {
-        Ok(Self {
-            client: client.clone(),
-            subject: subject.to_owned(),
-            inbox: Inbox::open(client).await?,
-            metrics: Arc::clone(metrics),
-            buffer: BytesMut::with_capacity(FULL_BYTES / 4),
-        })
-    }
-
-    async fn carry(
-        mut self,
-        number: u64,
-        bundle: Bytes,
-        jobs: Vec<Job>,
-    ) -> Result<Returned, async_nats::SubscribeError> {
-        let (began, bytes) = (Instant::now(), bundle.len());
-        let delivered = self.deliver(number, bundle).await?;
-        self.metrics.bundle(jobs.len(), bytes, began.elapsed());
-        Ok(Returned {
-            lane: self,
-            number,
-            jobs,
-            delivered,
-        })
-    }
-
-    /// Sends a bundle until it is answered or it is time to give up. It is the same bundle with the same keys each
-    /// time, so the writer does not write it twice, and a receipt for any attempt is the receipt. A refusal is final only
-    /// as the answer to the last attempt: the writer decides each one that reaches it, in order, and what it refused at
-    /// the first it may admit at the second, when a right was given in between.
-    async fn deliver(&mut self, number: u64, bundle: Bytes) -> Result<Delivered, async_nats::SubscribeError> {
-        let give_up = Instant::now() + GIVE_UP;
-        let mut may_be_taken = false;
-        let mut earlier = None;
-        let (mut attempt, mut patience) = (0u32, ASK_AGAIN);
-        while Instant::now() < give_up {
-            if self.client.connection_state() != State::Connected {
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-            attempt += 1;
-            let reply = format!("{}.{}.{attempt}", self.inbox.prefix, number);
-            if self
-                .client
-                .publish_with_reply(self.subject.clone(), reply.clone(), bundle.clone())
-                .await
-                .is_err()
-            {
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-            let ask_again = give_up.min(Instant::now() + patience);
-            patience = ASK_AGAIN_AT_MOST.min(patience * 2);
-            let answer = self.inbox.answer_to(number, &reply, &mut earlier);
-            match timeout_at(ask_again, answer).await {
-                Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
-                    tokio::time::sleep(RETRY).await;
-                }
-                Ok(Some(message)) => return Ok(Delivered::Answered(message.payload)),
-                Ok(None) => {
-                    may_be_taken = true;
-                    self.inbox = Inbox::open(&self.client).await?;
-                }
-                Err(_) => {
-                    may_be_taken = true;
-                    tracing::warn!(
-                        attempt,
-                        bytes = bundle.len(),
-                        "the writer does not answer, asking again"
-                    );
-                }
-            }
-        }
-        Ok(match earlier {
-            Some(answers) => Delivered::AnsweredEarlier(answers),
-            None if may_be_taken => Delivered::Unknown,
-            None => Delivered::NotTaken,
-        })
-    }
-}
-
 impl Inbox {
     async fn open(client: &Client) -> Result<Self, async_nats::SubscribeError> {
         let prefix = client.new_inbox();
@@ -387,34 +282,17 @@ impl Inbox {
     }
 }
 
-/// Whether another bundle may leave beside those in flight.
-fn may_leave(waiting: &[Job], in_flight: &[InFlight]) -> bool {
-    let Some(first) = waiting.first() else { return false };
-    let requests = in_flight.iter().map(|bundle| bundle.requests).max().unwrap_or(0);
-    waiting.len() * WORTH >= requests && !must_wait(first, order_of(in_flight))
-}
-
-/// The strictest order of what is in flight.
-fn order_of(in_flight: &[InFlight]) -> Order {
-    in_flight.iter().map(|bundle| bundle.order).max().unwrap_or(Order::Free)
-}
-
-/// Of two bundles in flight the second may overtake the first, when an answer is lost.
-fn must_wait(job: &Job, in_flight: Order) -> bool {
-    (job.order, in_flight) == (Order::Kept, Order::Kept)
-}
-
 fn refuses_nothing(answers: &[u8]) -> bool {
     read_outcomes(answers).all(|outcome| matches!(outcome, Ok(Outcome::Receipt(_))))
 }
 
-/// Takes what fits into one bundle, beside what is in flight, out of what waits. Whoever has gone is left out; whoever has
-/// waited for too long is told so.
-fn gather(waiting: &mut Vec<Job>, bundle: &mut BytesMut, in_flight: Order) -> (Bytes, Vec<Job>) {
+/// Takes what fits into one bundle out of what waits. Whoever has gone is left out; whoever has waited for too long is
+/// told so.
+fn gather(waiting: &mut Vec<Job>, bundle: &mut BytesMut) -> (Bytes, Vec<Job>) {
     bundle.reserve(FULL_BYTES / 4);
     let mut jobs = Vec::with_capacity(waiting.len());
-    let mut rest = std::mem::take(waiting).into_iter().peekable();
-    while let Some(job) = rest.next_if(|job| !must_wait(job, in_flight)) {
+    let mut rest = std::mem::take(waiting).into_iter();
+    for job in rest.by_ref() {
         if job.answer.is_closed() {
             continue;
         }
@@ -476,7 +354,6 @@ mod tests {
         (
             Job {
                 request,
-                order: Order::Free,
                 answer,
                 since: Instant::now(),
             },
@@ -489,7 +366,7 @@ mod tests {
         let (mut waiting, _outcomes): (Vec<_>, Vec<_>) = (0..20).map(|_| job(64 * 1024)).unzip();
         let mut taken = 0;
         while !waiting.is_empty() {
-            let (bundle, jobs) = gather(&mut waiting, &mut BytesMut::new(), Order::Free);
+            let (bundle, jobs) = gather(&mut waiting, &mut BytesMut::new());
             assert!(bundle.len() < 900 * 1024, "{}", bundle.len());
             assert_eq!(read_bundle(&bundle).flatten().count(), jobs.len());
             taken += jobs.len();
@@ -498,51 +375,11 @@ mod tests {
     }
 
     #[test]
-    fn a_second_bundle_leaves_when_it_is_worth_it_and_nothing_that_keeps_its_order_is_in_both() {
-        let flying = |requests, order| InFlight {
-            number: 1,
-            requests,
-            order,
-        };
-        let waiting = |orders: &[Order]| -> Vec<Job> {
-            let job = |order: &Order| Job {
-                order: *order,
-                ..job(1).0
-            };
-            orders.iter().map(job).collect()
-        };
-        let (free, kept) = (Order::Free, Order::Kept);
-        #[rustfmt::skip]
-        let rows: [(&[Order], Option<InFlight>, bool); 8] = [
-            (&[],           None,                    false),
-            (&[kept],       None,                    true),
-            (&[free],       Some(flying(3, kept)),   true),
-            (&[free],       Some(flying(4, free)),   false),
-            (&[free, free], Some(flying(4, free)),   true),
-            (&[kept],       Some(flying(1, free)),   true),
-            (&[kept],       Some(flying(1, kept)),   false),
-            (&[kept, free], Some(flying(1, kept)),   false),
-        ];
-        for (orders, in_flight, leaves) in rows {
-            let in_flight = Vec::from_iter(in_flight);
-            assert_eq!(
-                may_leave(&waiting(orders), &in_flight),
-                leaves,
-                "{orders:?} {in_flight:?}"
-            );
-        }
-        let mut all = waiting(&[free, free, kept, free]);
-        let (_, jobs) = gather(&mut all, &mut BytesMut::new(), kept);
-        assert!(jobs.is_empty(), "nobody waits for these any more");
-        assert_eq!(all.len(), 2, "what keeps its order stays, and what came behind it");
-    }
-
-    #[test]
     fn whoever_is_gone_is_left_out() {
         let (gone, outcome) = job(1);
         drop(outcome);
         let (there, _outcome) = job(1);
-        let (_, jobs) = gather(&mut vec![gone, there], &mut BytesMut::new(), Order::Free);
+        let (_, jobs) = gather(&mut vec![gone, there], &mut BytesMut::new());
         assert_eq!(jobs.len(), 1);
     }
 
@@ -550,7 +387,7 @@ mod tests {
     async fn whoever_waited_for_too_long_is_told_that_nothing_was_written() {
         let (job, outcome) = job(1);
         tokio::time::advance(GIVE_UP * 2).await;
-        let (bundle, jobs) = gather(&mut vec![job], &mut BytesMut::new(), Order::Free);
+        let (bundle, jobs) = gather(&mut vec![job], &mut BytesMut::new());
         assert!(bundle.is_empty() && jobs.is_empty());
         assert_eq!(outcome.await.unwrap().unwrap_err().code, ProblemCode::BrokerUnavailable);
     }

@@ -32,7 +32,7 @@ pub(crate) use reading::{Reading, Session, Step};
 pub(crate) use revoke::{Revocation, finish_revocations, revoke};
 pub(crate) use rooms::{put_room, rooms, show_room};
 pub(crate) use search::{SearchAsk, search};
-pub(crate) use send::{Sent, begin_send, begin_send_alone, begin_tell, send};
+pub(crate) use send::{Sent, begin_send, begin_tell, send};
 pub(crate) use settling::Settling;
 pub(crate) use standing::rooms_standing;
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Bridge;
 use super::message::vouch;
-use crate::bundle::{Order, Pending};
+use crate::bundle::Pending;
 
 /// How long the archive has to get an event: it is behind by milliseconds, unless something is wrong.
 const ARCHIVED_WITHIN: Duration = Duration::from_secs(10);
@@ -40,42 +40,22 @@ pub(crate) fn begin_tell(
         vouched: None,
     };
     Ok(Sent {
-        pending: bridge.sending.ask(request, Order::Kept)?,
+        pending: bridge.sending.ask(request)?,
         key: None,
         is_own_key: false,
         change: None,
     })
 }
 
-/// Sends to a room, for a caller who asks nothing else before the answer.
-pub(crate) fn begin_send_alone(
-    bridge: &Bridge,
-    who: &Actor,
-    room: Id,
-    kind: Kind,
-    payload: SendPayload,
-) -> Result<Sent, Problem> {
-    begin(bridge, who, room, (kind, payload), Order::Free)
-}
-
 /// Sends to a room; the writer decides, in the order in which this was called.
+///
+/// A request without a key gets one of ours, so that it can be tried again when an answer is lost.
 pub(crate) fn begin_send(
     bridge: &Bridge,
     who: &Actor,
     room: Id,
     kind: Kind,
-    payload: SendPayload,
-) -> Result<Sent, Problem> {
-    begin(bridge, who, room, (kind, payload), Order::Kept)
-}
-
-/// A request without a key gets one of ours, so that it can be tried again when an answer is lost.
-fn begin(
-    bridge: &Bridge,
-    who: &Actor,
-    room: Id,
-    (kind, mut payload): (Kind, SendPayload),
-    order: Order,
+    mut payload: SendPayload,
 ) -> Result<Sent, Problem> {
     let is_own_key = payload.key.is_none();
     let key = payload.key.unwrap_or_else(|| Uuid::now_v7().to_string());
@@ -90,7 +70,7 @@ fn begin(
     };
     let change = kind.has_target().then(|| Box::new(request.clone()));
     Ok(Sent {
-        pending: bridge.sending.ask(request, order)?,
+        pending: bridge.sending.ask(request)?,
         key: Some(key),
         is_own_key,
         change,
@@ -105,8 +85,7 @@ pub(crate) async fn send(
     kind: Kind,
     payload: SendPayload,
 ) -> Result<Receipt, Problem> {
-    let sent = begin(bridge, who, room, (kind, payload), Order::Free)?;
-    sent.receipt(bridge).await
+    begin_send(bridge, who, room, kind, payload)?.receipt(bridge).await
 }
 
 impl Sent {
@@ -141,7 +120,7 @@ impl Sent {
             && problem.code == ProblemCode::TargetUnknown
         {
             let vouched = Some(vouch(bridge, &change).await?);
-            let again = bridge.sending.ask(Request { vouched, ..*change }, Order::Free)?;
+            let again = bridge.sending.ask(Request { vouched, ..*change })?;
             outcome = again.outcome().await;
         }
         let Some(key) = self.key.filter(|_| self.is_own_key) else {

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub(super) enum Round {
     /// There may be more.
     Indexed,
-    /// Everything that is archived is indexed, or another store was faster.
+    /// Everything that was archived is indexed, or another store was faster.
     Idle,
 }
 
@@ -91,7 +91,9 @@ pub(super) async fn round(database: &Database, log: &Log) -> Result<Round, DbErr
         insert(&transaction, rows).await?;
     }
     transaction.commit().await?;
-    Ok(Round::Indexed)
+    // Each round is a flush of the disk, which the log's own flushes wait for: few events are left until there are more.
+    let may_be_more = events.is_empty() || events.len() as u64 == BATCH;
+    Ok(if may_be_more { Round::Indexed } else { Round::Idle })
 }
 
 async fn begin(db: &DatabaseConnection, log: &Log) -> Result<Round, DbErr> {

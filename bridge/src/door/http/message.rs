@@ -122,5 +122,5 @@ pub(super) fn change(
         ..payload
     };
     let payload = payload.checked().map_err(|error| Problem::invalid(error.to_string()))?;
-    ops::begin_send_alone(&door.bridge, &caller.who, room, kind, payload)
+    ops::begin_send(&door.bridge, &caller.who, room, kind, payload)
 }

@@ -121,7 +121,7 @@ async fn send_with(door: &DoorState, caller: &Caller, path: &Path, key: Option<S
     let (headers, body) = read_body(request, door.max_body_bytes).await?;
     let payload = read_message(&headers, key, &body)?;
     let location = room.clone();
-    let sent = ops::begin_send_alone(&door.bridge, &caller.who, room, Kind::Msg, payload)?;
+    let sent = ops::begin_send(&door.bridge, &caller.who, room, Kind::Msg, payload)?;
     let receipt = receipt(door, sent, ack).await?;
     let mut response = json(status(&receipt), &receipt)?;
     if let Ok(location) = HeaderValue::try_from(format!("/v1/rooms/{location}/messages/{}", receipt.id)) {
