@@ -2,6 +2,7 @@
 //! line to the server of its own that can be cut.
 
 mod cable;
+mod mesh;
 mod proxy;
 mod server;
 mod worker;
@@ -22,6 +23,7 @@ use natterjack_nats_config::tail::Log;
 use tokio::process::Command;
 
 pub(crate) use cable::Cable;
+pub(crate) use mesh::Mesh;
 pub(crate) use proxy::{Mode, Proxy};
 pub(crate) use server::Servers;
 pub(crate) use worker::{Launch, Role, Worker, send_signal};
@@ -66,6 +68,8 @@ pub(crate) struct Plan {
 /// The running house. Dropping it ends all its processes.
 pub(crate) struct House {
     pub(crate) servers: Servers,
+    /// How the servers of a cluster reach each other.
+    pub(crate) mesh: Option<Mesh>,
     pub(crate) workers: Vec<Worker>,
     /// The addresses of the bridges.
     pub(crate) bridges: Vec<SocketAddr>,
@@ -82,9 +86,15 @@ impl House {
         make_keys(&plan.program, &data).await?;
         let keys_dir = data.join("keys");
         let (keys, issuer) = (Keys::load_or_create(&keys_dir)?, Issuer::load(&keys_dir)?);
-        let servers = start_servers(plan, &data, &keys).await?;
+        let mesh = if plan.nodes > 1 {
+            Some(Mesh::lay(plan.nodes).await?)
+        } else {
+            None
+        };
+        let servers = start_servers(plan, &data, (&keys, mesh.as_ref())).await?;
         let mut house = Self {
             servers,
+            mesh,
             workers: Vec::new(),
             bridges: Vec::new(),
             database: data.join("archive.db"),
@@ -221,13 +231,14 @@ impl House {
     }
 }
 
-async fn start_servers(plan: &Plan, data: &Path, keys: &Keys) -> anyhow::Result<Servers> {
+async fn start_servers(plan: &Plan, data: &Path, (keys, mesh): (&Keys, Option<&Mesh>)) -> anyhow::Result<Servers> {
     let mut binary = find_server(data).await?;
     let mut sed = Vec::new();
     if plan.lazy {
         sed.push("s/sync_interval: always//");
     }
-    if plan.nodes > 1 {
+    if let Some(mesh) = mesh {
+        mesh.write_edits(&plan.dir)?;
         sed.push("s/^cluster {/cluster {\\n  no_advertise: true/");
     }
     if !sed.is_empty() {
@@ -245,7 +256,7 @@ async fn start_servers(plan: &Plan, data: &Path, keys: &Keys) -> anyhow::Result<
             max_store: plan.max_store,
             cluster: None,
         },
-        listen: any,
+        listen: mesh.map_or(any, Mesh::listen),
         secret: RouteSecret::load_or_create(&data.join("keys"))?,
         servers: plan.nodes,
     };

@@ -13,7 +13,7 @@ const DRIBBLE: usize = 512;
 const DRIBBLE_EVERY: Duration = Duration::from_millis(20);
 const BUFFER: usize = 64 * 1024;
 
-/// A TCP proxy between one worker and its server: the network cable that a fault can pull.
+/// A TCP proxy between a worker and its server, or two servers: the network cable that a fault can pull.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -55,6 +55,11 @@ impl Proxy {
             mode,
             _task: AbortOnDropHandle::new(tokio::spawn(accept(listener, upstream, told))),
         })
+    }
+
+    /// Where to connect instead.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Where the worker connects.

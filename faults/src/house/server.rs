@@ -101,14 +101,19 @@ pub(crate) async fn find_server(data: &Path) -> anyhow::Result<ServerBinary> {
 
 /// The same server as a program that starts with another configuration than it is given: `sed` says how.
 ///
-/// In a cluster it tells workers nothing of the other servers, or they would go around their proxies. For the control that
-/// must be found it leaves out `sync_interval: always`.
+/// In a cluster it tells workers nothing of the other servers, or they would go around their proxies, and reaches the other servers by
+/// proxies itself (`n1.sed` and so on in `dir`). For the control that must be found it leaves out `sync_interval: always`.
 pub(crate) async fn wrapped(server: &ServerBinary, dir: &Path, sed: &str) -> anyhow::Result<ServerBinary> {
     let program = dir.join("nats-server");
     let script = format!(
         "#!/bin/bash\n\
-         if [ \"$1\" = -c ]; then sed -i '{sed}' \"$2\"; fi\n\
+         if [ \"$1\" = -c ]; then\n\
+         sed -i '{sed}' \"$2\"\n\
+         its=$(dirname \"$2\") edits='{}'/$(basename \"$its\").sed\n\
+         if [ -f \"$edits\" ]; then sed -i -f \"$edits\" \"$2\" \"$its/routes.conf\"; fi\n\
+         fi\n\
          exec -a nats-server '{}' \"$@\"\n",
+        dir.display(),
         std::path::absolute(server.path())?.display()
     );
     fs::write(&program, script).with_context(|| format!("cannot write {}", program.display()))?;

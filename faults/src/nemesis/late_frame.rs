@@ -3,14 +3,14 @@ use std::time::Duration;
 use anyhow::bail;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use natterjack_nats_config::contract::Kind as EventKind;
+use natterjack_nats_config::contract::{EventLine, Kind as EventKind};
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::{Nemesis, Scene};
 use crate::client::{Attempt, Door, Http, HttpDoor, Message, connect_user, inbound, native};
 use crate::history::{Change, Name, Outcome, Send};
-use crate::house::{ADMIN, Mode};
+use crate::house::{ADMIN, Mode, log};
 
 /// How long a successor may take to lead.
 const SUCCESSOR_WITHIN: Duration = Duration::from_secs(20);
@@ -43,6 +43,7 @@ impl LateFrame {
         let writer = scene.writer().await?;
         self.writer = Some(writer.name.clone());
         writer.line(Mode::HoldUp);
+        let before = log().end(&scene.look).await?;
         let mut change = Change {
             user: guest.as_str().into(),
             room: room.clone(),
@@ -58,9 +59,21 @@ impl LateFrame {
             .await?;
         wait_until_it_writes(scene, &writer.name).await;
         writer.line(Mode::Pass);
-        let answer = tokio::time::timeout(LANDS_WITHIN, asked).await;
-        if let Ok(Ok(Some(Attempt::Receipt(receipt)))) = answer {
-            change.seq = Some(receipt.seq);
+        let told = async {
+            match asked.await {
+                Ok(Some(Attempt::Receipt(receipt))) => receipt.seq,
+                _ => std::future::pending().await,
+            }
+        };
+        // A writer that gave up tells nobody. What stands in the log is said all the same.
+        let seq = tokio::time::timeout(LANDS_WITHIN, async {
+            tokio::select! {
+                seq = told => Ok(seq),
+                seq = stands(&scene.look, before, &guest) => seq,
+            }
+        });
+        if let Ok(seq) = seq.await {
+            change.seq = Some(seq?);
             change.to = scene.setting.clock.ms();
             scene.changes.lock().push(change);
         }
@@ -96,6 +109,18 @@ async fn ask(admin: async_nats::Client, room: Name, guest: String) -> Option<Att
         .payload(body.to_string().into())
         .timeout(Some(SUCCESSOR_WITHIN + LANDS_WITHIN));
     Some(native(&admin, subject, patient).await)
+}
+
+/// Waits until the membership stands in the log.
+async fn stands(look: &async_nats::Client, before: u64, guest: &str) -> anyhow::Result<u64> {
+    let mut tail = log().tail(look, before);
+    loop {
+        let frame = tail.next().await?;
+        let theirs = |line: &&EventLine| line.event.concerns().is_some_and(|user| user.as_str() == guest);
+        if let Some(line) = frame.events.iter().find(theirs) {
+            return Ok(line.event.seq.0);
+        }
+    }
 }
 
 /// The successor answers the requests of bridges as soon as it writes.

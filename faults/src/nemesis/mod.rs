@@ -7,6 +7,7 @@ mod kill;
 mod late_frame;
 mod line;
 mod log_full;
+mod partition;
 mod schedule;
 mod stall;
 mod unplug;
@@ -50,6 +51,10 @@ pub(crate) enum Kind {
     KillLeader,
     /// SIGSTOP of the nats-server that leads the log's stream (needs --nodes 3)
     StopLeader,
+    /// The nats-server that leads the log's stream is cut off from the other servers, not from its clients (needs --nodes 3)
+    PartitionLeader,
+    /// A nats-server is cut off from the other servers, not from its clients (needs --nodes 3)
+    PartitionServer,
     /// kill -9 of the store that writes
     KillWriter,
     /// SIGSTOP of the store that writes: it wakes up beside its successor
@@ -159,7 +164,7 @@ impl Kind {
 
     pub(crate) fn needs(self) -> Needs {
         match self {
-            Self::KillLeader | Self::StopLeader => Needs::Cluster,
+            Self::KillLeader | Self::StopLeader | Self::PartitionLeader | Self::PartitionServer => Needs::Cluster,
             Self::PowerCutAll => Needs::ClusterMount,
             Self::DiskFull | Self::PowerCut => Needs::Mount,
             Self::UnplugWriter | Self::UnplugAuthz => Needs::Cables,
@@ -174,6 +179,8 @@ impl Kind {
     fn bound(self, hold: Ms, cluster: bool) -> Option<Ms> {
         match self {
             Self::KillServer | Self::StopServer | Self::PowerCut if cluster => Some(SERVER_BACK),
+            // Workers whose server was cut off are cut off with it.
+            Self::PartitionLeader | Self::PartitionServer => Some(hold + SERVER_BACK),
             Self::KillServer | Self::StopServer | Self::KillAll | Self::PowerCut | Self::PowerCutAll => {
                 Some(hold + SERVER_BACK)
             }
@@ -211,6 +218,8 @@ impl Kind {
             Self::StopServer => stop(Victim::Server),
             Self::KillLeader => kill(Victim::Leader),
             Self::StopLeader => stop(Victim::Leader),
+            Self::PartitionLeader => Box::new(partition::Partition::new(Victim::Leader, rng)),
+            Self::PartitionServer => Box::new(partition::Partition::new(Victim::Server, rng)),
             Self::KillWriter => kill(Victim::Writer),
             Self::StopWriter => stop(Victim::Writer),
             Self::TermWriter => Box::new(kill::Term::writer()),
