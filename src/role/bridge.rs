@@ -57,9 +57,11 @@ pub(crate) async fn work(
         replicas: config.nats.replicas,
         origins: config.bridge.origins.clone(),
         tls,
+        proxies: config.proxies()?,
         log_requests: config.logging.requests,
         caps: Caps {
             max_connections: config.bridge.max_connections,
+            max_connections_per_address: config.bridge.max_connections_per_address,
             ring_bytes: config.bridge.ring_bytes,
             ..Caps::default()
         },

@@ -29,6 +29,7 @@ mod journey;
 mod keys;
 mod membership;
 mod people;
+mod proxies;
 mod rates;
 mod repair;
 mod restart;
