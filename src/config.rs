@@ -244,11 +244,11 @@ impl Config {
             ("mqtt", self.listen.mqtt),
             ("cluster", self.listen.cluster),
         ] {
-            let is_encrypted = name == "http" && !self.bridge.tls.is_empty();
+            let is_encrypted = name != "cluster" && !self.bridge.tls.is_empty();
             if !address.ip().is_loopback() && !is_encrypted && !self.insecure {
                 bail!(
-                    "`listen.{name}` = {address} is reached from other machines, but there is no TLS: put a TLS proxy in \
-                     front and listen on 127.0.0.1, or say --insecure"
+                    "`listen.{name}` = {address} is reached from other machines, but there is no TLS: give a certificate \
+                     (`bridge.tls`), or put a TLS proxy in front and listen on 127.0.0.1, or say --insecure"
                 );
             }
         }

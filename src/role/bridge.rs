@@ -16,6 +16,11 @@ pub(crate) struct Door {
 }
 
 impl Door {
+    /// How often its certificate has changed, if it has one.
+    pub(crate) fn renewed(&self) -> Option<watch::Receiver<u64>> {
+        self.tls.as_ref().map(|tls| tls.renewed())
+    }
+
     /// What clients on this machine call it.
     pub(crate) fn url(&self) -> anyhow::Result<String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };

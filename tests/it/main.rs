@@ -46,6 +46,7 @@ mod threads;
 mod tickets;
 mod tidy;
 mod tls;
+mod tls_native;
 mod tokens;
 mod tools;
 mod trimmed;

@@ -90,6 +90,7 @@ impl Nats {
             dir: dir.path().join("nats"),
             max_store: 8 << 30,
             cluster: None,
+            tls: None,
         };
         std::fs::create_dir_all(config.dir.join("ports")).unwrap();
         let file = dir.path().join("nats.conf");

@@ -244,6 +244,7 @@ async fn start_servers(plan: &Plan, data: &Path, keys: &Keys) -> anyhow::Result<
             dir: servers_dir(&plan.dir),
             max_store: plan.max_store,
             cluster: None,
+            tls: None,
         },
         listen: any,
         secret: RouteSecret::load_or_create(&data.join("keys"))?,
