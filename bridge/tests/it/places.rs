@@ -1,11 +1,11 @@
 //! So many connections from one address, by sockets or by the word of a proxy.
 
 use natterjack_bridge::{Caps, ForwardedHeader, Proxies};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::door::raw;
-use crate::support::{Bridge, Nats, until};
+use crate::support::{Book, Bridge, Nats, until};
 
 fn caps(max_connections_per_address: usize) -> Caps {
     Caps {
@@ -57,48 +57,53 @@ async fn one_address_gets_so_many_places_and_they_are_free_again() {
     bridge.shutdown().await;
 }
 
+/// A poll, a stream and a socket: each lasts until its client leaves.
+const LASTING: [&str; 3] = [
+    "GET /v1/events?wait=50 HTTP/1.1\r\n",
+    "GET /v1/events/stream HTTP/1.1\r\n",
+    "GET /v1/ws HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
+     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+];
+
 #[tokio::test]
 async fn behind_a_trusted_proxy_its_clients_count_each_for_its_address() {
     let nats = Nats::start().await;
+    let _book = Book::with_lobby(&nats).await;
     let proxies = Proxies::parse(&["127.0.0.0/8".to_owned()], ForwardedHeader::XForwardedFor).unwrap();
     let bridge = Bridge::start_behind(&nats, caps(1), proxies).await;
-    // A request that is under way as long as its body has not come.
-    let mut first = TcpStream::connect(bridge.address).await.unwrap();
-    let head = format!(
-        "POST /v1/rooms/lobby/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\n\
-         x-forwarded-for: 6.6.6.6, 203.0.113.7\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n",
-        bridge.token("alice"),
-    );
-    first.write_all(head.as_bytes()).await.unwrap();
+    bridge.ready.clone().wait_for(|ready| *ready).await.unwrap();
     let livez = async |client: &str| ask(&bridge, "GET /livez", &format!("x-forwarded-for: {client}\r\n")).await;
-    let full = until("the address has no place left", async || {
-        let answer = livez("203.0.113.7").await;
-        answer.starts_with("HTTP/1.1 503").then_some(answer)
-    })
-    .await;
-    let (head, body) = full
-        .to_lowercase()
-        .split_once("\r\n\r\n")
-        .map(|(a, b)| (a.to_owned(), b.to_owned()))
-        .unwrap();
-    assert!(
-        head.contains("retry-after: ") && head.contains("application/problem+json"),
-        "{full}"
-    );
-    assert!(
-        body.contains("\"code\":\"overloaded\"") && body.contains("of your address"),
-        "{full}"
-    );
-    for other in ["203.0.113.8", "203.0.113.7, 203.0.113.8", "6.6.6.6", "unknown", ""] {
-        let answer = livez(other).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{other}: {answer}");
+    let is_free = async |client: &str| livez(client).await.starts_with("HTTP/1.1 200");
+    for asked in LASTING {
+        let mut lasting = TcpStream::connect(bridge.address).await.unwrap();
+        let token = bridge.token("bob");
+        let more = "host: x\r\nx-forwarded-for: 6.6.6.6, 203.0.113.7\r\n";
+        let asked = format!("{asked}{more}authorization: Bearer {token}\r\n\r\n");
+        lasting.write_all(asked.as_bytes()).await.unwrap();
+        let full = until("the address has no place left", async || {
+            let answer = livez("203.0.113.7").await;
+            answer.starts_with("HTTP/1.1 503").then_some(answer)
+        })
+        .await;
+        for part in [
+            "retry-after: ",
+            "application/problem+json",
+            "\"overloaded\"",
+            "of your address",
+        ] {
+            assert!(full.contains(part), "{part}: {full}");
+        }
+        for other in ["203.0.113.8", "203.0.113.7, 203.0.113.8", "6.6.6.6", "unknown", ""] {
+            assert!(is_free(other).await, "{other}");
+        }
+        // Still, whatever has been said on it meanwhile.
+        assert!(!is_free("203.0.113.7").await, "{asked}");
+        drop(lasting);
+        until("the place is free again", async || {
+            is_free("203.0.113.7").await.then_some(())
+        })
+        .await;
     }
-    assert!(shown(&bridge, "natterjack_http_address_turned_away_total").await >= 1);
-    first.write_all(b"{}").await.unwrap();
-    let mut answered = String::new();
-    first.read_to_string(&mut answered).await.unwrap();
-    assert!(answered.starts_with("HTTP/1.1 4"), "{answered}");
-    let free = async || livez("203.0.113.7").await.starts_with("HTTP/1.1 200").then_some(());
-    until("the place is free again", free).await;
+    assert!(shown(&bridge, "natterjack_http_address_turned_away_total").await >= 3);
     bridge.shutdown().await;
 }
