@@ -10,6 +10,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
 use natterjack_authz::token::{IssuerSettings, Verifier};
+use natterjack_bridge::{ForwardedHeader, Proxies};
 use natterjack_nats_config::contract::{Id, Subjects};
 use natterjack_nats_config::tail::Log;
 use natterjack_store::archive::{Address, Tables};
@@ -106,6 +107,9 @@ pub(crate) struct Store {
 pub(crate) struct Bridge {
     pub(crate) origins: Vec<String>,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_address: usize,
+    pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) forwarded_header: ForwardedHeader,
     pub(crate) ring_bytes: usize,
     pub(crate) tls: TlsFiles,
 }
@@ -240,15 +244,16 @@ impl Config {
             ("mqtt", self.listen.mqtt),
             ("cluster", self.listen.cluster),
         ] {
-            let is_encrypted = name == "http" && !self.bridge.tls.is_empty();
+            let is_encrypted = name != "cluster" && !self.bridge.tls.is_empty();
             if !address.ip().is_loopback() && !is_encrypted && !self.insecure {
                 bail!(
-                    "`listen.{name}` = {address} is reached from other machines, but there is no TLS: put a TLS proxy in \
-                     front and listen on 127.0.0.1, or say --insecure"
+                    "`listen.{name}` = {address} is reached from other machines, but there is no TLS: give a certificate \
+                     (`bridge.tls`), or put a TLS proxy in front and listen on 127.0.0.1, or say --insecure"
                 );
             }
         }
         self.bridge.tls.check()?;
+        self.proxies()?;
         for origin in &self.bridge.origins {
             check_origin(origin)?;
         }
@@ -294,6 +299,16 @@ impl Config {
         let local = self.keys_dir().join("token.pub");
         let local = self.local_tokens.then_some(local.as_path());
         Ok(Arc::new(Verifier::open(local, &self.issuers)?))
+    }
+
+    /// The proxies whose word on their clients' addresses counts.
+    pub(crate) fn proxies(&self) -> anyhow::Result<Proxies> {
+        let Bridge {
+            trusted_proxies,
+            forwarded_header,
+            ..
+        } = &self.bridge;
+        Proxies::parse(trusted_proxies, *forwarded_header).context("`bridge.trusted_proxies`")
     }
 
     /// The log of this installation.

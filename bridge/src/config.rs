@@ -4,6 +4,7 @@ use natterjack_authz::token::Verifier;
 use natterjack_nats_config::client::Login;
 use natterjack_nats_config::tail::Log;
 
+use crate::proxies::Proxies;
 use crate::tls::Tls;
 
 /// What a bridge needs to know.
@@ -23,6 +24,8 @@ pub struct BridgeConfig {
     pub origins: Vec<String>,
     /// The certificate that the HTTP door shows; without one it speaks in the clear.
     pub tls: Option<Arc<Tls>>,
+    /// The proxies in front whose word on their clients' addresses counts.
+    pub proxies: Proxies,
     /// Whether every request is logged at `info`; else at `debug`, and failures of ours at `info`.
     pub log_requests: bool,
     /// The limits.
@@ -32,8 +35,12 @@ pub struct BridgeConfig {
 /// The limits of one bridge, each with the reason for its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caps {
-    /// Open HTTP connections, parked polls included. Default 10,000: some tens of KiB each.
+    /// Open HTTP connections, parked polls included; 0 is no limit. Default 10,000: some tens of KiB each.
     pub max_connections: usize,
+    /// Those of one address (of IPv6: of one /64), 0 is no limit; of clients behind a trusted proxy their requests under way
+    /// count. Default 2,500: a quarter of all, so that no address takes all places, and a company behind one address has
+    /// enough.
+    pub max_connections_per_address: usize,
     /// The largest request body, in bytes. Default 64 KiB: messages are short, large things go by reference. Never
     /// more than an event may have (128 KiB).
     pub max_body_bytes: usize,
@@ -60,6 +67,7 @@ impl Default for Caps {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_address: 2500,
             max_body_bytes: 64 * 1024,
             ring_bytes: 64 * 1024 * 1024,
             ring_events: 200_000,

@@ -12,6 +12,7 @@ mod feed;
 mod health;
 mod metrics;
 mod ops;
+mod proxies;
 mod run;
 mod tls;
 
@@ -19,6 +20,7 @@ use natterjack_nats_config::Subjects;
 
 pub use config::{BridgeConfig, Caps};
 pub use error::BridgeError;
+pub use proxies::{ForwardedHeader, NoNetwork, Proxies};
 pub use run::run;
 pub use tls::{Tls, TlsError};
 

@@ -35,6 +35,8 @@ pub(crate) struct Metrics {
     connections: Gauge,
     /// Connections for which there was no place.
     pub(crate) turned_away: Counter,
+    /// Connections and requests of addresses that had all the places that one may have.
+    pub(crate) address_turned_away: Counter,
     /// HTTP/2 streams that were cut because their client took nothing.
     pub(crate) streams_cut: Counter,
     /// Streams and sockets under way.
@@ -106,6 +108,7 @@ impl Metrics {
             registry: Registry::with_prefix("natterjack"),
             connections: Gauge::default(),
             turned_away: Counter::default(),
+            address_turned_away: Counter::default(),
             streams_cut: Counter::default(),
             streams: Family::default(),
             requests: Family::default(),
@@ -132,6 +135,9 @@ impl Metrics {
             "Connections for which there was no place",
             self.turned_away.clone(),
         );
+        let help =
+            "Connections, and requests through a trusted proxy, of addresses that had all the places that one may have";
+        all.register("http_address_turned_away", help, self.address_turned_away.clone());
         let help = "HTTP/2 streams that were cut because their client took nothing";
         all.register("http_streams_cut", help, self.streams_cut.clone());
         all.register("http_streams", "Streams under way", self.streams.clone());

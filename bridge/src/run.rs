@@ -59,7 +59,8 @@ pub async fn run(
         (tickets, Hooks::new(&config.cursor_key), Origins::new(config.origins)),
         (&config.caps, config.log_requests),
     )
-    .with_tls(config.tls);
+    .with_tls(config.tls)
+    .with_proxies(config.proxies);
     let stop = CancellationToken::new();
     let mut http = AbortOnDropHandle::new(tokio::spawn(http.serve(listener, stop.clone())));
     let mut native = AbortOnDropHandle::new(tokio::spawn(native.serve(stop.clone())));
@@ -134,10 +135,11 @@ fn start(
 }
 
 /// What `/metrics` shows as the most of each.
-fn caps(caps: &Caps) -> [Cap; 6] {
+fn caps(caps: &Caps) -> [Cap; 7] {
     let cap = |queue, most| Cap { queue, most };
     [
         cap("http_connections", caps.max_connections),
+        cap("http_connections_per_address", caps.max_connections_per_address),
         cap("sends", caps.send_queue),
         cap("ring_events", caps.ring_events),
         cap("ring_bytes", caps.ring_bytes),

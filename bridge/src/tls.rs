@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// TLS for the HTTP door: which certificate it shows, and how it is asked for.
@@ -21,6 +22,7 @@ pub struct Tls {
     shown: Arc<Shown>,
     /// A hash of the files as they were looked at last, good or bad, so that each state is judged once.
     looked_at: Mutex<[u8; 32]>,
+    renewed: watch::Sender<u64>,
     pub(crate) acceptor: TlsAcceptor,
 }
 
@@ -98,6 +100,7 @@ impl Tls {
             key: key.to_owned(),
             shown,
             looked_at: Mutex::new(hash),
+            renewed: watch::Sender::new(0),
             acceptor: TlsAcceptor::from(Arc::new(config)),
         })
     }
@@ -114,7 +117,14 @@ impl Tls {
             return Ok(false);
         }
         *self.shown.0.write() = certified(&self.cert, &self.key, &bytes)?;
+        self.renewed.send_modify(|times| *times += 1);
         Ok(true)
+    }
+
+    /// How often another certificate was taken, for whoever shows the same one.
+    #[must_use]
+    pub fn renewed(&self) -> watch::Receiver<u64> {
+        self.renewed.subscribe()
     }
 }
 

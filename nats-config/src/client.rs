@@ -8,11 +8,12 @@ use async_nats::{Client, ConnectOptions, Event as ClientEvent};
 use nkeys::KeyPair;
 
 use crate::contract::Subjects;
+use crate::this_machine::trusting_this_machine;
 
 /// How a worker signs in.
 #[derive(Clone)]
 pub struct Login {
-    /// One or more URLs, separated by commas: `nats://host:port`.
+    /// One or more URLs, separated by commas: `nats://host:port`, or `tls://host:port`.
     pub url: String,
     /// `store`, `devices`, `bridge` or `authz`: names the connection and its inbox `_INBOX_{role}`.
     pub role: &'static str,
@@ -100,7 +101,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub async fn connect(login: &Login) -> Result<Client, LoginError> {
     let role = login.role;
     let urls: Vec<&str> = login.url.split(',').map(str::trim).collect();
-    ConnectOptions::with_nkey(login.seed.expose().to_owned())
+    let options = ConnectOptions::with_nkey(login.seed.expose().to_owned())
         .name(format!("natterjack {role}"))
         .custom_inbox_prefix(Subjects::worker_inbox(role))
         .request_timeout(Some(ANSWER_WITHIN))
@@ -108,7 +109,8 @@ pub async fn connect(login: &Login) -> Result<Client, LoginError> {
         .ping_interval(PING_EVERY)
         .reconnect_delay_callback(|attempt| Duration::from_millis((10 << attempt.min(7)).min(1000)))
         .subscription_capacity(64 * 1024)
-        .event_callback(move |event| async move { log_event(role, &event) })
+        .event_callback(move |event| async move { log_event(role, &event) });
+    trusting_this_machine(options, &login.url)
         .connect(urls)
         .await
         .map_err(|source| LoginError::Connect { role, source })

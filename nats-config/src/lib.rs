@@ -14,6 +14,7 @@ pub mod lease;
 pub mod local_server;
 pub mod stream;
 pub mod tail;
+pub mod this_machine;
 
 pub use contract::{
     Event, EventLine, Id, InvalidId, Kind, Problem, ProblemCode, Receipt, Request, SendPayload, Seq, Subjects,

@@ -5,6 +5,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use natterjack_nats_config::contract::Id;
 use natterjack_nats_config::local_server::{Host, RouteSecret, Tool, add_tool, list_tools, members_on, render};
+use natterjack_nats_config::this_machine::trusting_this_machine;
 use nkeys::KeyPair;
 
 use crate::config::{Config, Endpoints, Global};
@@ -156,7 +157,7 @@ fn add(config: &Config, name: &Id, tenant: Option<&Id>) -> anyhow::Result<()> {
 
 async fn wait_until_let_in(url: &str, seed: &str) -> anyhow::Result<()> {
     let connected = async {
-        while async_nats::ConnectOptions::with_nkey(seed.to_owned())
+        while trusting_this_machine(async_nats::ConnectOptions::with_nkey(seed.to_owned()), url)
             .connect(url)
             .await
             .is_err()

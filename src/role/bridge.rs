@@ -16,6 +16,11 @@ pub(crate) struct Door {
 }
 
 impl Door {
+    /// How often its certificate has changed, if it has one.
+    pub(crate) fn renewed(&self) -> Option<watch::Receiver<u64>> {
+        self.tls.as_ref().map(|tls| tls.renewed())
+    }
+
     /// What clients on this machine call it.
     pub(crate) fn url(&self) -> anyhow::Result<String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
@@ -57,9 +62,11 @@ pub(crate) async fn work(
         replicas: config.nats.replicas,
         origins: config.bridge.origins.clone(),
         tls,
+        proxies: config.proxies()?,
         log_requests: config.logging.requests,
         caps: Caps {
             max_connections: config.bridge.max_connections,
+            max_connections_per_address: config.bridge.max_connections_per_address,
             ring_bytes: config.bridge.ring_bytes,
             ..Caps::default()
         },

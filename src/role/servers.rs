@@ -8,8 +8,8 @@ use natterjack_nats_config::client::connect;
 use natterjack_nats_config::contract::Subjects;
 use natterjack_nats_config::copies::{lead_elsewhere, wait_until_whole};
 use natterjack_nats_config::local_server::{
-    ClusterConfig, End, Find, Keys, LocalCluster, LocalServer, RouteSecret, ServerConfig, TOOL_STORE, Tool, find,
-    list_tools,
+    ClusterConfig, End, Find, Keys, LocalCluster, LocalServer, RouteSecret, ServerConfig, ServerTls, TOOL_STORE, Tool,
+    find, list_tools,
 };
 
 use natterjack_store::audit::MendRequest;
@@ -61,7 +61,10 @@ pub(crate) async fn start(config: &Config, keys: &Keys) -> anyhow::Result<LocalC
     })
     .await?;
     let cluster = ClusterConfig {
-        common: server_config(config, config.data.join("nats"))?,
+        common: ServerConfig {
+            tls: certificate(config)?,
+            ..server_config(config, config.data.join("nats"))?
+        },
         listen: config.listen.cluster,
         secret: RouteSecret::load_or_create(&config.keys_dir())?,
         servers: config.nats.cluster,
@@ -69,6 +72,26 @@ pub(crate) async fn start(config: &Config, keys: &Keys) -> anyhow::Result<LocalC
     LocalCluster::start(&binary, &cluster, keys)
         .await
         .context("the nats-server could not be started")
+}
+
+/// The files of the certificate, the same as the HTTP door's; the servers find them wherever they are started.
+fn certificate(config: &Config) -> anyhow::Result<Option<ServerTls>> {
+    let files = &config.bridge.tls;
+    if files.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(ServerTls {
+        cert: std::path::absolute(&files.cert)?,
+        key: std::path::absolute(&files.key)?,
+    }))
+}
+
+/// Has the servers show the certificate that the HTTP door shows since a moment ago.
+pub(crate) async fn show_certificate(servers: &LocalCluster) {
+    match servers.renew_certificate().await {
+        Ok(()) => tracing::info!("the nats-servers show the new certificate"),
+        Err(error) => tracing::error!(%error, "the nats-servers go on showing the certificate of before"),
+    }
 }
 
 /// The nats-server of this configuration, with its files in `dir`; what all of a cluster have in common.
@@ -83,6 +106,7 @@ pub(crate) fn server_config(config: &Config, dir: PathBuf) -> anyhow::Result<Ser
         max_store: config.store.log_max_bytes + STORE_BESIDE_THE_LOG + TOOL_STORE * tools.max(TOOLS_FORESEEN),
         dir,
         cluster: None,
+        tls: None,
     })
 }
 

@@ -141,13 +141,13 @@ async fn serve(
     http: bridge::Door,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let http_url = http.url()?;
+    let (http_url, renewed) = (http.url()?, http.renewed());
     let mut roles = Roles::start(config, &nats.nats_url(), http);
     let endpoints = servers::endpoints(nats, &http_url).context("no server runs")?;
     let outcome = tokio::select! {
         ready = roles.all_ready() => match ready {
             Ok(()) => match announce(config, issuer, &endpoints) {
-                Ok(()) => roles.run_until(nats, config, shutdown).await,
+                Ok(()) => roles.run_until(nats, config, (renewed, shutdown)).await,
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
@@ -217,12 +217,12 @@ impl Roles {
     }
 
     /// Runs until a role gives up or the process is asked to stop. Meanwhile it lets new tools in, restarts the servers one
-    /// after the other on SIGUSR1, and makes copies anew.
+    /// after the other on SIGUSR1, makes copies anew, and has a new certificate shown.
     async fn run_until(
         &mut self,
         nats: &LocalCluster,
         config: &Config,
-        shutdown: &CancellationToken,
+        (mut renewed, shutdown): (Option<watch::Receiver<u64>>, &CancellationToken),
     ) -> anyhow::Result<()> {
         let dir = config.data.join("nats");
         let mut every = tokio::time::interval(TOOLS_EVERY);
@@ -235,6 +235,7 @@ impl Roles {
                 ended = self.running.join_next() => return Err(why(ended)),
                 _ = every.tick() => servers::let_tools_in(nats, &dir, known.clone()).boxed(),
                 _ = asked.recv() => servers::restart_in_turn(nats, config).map(|()| known.clone()).boxed(),
+                () = changed(&mut renewed) => servers::show_certificate(nats).map(|()| known.clone()).boxed(),
                 Some(request) = self.mend.recv() => servers::mend(nats, request).map(|()| known.clone()).boxed(),
             };
             let tools = tokio::select! {
@@ -256,6 +257,16 @@ impl Roles {
             tracing::warn!("a role did not stop in time");
         }
     }
+}
+
+/// Returns when there is something new; never where there cannot be.
+async fn changed(renewed: &mut Option<watch::Receiver<u64>>) {
+    if let Some(renewed) = renewed
+        && renewed.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 fn why(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> anyhow::Error {

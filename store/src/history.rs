@@ -13,7 +13,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
     ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, MESSAGE_VERB, PAST_VERB, PastPage,
-    PastQuery, Problem, ProblemCode, ROOMS_VERB, RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects, WATERMARK_VERB,
+    PastQuery, Problem, ProblemCode, REACTIONS_VERB, ROOMS_VERB, RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects,
+    WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -21,10 +22,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{Database, now, sql};
+use crate::archive::{Database, now, replies, sql};
 use crate::entity::changed;
 use crate::message::message;
 use crate::past::past;
+use crate::reactions::what_was_made_of_it;
 use crate::rooms::rooms;
 use crate::search::search;
 
@@ -48,6 +50,7 @@ enum Verb {
     History,
     Message,
     Past,
+    Reactions,
     Rooms,
     Search,
     Watermark,
@@ -63,7 +66,7 @@ pub(crate) struct Cut {
     pub(crate) next: Option<Seq>,
 }
 
-/// Answers `chat.store.history`, `.message`, `.past`, `.rooms`, `.search` and `.watermark` until `shutdown`; what is in work is answered first.
+/// Answers `chat.store.history`, `.message`, `.past`, `.reactions`, `.rooms`, `.search` and `.watermark` until `shutdown`; what is in work is answered first.
 ///
 /// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
 /// [`Problem`] with the headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
@@ -83,6 +86,7 @@ pub async fn run(
     let history = add(&service, &log.subjects, HISTORY_VERB).await?;
     let message = add(&service, &log.subjects, MESSAGE_VERB).await?;
     let past = add(&service, &log.subjects, PAST_VERB).await?;
+    let reactions = add(&service, &log.subjects, REACTIONS_VERB).await?;
     let rooms = add(&service, &log.subjects, ROOMS_VERB).await?;
     let search = add(&service, &log.subjects, SEARCH_VERB).await?;
     let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
@@ -90,6 +94,7 @@ pub async fn run(
         (Verb::History, history),
         (Verb::Message, message),
         (Verb::Past, past),
+        (Verb::Reactions, reactions),
         (Verb::Rooms, rooms),
         (Verb::Search, search),
         (Verb::Watermark, watermark),
@@ -119,7 +124,7 @@ async fn add(service: &service::Service, subjects: &Subjects, verb: &str) -> Res
         .map_err(|error| HistoryError(error.to_string()))
 }
 
-fn requests(endpoints: [(Verb, Endpoint); 6]) -> impl Stream<Item = (Verb, service::Request)> {
+fn requests(endpoints: [(Verb, Endpoint); 7]) -> impl Stream<Item = (Verb, service::Request)> {
     stream::select_all(endpoints.map(|(verb, endpoint)| endpoint.map(move |request| (verb, request))))
 }
 
@@ -140,6 +145,7 @@ async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Re
             Verb::History => history(connection, log, &request.message.payload).await,
             Verb::Message => what_became(connection, log, &request.message.payload).await,
             Verb::Past => what_was(connection, log, &request.message.payload).await,
+            Verb::Reactions => what_was_made_of_it(connection, log, &request.message.payload).await,
             Verb::Rooms => what_is_read(connection, log, &request.message.payload).await,
             Verb::Search => what_is_found(connection, log, &request.message.payload).await,
             Verb::Watermark => watermark(connection, log).await,
@@ -218,19 +224,23 @@ async fn read(
     let mut page = HistoryPage {
         watermark,
         messages: Vec::new(),
+        root: None,
         next: None,
     };
+    if let Some(id) = &query.thread {
+        page.root = root(connection, room, (id, query.visible_from)).await?;
+        page.watermark = sql::archived(connection, log).await?;
+        if page.root.is_none() {
+            return Ok((page, Vec::new()));
+        }
+    }
     let Some(range) = range(query, watermark) else {
         return Ok((page, Vec::new()));
     };
     let order = if query.after.is_some() { Order::Asc } else { Order::Desc };
     let most = u64::from(query.limit) + 1;
-    let pinned = if query.pinned {
-        Some(now::pinned(connection, room, range, (order.clone(), most)).await?)
-    } else {
-        None
-    };
-    let sizes = match &pinned {
+    let some = places(connection, room, query, (range, order.clone(), most)).await?;
+    let sizes = match &some {
         Some(places) => sql::sizes_of(connection, now::events_of(log, places), (order, most)).await?,
         None => sql::sizes(connection, room, range, (order, most)).await?,
     };
@@ -241,20 +251,61 @@ async fn read(
     };
     let cut = cut(&sizes.iter().map(now).collect::<Vec<_>>(), usize::from(query.limit));
     page.next = cut.next;
-    let lines = match (cut.range, pinned) {
-        (Some(range), Some(places)) => {
-            let is_in = |place: &i64| (sql::bound(range.first)..=sql::bound(range.last)).contains(place);
-            let places: Vec<i64> = places.into_iter().filter(is_in).collect();
-            sql::lines_of(connection, now::events_of(log, &places)).await?
-        }
-        (Some(range), None) => sql::lines(connection, room, range).await?,
-        (None, _) => Vec::new(),
+    let lines = match cut.range {
+        Some(range) => lines(connection, room, (range, some)).await?,
+        None => Vec::new(),
     };
     let lines = now::show(connection, log, lines, &changes).await?;
-    if !changes.is_empty() {
-        page.watermark = sql::archived(connection, log).await?;
-    }
+    page.watermark = sql::archived(connection, log).await?;
     Ok((page, lines.into_iter().map(|(_, line)| line).collect()))
+}
+
+/// The message of a thread as it now stands, if the archive has it and the reader may see it.
+async fn root(
+    connection: &DatabaseConnection,
+    room: sql::Room<'_>,
+    (id, visible_from): (&str, Seq),
+) -> Result<Option<Box<RawValue>>, DbErr> {
+    let found = sql::by_id(connection, room, id).await?;
+    let Some((seq, line)) = found.filter(|(seq, _)| *seq >= sql::bound(visible_from)) else {
+        return Ok(None);
+    };
+    let place = (i64::from(room.log.epoch), i64::from(room.log.shard));
+    let changes = now::at(connection, place, &[seq]).await?;
+    let shown = now::show(connection, room.log, vec![(seq, line)], &changes).await?;
+    let line = shown.into_iter().next().map(|(_, line)| raw(line));
+    // What is no JSON has been told to the log.
+    Ok(line.and_then(Result::ok))
+}
+
+/// The places of those messages that the query is about, if it is not about all of the room's.
+async fn places(
+    connection: &DatabaseConnection,
+    room: sql::Room<'_>,
+    query: &HistoryQuery,
+    (range, order, most): (sql::Range, Order, u64),
+) -> Result<Option<Vec<i64>>, DbErr> {
+    match &query.thread {
+        Some(id) => replies::of_thread(connection, room, id, (range, order, most))
+            .await
+            .map(Some),
+        None if query.pinned => now::pinned(connection, room, range, (order, most)).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The lines of the room's messages in a range: of some of them, or of all.
+async fn lines(
+    connection: &DatabaseConnection,
+    room: sql::Room<'_>,
+    (range, some): (sql::Range, Option<Vec<i64>>),
+) -> Result<Vec<(i64, Vec<u8>)>, DbErr> {
+    let Some(places) = some else {
+        return sql::lines(connection, room, range).await;
+    };
+    let is_in = |place: &i64| (sql::bound(range.first)..=sql::bound(range.last)).contains(place);
+    let places: Vec<i64> = places.into_iter().filter(is_in).collect();
+    sql::lines_of(connection, now::events_of(room.log, &places)).await
 }
 
 /// How those of the messages stand that were changed.
@@ -322,14 +373,14 @@ pub(crate) fn raw(line: Vec<u8>) -> Result<Box<RawValue>, Problem> {
         })
 }
 
-fn to_json(answer: &impl Serialize) -> Result<Bytes, Problem> {
+pub(crate) fn to_json(answer: &impl Serialize) -> Result<Bytes, Problem> {
     serde_json::to_vec(answer).map(Bytes::from).map_err(|error| {
         tracing::error!(%error, "an answer cannot be encoded");
         Problem::new(ProblemCode::Internal, "the answer cannot be encoded")
     })
 }
 
-fn no_answer(error: &DbErr) -> Problem {
+pub(crate) fn no_answer(error: &DbErr) -> Problem {
     tracing::warn!(%error, "the archive's database does not answer");
     lagging()
 }

@@ -9,6 +9,7 @@ pub mod log;
 mod message;
 mod migration;
 mod past;
+mod reactions;
 mod rooms;
 pub mod search;
 pub mod transfer;

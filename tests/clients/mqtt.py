@@ -36,6 +36,8 @@ class Device:
             clean_session=options.get("clean", True),
         )
         self.client.username_pw_set(options["user"], options["token"])
+        if options.get("ca"):
+            self.client.tls_set(ca_certs=options["ca"])
         self.client.reconnect_delay_set(min_delay=1, max_delay=1)
         self.client.on_connect = self.on_connect
         self.client.on_disconnect = self.on_disconnect

@@ -7,6 +7,7 @@ Standard output: {"answer": {"id": N, "value": {...}}}, {"message": {...}}, {"ha
 import asyncio
 import base64
 import json
+import ssl
 import sys
 
 from nats.aio.client import Client
@@ -48,6 +49,8 @@ async def connect(options):
     failed.was_connected = False
     failed.refusal = None
 
+    trusted = {"tls": ssl.create_default_context(cafile=options["ca"])} if options.get("ca") else {}
+
     async def try_once():
         await client.connect(
             options["url"],
@@ -60,6 +63,7 @@ async def connect(options):
             error_cb=failed,
             disconnected_cb=on_disconnect,
             reconnected_cb=on_reconnect,
+            **trusted,
         )
 
     attempt = asyncio.ensure_future(try_once())

@@ -91,7 +91,7 @@ async fn what_is_heard_on_a_subject_is_as_its_document_says() {
     };
     fits("Event", &heard("the event", "seq", ".log").await);
     fits("Ephemeral", &heard("the typing", "kind", ".now").await);
-    fits("Head", &heard("the head", "head", ".now").await);
+    fits("RoomHead", &heard("the head", "head", ".now").await);
     for (service, ask, shape) in [
         (
             "events.get",
@@ -102,6 +102,8 @@ async fn what_is_heard_on_a_subject_is_as_its_document_says() {
         ("rooms.list", json!({}), "RoomsPage"),
         ("members.list", json!({"room": "lobby"}), "MembersPage"),
         ("me.get", json!({}), "Own"),
+        ("sync.get", json!({}), "SyncPage"),
+        ("users.list", json!({}), "UsersPage"),
     ] {
         fits(shape, &bob.api(service, &ask).await);
     }
@@ -150,7 +152,10 @@ fn what_is_not_described_is_seen() {
         judge(&document, &method, path, &answer)
     };
     let (json, problem) = ("application/json", "application/problem+json");
-    let me = json!({"tenant": "main", "user": "bob", "role": "member", "rooms": 1, "expires_in": 7});
+    let me = json!({
+        "tenant": "main", "user": "bob", "role": "member", "permissions": [], "rooms": 1, "expires_in": 7, "expires_at": "x",
+        "limits": {"event_bytes": 1, "key_bytes": 1, "polls": 1, "wait_seconds": 1, "events": 1},
+    });
     let refusal = json!({
         "type": "x", "title": "x", "status": 404, "code": "not-found", "detail": "x", "retryable": false, "request_id": "x",
     });

@@ -65,7 +65,12 @@ fn attack(house: &House, count: usize) -> JoinSet<()> {
 async fn the_hostile_are_cut_and_all_others_are_served() {
     let polls = parked();
     allow_files(polls);
-    let house = House::start_with([("NATTERJACK_BRIDGE__MAX_CONNECTIONS", (polls + 1000).to_string())]).await;
+    // All of them are of one address.
+    let house = House::start_with([
+        ("NATTERJACK_BRIDGE__MAX_CONNECTIONS", (polls + 1000).to_string()),
+        ("NATTERJACK_BRIDGE__MAX_CONNECTIONS_PER_ADDRESS", "0".to_owned()),
+    ])
+    .await;
     let before = house.memory();
     let crowd = Crowd::park(&house, polls).await;
     let mut quiet = Vec::new();

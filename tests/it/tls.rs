@@ -24,13 +24,13 @@ use crate::support::house::{House, natterjack, refusal, signal};
 use crate::support::script::Script;
 
 /// Certificates on disk, as an ACME client leaves them there.
-struct Files {
+pub(crate) struct Files {
     dir: TempDir,
     roots: RootCertStore,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut files = Self {
             dir: tempfile::tempdir().unwrap(),
             roots: RootCertStore::empty(),
@@ -39,16 +39,16 @@ impl Files {
         files
     }
 
-    fn cert(&self) -> PathBuf {
+    pub(crate) fn cert(&self) -> PathBuf {
         self.dir.path().join("cert.pem")
     }
 
-    fn key(&self) -> PathBuf {
+    pub(crate) fn key(&self) -> PathBuf {
         self.dir.path().join("key.pem")
     }
 
     /// Another certificate and key in the same files; clients here trust all of them.
-    fn renew(&mut self) -> CertificateDer<'static> {
+    pub(crate) fn renew(&mut self) -> CertificateDer<'static> {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         self.roots.add(made.cert.der().clone()).unwrap();
         std::fs::write(self.cert(), made.cert.pem()).unwrap();
@@ -56,7 +56,7 @@ impl Files {
         made.cert.der().clone()
     }
 
-    async fn house(&self) -> House {
+    pub(crate) async fn house(&self) -> House {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         let settings = [
             ("NATTERJACK_BRIDGE__TLS__CERT", text(self.cert())),

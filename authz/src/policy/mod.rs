@@ -1,6 +1,7 @@
 //! Who may do what: pure, a fold of the log's policy events and decisions on it. No I/O in here.
 
 mod decide;
+mod granted;
 mod permission;
 mod permissions;
 mod set_hash;
@@ -9,6 +10,7 @@ mod tokens;
 mod view;
 
 pub use decide::{Denied, may, may_in_tenant, readable, visible};
+pub use granted::{granted_in_room, granted_in_tenant};
 pub use permission::{Permission, ROOM_ROLES, TENANT_ROLES, room_role, tenant_role};
 pub use permissions::{MAX_LISTED_ROOMS, SubjectPermissions, subject_permissions};
 pub use set_hash::{Fact, SetHash};

@@ -108,6 +108,29 @@ pub fn room_role(name: &str) -> Option<&'static [Permission]> {
 }
 
 impl Permission {
+    /// All there are.
+    pub const ALL: &[Self] = &[
+        RoomCreate,
+        RoomRead,
+        RoomSend,
+        RoomReact,
+        MessagePin,
+        MessageEditOwn,
+        MessageDeleteOwn,
+        MessageDeleteAny,
+        RoomManage,
+        MemberInvite,
+        MemberRemove,
+        TenantAdmin,
+        TenantAudit,
+    ];
+
+    /// Whether it is about the tenant, and in a room means nothing.
+    #[must_use]
+    pub fn is_of_tenant(self) -> bool {
+        matches!(self, RoomCreate | TenantAdmin | TenantAudit)
+    }
+
     /// The verb that problems and docs show.
     #[must_use]
     pub fn as_str(self) -> &'static str {

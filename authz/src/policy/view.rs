@@ -171,6 +171,14 @@ impl View {
         names.filter_map(move |name| Some((name, tenant?.rooms.get(name)?)))
     }
 
+    /// Everybody in the tenant whom an event gave a role or a membership, in no order.
+    pub fn users(&self, tenant: &Id) -> impl Iterator<Item = &Id> {
+        let users = self.tenants.get(tenant).into_iter().flat_map(|tenant| &tenant.users);
+        users
+            .filter(|(_, known)| known.role.is_some() || !known.rooms.is_empty())
+            .map(|(user, _)| user)
+    }
+
     /// The user's role in the tenant, `member` if no event says otherwise.
     #[must_use]
     pub fn tenant_role(&self, tenant: &Id, user: &Id) -> &str {

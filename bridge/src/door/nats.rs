@@ -2,6 +2,7 @@
 //! server lets a client publish only as itself.
 
 mod messages;
+mod starting;
 
 use std::sync::Arc;
 
@@ -39,12 +40,16 @@ pub(crate) const OFFERED: &[(&str, &str)] = &[
     ("messages", "unreact"),
     ("messages", "pin"),
     ("messages", "unpin"),
+    ("messages", "reactions"),
+    ("threads", "get"),
     ("rooms", "list"),
     ("rooms", "put"),
     ("members", "list"),
     ("members", "put"),
     ("members", "remove"),
     ("me", "get"),
+    ("sync", "get"),
+    ("users", "list"),
 ];
 
 /// Serves native clients.
@@ -249,6 +254,7 @@ impl Shared {
         match (call.service.as_str(), call.verb.as_str()) {
             ("events", "get") => events(bridge, who, payload).await,
             ("history", "get") => history(bridge, who, payload).await,
+            ("threads", "get") => messages::thread(bridge, who, payload).await,
             ("messages", verb) => messages::call(bridge, who, verb, payload).await,
             ("rooms", "list") => {
                 let ask: ListOf = read_or_default(payload)?;
@@ -258,11 +264,7 @@ impl Shared {
                 let PutRoom { room, kind, title, key } = read(payload)?;
                 json(&ops::put_room(bridge, who, room, &RoomBody { kind, title }, key).await?)
             }
-            ("members", "list") => {
-                let ask: MembersOf = read(payload)?;
-                let (members, next) = ops::members(bridge, who, &ask.room, &Listing::new(ask.limit, ask.next)?)?;
-                json(&json!({"members": members, "next": next}))
-            }
+            ("members", "list") => members(bridge, who, payload),
             ("members", "put") => {
                 let PutMember {
                     room,
@@ -282,7 +284,7 @@ impl Shared {
                 let RemoveMember { room, user, key } = read(payload)?;
                 json(&ops::remove_member(bridge, who, room, user, key).await?)
             }
-            ("me", "get") => json(&ops::me(bridge, who)?),
+            ("me" | "sync" | "users", _) => starting::call(bridge, who, &call.service, payload).await,
             _ => Err(Problem::new(ProblemCode::NotFound, "there is no such service")),
         }
     }
@@ -303,6 +305,12 @@ async fn rooms(bridge: &Bridge, who: &Actor, ask: ListOf) -> Result<Bytes, Probl
         ops::rooms(bridge, who, &listing)?
     };
     json(&json!({"rooms": rooms, "next": next}))
+}
+
+fn members(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, Problem> {
+    let ask: MembersOf = read(payload)?;
+    let (members, next) = ops::members(bridge, who, &ask.room, &Listing::new(ask.limit, ask.next)?)?;
+    json(&json!({"members": members, "next": next}))
 }
 
 async fn history(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, Problem> {

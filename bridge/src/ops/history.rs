@@ -44,6 +44,7 @@ pub(crate) async fn history(bridge: &Bridge, who: &Actor, ask: HistoryAsk) -> Re
             after: ask.after,
             limit: limit(ask.limit),
             pinned: ask.pinned,
+            thread: None,
             visible_from,
         };
         query.check()?;
@@ -116,7 +117,7 @@ pub(super) async fn ask_store<A: DeserializeOwned>(
 }
 
 /// What does not fit the query's type is out of range as well.
-fn limit(limit: Option<u64>) -> u16 {
+pub(super) fn limit(limit: Option<u64>) -> u16 {
     limit.map_or(DEFAULT_HISTORY_LIMIT, |limit| u16::try_from(limit).unwrap_or(u16::MAX))
 }
 

@@ -76,11 +76,7 @@ async fn find(
     (room, id): (&Id, &str),
     visible_from: Seq,
 ) -> Result<MessageShown, Problem> {
-    if !(1..=MAX_ID_BYTES).contains(&id.len()) {
-        return Err(Problem::invalid(format!(
-            "the id of a message is 1 to {MAX_ID_BYTES} bytes"
-        )));
-    }
+    check_id(id)?;
     let query = MessageQuery {
         tenant: tenant.clone(),
         room: room.clone(),
@@ -98,6 +94,16 @@ async fn find(
     ask_store(bridge, MESSAGE_VERB, &query).await
 }
 
-fn none() -> Problem {
+/// Whether it can be the id of a message.
+pub(super) fn check_id(id: &str) -> Result<(), Problem> {
+    if (1..=MAX_ID_BYTES).contains(&id.len()) && !id.contains('\0') {
+        return Ok(());
+    }
+    Err(Problem::invalid(format!(
+        "the id of a message is 1 to {MAX_ID_BYTES} bytes"
+    )))
+}
+
+pub(super) fn none() -> Problem {
     Problem::new(ProblemCode::NotFound, "there is no such message in this room")
 }

@@ -256,7 +256,7 @@ fn superseded(bridge: &Bridge) -> Problem {
     Problem::new(ProblemCode::RateLimited, detail)
 }
 
-fn cursor_problem(error: CursorError) -> Problem {
+pub(super) fn cursor_problem(error: CursorError) -> Problem {
     let (code, way_out) = match error {
         CursorError::NotOurs | CursorError::OtherReader => {
             (ProblemCode::InvalidCursor, "leave `cursor` out to start from now")

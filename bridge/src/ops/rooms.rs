@@ -1,4 +1,4 @@
-use natterjack_authz::policy::Room;
+use natterjack_authz::policy::{Permission, Room, View, granted_in_room, readable};
 use natterjack_nats_config::contract::{
     Actor, Head, Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, RoomStanding, SendPayload, Seq,
 };
@@ -18,6 +18,9 @@ pub(crate) struct RoomShown {
     role: Option<Id>,
     /// How many are in it.
     members: usize,
+    /// What the caller may do in it, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permissions: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<Head>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,12 +66,28 @@ pub(crate) fn rooms(
     })
 }
 
+/// Those that the caller may read now, with what else they may do there.
+pub(super) fn readable_rooms(
+    bridge: &Bridge,
+    who: &Principal,
+    listing: &Listing,
+) -> Result<(Vec<RoomShown>, Option<Id>), Problem> {
+    bridge.look(|view| {
+        let rooms = view.rooms_of(&who.tenant, &who.user);
+        let (page, next) = page_of(rooms.filter(|(id, _)| readable(view, who, id).is_some()), listing);
+        let rooms = page
+            .into_iter()
+            .map(|(id, room)| shown_with_permissions(view, who, id, room));
+        Ok((rooms.collect(), next))
+    })
+}
+
 /// One room.
 pub(crate) fn show_room(bridge: &Bridge, who: &Principal, id: &Id) -> Result<RoomShown, Problem> {
     bridge.look(|view| {
         may_look(view, who, id)?;
         view.room(&who.tenant, id)
-            .map(|room| shown(who, id, room))
+            .map(|room| shown_with_permissions(view, who, id, room))
             .ok_or_else(Problem::no_such_room)
     })
 }
@@ -104,6 +123,14 @@ pub(super) fn with_key(payload: SendPayload, key: Option<String>) -> Result<Send
     }
 }
 
+fn shown_with_permissions(view: &View, who: &Principal, id: &Id, room: &Room) -> RoomShown {
+    let granted = granted_in_room(view, who, id);
+    RoomShown {
+        permissions: Some(granted.into_iter().map(Permission::as_str).collect()),
+        ..shown(who, id, room)
+    }
+}
+
 fn shown(who: &Principal, id: &Id, room: &Room) -> RoomShown {
     RoomShown {
         id: id.clone(),
@@ -111,6 +138,7 @@ fn shown(who: &Principal, id: &Id, room: &Room) -> RoomShown {
         title: room.title.clone(),
         role: room.members.get(&who.user).map(|member| member.role.clone()),
         members: room.members.len(),
+        permissions: None,
         last: None,
         last_message: None,
         read: None,

@@ -9,17 +9,25 @@ use super::history::{ATTEMPTS, ask_store, catch_up, lagging};
 use super::rooms::RoomShown;
 use super::{Bridge, Listing, rooms};
 
+/// A page of rooms, and where the next one begins.
+type Rooms = (Vec<RoomShown>, Option<Id>);
+
 /// The rooms the caller is a member of, with where they stand by the archive.
+pub(crate) async fn rooms_standing(bridge: &Bridge, who: &Actor, listing: &Listing) -> Result<Rooms, Problem> {
+    with_standing(bridge, who, || rooms(bridge, who, listing)).await
+}
+
+/// Rooms with where they stand by the archive.
 ///
 /// As with history it is handed out only once this bridge has read the log as far as the archive had, and if the caller's
 /// rights are still those that were asked with.
-pub(crate) async fn rooms_standing(
+pub(super) async fn with_standing(
     bridge: &Bridge,
     who: &Actor,
-    listing: &Listing,
-) -> Result<(Vec<RoomShown>, Option<Id>), Problem> {
+    list: impl Fn() -> Result<Rooms, Problem>,
+) -> Result<Rooms, Problem> {
     for _ in 0..ATTEMPTS {
-        let (mut page, next) = rooms(bridge, who, listing)?;
+        let (mut page, next) = list()?;
         let asked = may_read(bridge, who, &page)?;
         let query = RoomsQuery {
             tenant: who.tenant.clone(),

@@ -10,6 +10,8 @@ mod history;
 #[cfg(test)]
 mod native;
 #[cfg(test)]
+mod places;
+#[cfg(test)]
 mod sending;
 #[cfg(test)]
 mod smuggling;

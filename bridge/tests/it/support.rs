@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use natterjack_authz::token::{Issuer, Verifier};
-use natterjack_bridge::{BridgeConfig, BridgeError, Caps};
+use natterjack_bridge::{BridgeConfig, BridgeError, Caps, Proxies};
 use natterjack_nats_config::client::{Login, connect};
 use natterjack_nats_config::contract::{Principal, Seq};
 use natterjack_nats_config::lease::{Lease, Leases};
@@ -90,6 +90,7 @@ impl Nats {
             dir: dir.path().join("nats"),
             max_store: 8 << 30,
             cluster: None,
+            tls: None,
         };
         std::fs::create_dir_all(config.dir.join("ports")).unwrap();
         let file = dir.path().join("nats.conf");
@@ -270,6 +271,11 @@ impl Bridge {
     }
 
     pub(crate) async fn start_unready(nats: &Nats, caps: Caps) -> Self {
+        Self::start_behind(nats, caps, Proxies::default()).await
+    }
+
+    /// The same behind proxies that it trusts.
+    pub(crate) async fn start_behind(nats: &Nats, caps: Caps, proxies: Proxies) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let issuer = Issuer::load_or_create(folder.path()).unwrap();
         let config = BridgeConfig {
@@ -280,6 +286,7 @@ impl Bridge {
             replicas: 1,
             origins: Vec::new(),
             tls: None,
+            proxies,
             log_requests: false,
             caps,
         };

@@ -255,6 +255,7 @@ async fn start_servers(plan: &Plan, data: &Path, (keys, mesh): (&Keys, Option<&M
             dir: servers_dir(&plan.dir),
             max_store: plan.max_store,
             cluster: None,
+            tls: None,
         },
         listen: mesh.map_or(any, Mesh::listen),
         secret: RouteSecret::load_or_create(&data.join("keys"))?,

@@ -41,6 +41,9 @@ pub struct HistoryQuery {
     /// Only messages that are pinned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
+    /// Only answers to the message of this id, and that message with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
     /// The first place the reader may see, as their membership says (0: everything).
     pub visible_from: Seq,
 }
@@ -53,6 +56,10 @@ pub struct HistoryPage {
     /// The messages as they now stand, oldest first: kinds `msg`, `command` and `reply`, never policy. One that nobody
     /// changed is the event's exact JSON.
     pub messages: Vec<Box<RawValue>>,
+    /// The message that was asked for as a thread, as it now stands; none if the archive does not have it, or the reader may not
+    /// see it. Then there are no answers either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Box<RawValue>>,
     /// What to ask next in the direction of the query (as `before` for the newest page and for `before`, as `after` for
     /// `after`); none when there is no more in the archive.
     pub next: Option<Seq>,
@@ -134,6 +141,9 @@ impl HistoryQuery {
     pub fn check(&self) -> Result<(), Problem> {
         if self.before.is_some() && self.after.is_some() {
             return Err(Problem::invalid("give `before` or `after`, not both"));
+        }
+        if self.thread.is_some() && self.pinned {
+            return Err(Problem::invalid("ask for a thread or for what is pinned, not both"));
         }
         if !(1..=MAX_HISTORY_LIMIT).contains(&self.limit) {
             return Err(Problem::invalid(format!("`limit` must be 1 to {MAX_HISTORY_LIMIT}")));

@@ -9,6 +9,7 @@ mod frame;
 mod history;
 mod id;
 mod problem;
+mod reactions;
 mod receipt;
 mod request;
 mod rooms;
@@ -33,6 +34,7 @@ pub use history::{
 };
 pub use id::{Id, InvalidId, MAX_ID_BYTES};
 pub use problem::{More, Problem, ProblemCode};
+pub use reactions::{MAX_REACTIONS, REACTIONS_VERB, Reacted, ReactedBy, ReactionsPage, ReactionsQuery};
 pub use receipt::{Durability, Receipt};
 pub use request::{
     Actor, By, MAX_KEY_BYTES, MAX_TOKEN_ID_BYTES, Principal, Request, RequestError, SendPayload, TokenRef, Vouched,

@@ -158,6 +158,15 @@ impl LocalServer {
         }
     }
 
+    /// Lets the running server read its certificate's files again, which must fit each other. Workers stay connected; people and
+    /// devices (whoever came in by the callout) are disconnected once and come back.
+    ///
+    /// When the server refuses, [`LocalServerError::Reload`], it goes on showing the certificate of before.
+    pub async fn renew_certificate(&self) -> Result<(), LocalServerError> {
+        let _one_at_a_time = self.text.lock().await;
+        self.launch.reload(self.pid()).await
+    }
+
     /// Stops the server and waits until it has ended: TERM first, kill after 10 seconds.
     pub async fn shutdown(self) {
         drop(self.stop);

@@ -182,6 +182,14 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// Lets all servers read their certificate's files again. See [`LocalServer::renew_certificate`].
+    pub async fn renew_certificate(&self) -> Result<(), LocalServerError> {
+        for server in &self.servers {
+            server.renew_certificate().await?;
+        }
+        Ok(())
+    }
+
     /// Stops all servers and waits until they have ended.
     pub async fn shutdown(self) {
         join_all(self.servers.into_iter().map(LocalServer::shutdown)).await;

@@ -37,6 +37,17 @@ pub struct ServerConfig {
     pub max_store: u64,
     /// Its place among others; `None` for a server by itself.
     pub cluster: Option<Member>,
+    /// The certificate that it shows to NATS, WebSocket and MQTT clients; without one it speaks in the clear.
+    pub tls: Option<ServerTls>,
+}
+
+/// A certificate's files, in PEM. The server reads them at its start, and again when it is told to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The certificate, then those between it and a root.
+    pub cert: PathBuf,
+    /// Its private key, not encrypted.
+    pub key: PathBuf,
 }
 
 impl ServerConfig {
@@ -67,8 +78,9 @@ impl ServerConfig {
             });
         }
         let plain = |path: &Path| path.to_str().is_some_and(|text| !text.chars().any(char::is_control));
-        if !plain(&self.dir) {
-            return Err(LocalServerError::FolderName { path: self.dir.clone() });
+        let files = self.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);
+        if let Some(path) = std::iter::once(&self.dir).chain(files).find(|path| !plain(path)) {
+            return Err(LocalServerError::FolderName { path: path.clone() });
         }
         Ok(())
     }
@@ -115,6 +127,9 @@ pub fn render(config: &ServerConfig, keys: &PublicKeys, tools: &[Tool]) -> Strin
         ("NATS_LISTEN", config.nats.to_string()),
         ("WEBSOCKET_LISTEN", config.websocket.to_string()),
         ("MQTT_LISTEN", config.mqtt.to_string()),
+        ("NATS_TLS", tls(config, "", "")),
+        ("WEBSOCKET_TLS", tls(config, "  ", "\n  no_tls: true")),
+        ("MQTT_TLS", tls(config, "  ", "")),
         ("DIR", quoted(&config.dir)),
         ("MAX_STORE", config.max_store.to_string()),
         ("STORE_NKEY", keys.store.clone()),
@@ -158,6 +173,16 @@ fn cluster(config: &ServerConfig, member: &Member) -> String {
         let _ = writeln!(block, "server_tags: [ \"zone:{zone}\" ]");
     }
     format!("\n{block}")
+}
+
+/// How a listener is encrypted, or what it says where none is.
+fn tls(config: &ServerConfig, indent: &str, none: &str) -> String {
+    let Some(ServerTls { cert, key }) = &config.tls else {
+        return none.to_owned();
+    };
+    let (cert, key) = (quoted(cert), quoted(key));
+    // The default of half a second, for MQTT and WebSocket, is short for a device far away.
+    format!("\n{indent}tls {{ cert_file: \"{cert}\", key_file: \"{key}\", timeout: 5 }}")
 }
 
 fn unique_tag(member: &Member) -> String {
@@ -221,6 +246,7 @@ mod tests {
             dir: "/var/lib/nj/nats".into(),
             max_store: 8 << 30,
             cluster: None,
+            tls: None,
         }
     }
 
@@ -327,6 +353,37 @@ mod tests {
         ];
         assert_eq!(new, expected);
         assert!(single.lines().all(|line| text.contains(line)), "nothing is missing");
+    }
+
+    #[test]
+    fn a_certificate_is_for_every_listener_and_then_none_is_in_the_clear() {
+        let clear = render(&config(), &keys(), &[]);
+        assert_eq!(
+            (clear.matches("no_tls: true").count(), clear.matches("tls {").count()),
+            (1, 0)
+        );
+        let encrypted = ServerConfig {
+            tls: Some(ServerTls {
+                cert: "/etc/a\"b/cert.pem".into(),
+                key: "/etc/key.pem".into(),
+            }),
+            ..config()
+        };
+        let text = render(&encrypted, &keys(), &[]);
+        let block = r#"tls { cert_file: "/etc/a\"b/cert.pem", key_file: "/etc/key.pem", timeout: 5 }"#;
+        assert_eq!(
+            (text.matches("no_tls").count(), text.matches(block).count()),
+            (0, 3),
+            "{text}"
+        );
+        let odd = ServerConfig {
+            tls: Some(ServerTls {
+                cert: "/etc/a\nb".into(),
+                key: "/etc/key.pem".into(),
+            }),
+            ..config()
+        };
+        assert!(matches!(odd.check(&[]), Err(LocalServerError::FolderName { .. })));
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod watch;
 
 pub use child::LocalServer;
 pub use cluster::{ClusterConfig, LocalCluster};
-pub use config::{MAX_TOOLS, MIN_STORE, ServerConfig, TOOL_STORE, render};
+pub use config::{MAX_TOOLS, MIN_STORE, ServerConfig, ServerTls, TOOL_STORE, render};
 pub use error::LocalServerError;
 pub use find::{FLOOR, Find, PINNED, ServerBinary, Version, find};
 pub use hosts::{Host, members_on};

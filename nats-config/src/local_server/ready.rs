@@ -23,6 +23,8 @@ pub struct Endpoints {
     pub websocket: SocketAddr,
     /// MQTT clients.
     pub mqtt: SocketAddr,
+    /// Whether all of them speak TLS.
+    pub tls: bool,
 }
 
 /// Free ports, held until this is dropped, so that they differ.
@@ -35,22 +37,25 @@ struct Greeting {
 }
 
 impl Endpoints {
-    /// What a worker on this machine connects to: `nats://127.0.0.1:4222`.
+    /// What a worker on this machine connects to: `nats://127.0.0.1:4222`, with TLS `tls://…`.
     #[must_use]
     pub fn nats_url(&self) -> String {
-        format!("nats://{}", reachable(self.nats))
+        let scheme = if self.tls { "tls" } else { "nats" };
+        format!("{scheme}://{}", reachable(self.nats))
     }
 
-    /// What a WebSocket client on this machine connects to: `ws://127.0.0.1:8080`.
+    /// What a WebSocket client on this machine connects to: `ws://127.0.0.1:8080`, with TLS `wss://…`.
     #[must_use]
     pub fn websocket_url(&self) -> String {
-        format!("ws://{}", reachable(self.websocket))
+        let scheme = if self.tls { "wss" } else { "ws" };
+        format!("{scheme}://{}", reachable(self.websocket))
     }
 
-    /// What an MQTT client on this machine connects to: `mqtt://127.0.0.1:1883`.
+    /// What an MQTT client on this machine connects to: `mqtt://127.0.0.1:1883`, with TLS `mqtts://…`.
     #[must_use]
     pub fn mqtt_url(&self) -> String {
-        format!("mqtt://{}", reachable(self.mqtt))
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        format!("{scheme}://{}", reachable(self.mqtt))
     }
 
     /// Those of a configuration.
@@ -59,6 +64,7 @@ impl Endpoints {
             nats: config.nats,
             websocket: config.websocket,
             mqtt: config.mqtt,
+            tls: config.tls.is_some(),
         }
     }
 

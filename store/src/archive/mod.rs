@@ -13,6 +13,7 @@ mod insert;
 pub(crate) mod keeper;
 pub(crate) mod now;
 pub(crate) mod project;
+pub(crate) mod replies;
 pub(crate) mod rooms;
 mod schema;
 pub(crate) mod sql;

@@ -14,6 +14,7 @@ use super::batch::Batch;
 use super::database::Database;
 use super::now::{self, Changes};
 use super::project::{self, Rows};
+use super::replies::{self, Replies};
 use super::rooms::{self, Standings};
 use crate::entity::{event, quarantine, watermark};
 use crate::log::broken;
@@ -72,6 +73,7 @@ pub(crate) async fn begin_watermark(db: &DatabaseConnection, log: &Log) -> Resul
         shard: i64::from(log.shard),
         epoch: i64::from(log.epoch),
         stream_seq: 0,
+        replies: 0,
     };
     watermark::Entity::insert(row.into_active_model())
         .exec_without_returning(db)
@@ -89,6 +91,7 @@ pub(crate) async fn catch_up(database: &Database, log: &Log) -> Result<(), DbErr
     let transaction = begin(database.connection()).await?;
     lock(&transaction, log).await?;
     rooms::catch_up(&transaction, log).await?;
+    replies::catch_up(&transaction, log).await?;
     transaction.commit().await
 }
 
@@ -118,6 +121,7 @@ async fn store(database: &Database, log: &Log, batch: Batch) -> Result<Commit, D
         shard: i64::from(log.shard),
         epoch: i64::from(log.epoch),
         stream_seq: number(batch.old_watermark())?,
+        replies: 0,
     };
     let new = number(batch.new_watermark())?;
     let transaction = begin(database.connection()).await?;
@@ -157,12 +161,14 @@ pub(crate) async fn keep(
     events: Vec<event::Model>,
 ) -> Result<(), DbErr> {
     let (changes, standings) = (Changes::of(&events), Standings::of(&events));
+    let replies = Replies::of(&events);
     let Some(of) = events.first().map(|row| (row.epoch, row.shard)) else {
         return Ok(());
     };
     database.insert().run(transaction, events).await?;
     now::store(transaction, of, changes).await?;
-    rooms::store(transaction, of, standings).await
+    rooms::store(transaction, of, standings).await?;
+    replies::store(transaction, of, replies).await
 }
 
 /// A transaction that sees what others committed before each of its statements, on every engine: MySQL's own default shows
@@ -332,7 +338,17 @@ pub(crate) async fn move_watermark(
     old: &watermark::Model,
     (epoch, stream_seq): (i64, i64),
 ) -> Result<bool, DbErr> {
+    // With it where it was as far. MySQL assigns from left to right, so this is first.
+    let replies = if epoch == old.epoch {
+        let is_as_far = Expr::col(watermark::Column::Replies).eq(Expr::col(watermark::Column::StreamSeq));
+        Expr::case(is_as_far, stream_seq)
+            .finally(Expr::col(watermark::Column::Replies))
+            .into()
+    } else {
+        Expr::value(stream_seq)
+    };
     let mut update = watermark::Entity::update_many()
+        .col_expr(watermark::Column::Replies, replies)
         .col_expr(watermark::Column::Epoch, Expr::value(epoch))
         .col_expr(watermark::Column::StreamSeq, Expr::value(stream_seq))
         .filter(watermark::Column::Shard.eq(old.shard));

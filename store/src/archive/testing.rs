@@ -76,6 +76,7 @@ impl House {
             dir: folder.path().join("nats"),
             max_store: 8 << 30,
             cluster: None,
+            tls: None,
         };
         let server = LocalServer::start(&binary, config, &keys).await.unwrap();
         let house = Self {

@@ -10,6 +10,7 @@ pub(crate) mod event;
 pub(crate) mod quarantine;
 pub(crate) mod reaction;
 pub(crate) mod read_mark;
+pub(crate) mod reply;
 pub(crate) mod room;
 pub(crate) mod search_mark;
 pub(crate) mod watermark;

@@ -8,6 +8,8 @@ pub struct Model {
     pub shard: i64,
     pub epoch: i64,
     pub stream_seq: i64,
+    /// Up to where its answers are in `reply`.
+    pub replies: i64,
 }
 
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]

@@ -8,6 +8,7 @@ use natterjack_nats_config::contract::{
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::keys::{Content, Known, Marked};
+use super::recent;
 use super::state::{State, membership_request};
 use super::target;
 use super::tokens::{by_a_good_token, permit_revocation, read_revocation, stamp_valid_after};
@@ -229,6 +230,11 @@ fn check_place(request: &Request) -> Result<(), Problem> {
         return Err(Problem::invalid(format!(
             "`target`, the id of a message, goes with what changes one, and with nothing else; this is `{name}`"
         )));
+    }
+    if request.payload.reply_to.as_deref().is_some_and(|id| !recent::is_id(id)) {
+        return Err(Problem::invalid(
+            "`reply_to` must be the `id` of a message, as its event and its receipt have it",
+        ));
     }
     Ok(())
 }

@@ -179,6 +179,11 @@ impl Said {
     }
 }
 
+/// Whether it can be the id of an event.
+pub(crate) fn is_id(text: &str) -> bool {
+    parse(text).is_some()
+}
+
 /// An id in the one spelling that the writer gives.
 fn parse(id: &str) -> Option<Uuid> {
     let uuid = Uuid::try_parse(id).ok()?;

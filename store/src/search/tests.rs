@@ -55,6 +55,7 @@ async fn archive(database: &Database, epoch: i64, events: &[(&str, &str, Kind, &
         shard: 0,
         epoch,
         stream_seq: i64::try_from(events.len()).unwrap(),
+        replies: 0,
     };
     db.execute_unprepared("DELETE FROM watermark").await.unwrap();
     watermark::Entity::insert(mark.into_active_model())

@@ -81,6 +81,7 @@ async fn move_frames(
         shard,
         epoch,
         stream_seq: after,
+        replies: 0,
     };
     let transaction = sql::begin(to.connection()).await?;
     if !sql::move_watermark(&transaction, &old, (epoch, upto)).await? {

@@ -172,6 +172,7 @@ async fn finish(database: &Database, log: &Log, header: &Header, rows: Vec<event
         shard: i64::from(log.shard),
         epoch: i64::from(log.epoch),
         stream_seq: 0,
+        replies: 0,
     };
     let upto = i64::try_from(header.upto).unwrap_or(i64::MAX);
     let transaction = sql::begin(database.connection()).await?;

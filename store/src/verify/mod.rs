@@ -19,6 +19,7 @@ use self::compare::Rooms;
 pub use self::compare::{Fault, Finding};
 use crate::archive::now::{self, Changes};
 use crate::archive::project::Rows;
+use crate::archive::replies::{self, Replies};
 use crate::archive::rooms::{self, Standings};
 use crate::archive::{Database, sql};
 use crate::entity::event;
@@ -94,6 +95,7 @@ pub async fn verify(
         rooms: Rooms::default(),
         changes: Changes::default(),
         standings: Standings::default(),
+        replies: Replies::default(),
         archived: sql::bound(Seq::end_of_frame(archived)),
         verified: Verified {
             behind: last - archived,
@@ -120,6 +122,7 @@ struct Verifying<'a> {
     /// What all events so far come to: a few hundred bytes for each message that was changed.
     changes: Changes,
     standings: Standings,
+    replies: Replies,
     /// The end of what is compared; the archive may go on meanwhile.
     archived: i64,
     verified: Verified,
@@ -166,6 +169,7 @@ impl Verifying<'_> {
         self.verified.events += events.len() as u64;
         self.changes.extend(Changes::of(events));
         self.standings.extend(Standings::of(events));
+        self.replies.extend(Replies::of(events));
         for row in events {
             let Some(before) = self.rooms.follow(row) else { continue };
             let upto = row.seq.unsigned_abs() >> 10;
@@ -179,7 +183,8 @@ impl Verifying<'_> {
     /// Messages must stand as the events make them.
     async fn standing(&mut self) -> Result<(), VerifyError> {
         let db = self.database.connection();
-        let wrong = now::differing(db, self.log, &self.changes, self.archived).await?;
+        let mut wrong = now::differing(db, self.log, &self.changes, self.archived).await?;
+        wrong.extend(replies::differing(db, self.log, &self.replies, self.archived).await?);
         let wrong_rooms = rooms::differing(db, self.log, &self.standings, self.archived).await?;
         let faults = wrong.len() as u64 + wrong_rooms;
         if faults == 0 {

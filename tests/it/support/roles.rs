@@ -58,6 +58,7 @@ impl Roles {
             dir: data.join("nats"),
             max_store: 16 << 30,
             cluster: None,
+            tls: None,
         };
         let binary = ServerBinary::check(tools::nats_server().as_ref()).await.unwrap();
         let server = LocalServer::start(&binary, config, &keys).await.unwrap();

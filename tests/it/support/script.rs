@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
@@ -54,6 +55,23 @@ impl Script {
     pub(crate) async fn websocket(url: &str, user: &str, token: &str) -> Result<Self, String> {
         let options = json!({"url": url, "token": token, "inbox": format!("_INBOX.main.{user}")});
         Self::start("nats_ws.py", user, options).await
+    }
+
+    /// The same over TLS, with an authority to trust.
+    pub(crate) async fn websocket_over_tls(url: &str, user: &str, token: &str, ca: &Path) -> Result<Self, String> {
+        assert!(url.starts_with("wss://"), "{url}");
+        let options = json!({"url": url, "token": token, "inbox": format!("_INBOX.main.{user}"), "ca": ca});
+        Self::start("nats_ws.py", user, options).await
+    }
+
+    /// paho-mqtt over TLS, with an authority to trust.
+    pub(crate) async fn paho_over_tls(url: &str, user: &str, token: &str, ca: &Path) -> Result<Self, String> {
+        let (host, port) = url.strip_prefix("mqtts://").expect("TLS").rsplit_once(':').unwrap();
+        let port: u16 = port.parse().unwrap();
+        let client_id = format!("main:{user}");
+        let options =
+            json!({"host": host, "port": port, "client_id": client_id, "user": user, "token": token, "ca": ca});
+        Self::start("mqtt.py", user, options).await
     }
 
     /// paho-mqtt, signed in as a device of tenant `main`.

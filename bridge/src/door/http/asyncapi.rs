@@ -2,6 +2,8 @@
 //! answers are those of the OpenAPI document; subjects come from where all of them are made.
 #![expect(dead_code, reason = "the shapes describe JSON and are never made")]
 
+mod asks;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -122,20 +124,10 @@ struct MemberRemove {
 #[derive(ToSchema, Deserialize)]
 struct Nothing {}
 
-/// Who the caller is.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Own {
-    tenant: String,
-    user: String,
-    role: String,
-    rooms: u64,
-}
-
 /// Where a room stands; who has not heard its event `n` by then has missed it.
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Head {
+struct RoomHead {
     v: u8,
     tenant: String,
     room: String,
@@ -161,12 +153,16 @@ const SERVICES: &[(&str, &str, &str)] = &[
     ("messages.unreact", "MessageChange", "Receipt"),
     ("messages.pin", "MessageChange", "Receipt"),
     ("messages.unpin", "MessageChange", "Receipt"),
+    ("messages.reactions", "ReactionsAsk", "ReactionsPage"),
+    ("threads.get", "ThreadAsk", "Thread"),
     ("rooms.list", "RoomsAsk", "RoomsPage"),
     ("rooms.put", "RoomPut", "RoomMade"),
     ("members.list", "MembersAsk", "MembersPage"),
     ("members.put", "MemberPut", "Changed"),
     ("members.remove", "MemberRemove", "Changed"),
     ("me.get", "Nothing", "Own"),
+    ("sync.get", "SyncAsk", "SyncPage"),
+    ("users.list", "UsersAsk", "UsersPage"),
 ];
 
 /// `GET /asyncapi.json`
@@ -270,7 +266,7 @@ impl Parts {
         self.channel("room-log", &log, about, &["Event"]);
         let now = address(&subjects.room_now(tenant, room));
         let about = "What is told and not kept, and after a change where the room stands.";
-        self.channel("room-now", &now, about, &["Ephemeral", "Head"]);
+        self.channel("room-now", &now, about, &["Ephemeral", "RoomHead"]);
         let own = address(&subjects.user(tenant, user));
         let about = "Events that concern the user, and what became of requests without a reply subject.";
         self.channel("user", &own, about, &["Event", "Receipt", "Problem"]);
@@ -353,10 +349,12 @@ fn shapes() -> Map<String, Value> {
         (MemberPut::name(), MemberPut::schema()),
         (MemberRemove::name(), MemberRemove::schema()),
         (Nothing::name(), Nothing::schema()),
-        (Own::name(), Own::schema()),
-        (Head::name(), Head::schema()),
+        (RoomHead::name(), RoomHead::schema()),
         (Place::name(), Place::schema()),
-    ] {
+    ]
+    .into_iter()
+    .chain(asks::shapes())
+    {
         shapes.insert(name.into_owned(), serde_json::to_value(schema).unwrap_or_default());
     }
     shapes

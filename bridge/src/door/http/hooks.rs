@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::answer::{Answer, json};
 use super::form::{header_key, read_json};
+use super::params::InRoom;
 use super::query::Fields;
 use super::routes::{Path, read_body};
 use super::{DoorState, openapi};
@@ -44,7 +45,7 @@ struct NewHook {
     post,
     path = "/v1/rooms/{room}/hooks",
     tag = "rooms",
-    params(("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$")),
+    params(InRoom),
     request_body = openapi::NewHook,
     responses((status = 201, description = "A hook; its address is shown this once", body = openapi::HookMade)),
 )]

@@ -8,6 +8,7 @@ use natterjack_nats_config::contract::{Id, Kind, Problem, SendPayload};
 
 use super::answer::{Answer, json, json_bytes};
 use super::form::{header_key, read_message};
+use super::params::{Acknowledged, Key, KeyOrBody, OfMessage};
 use super::query::Fields;
 use super::routes::{Path, internal, read_body};
 use super::send::{ack, receipt};
@@ -22,10 +23,7 @@ type Door = State<Arc<DoorState>>;
     get,
     path = "/v1/rooms/{room}/messages/{id}",
     tag = "reading",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
-    ),
+    params(OfMessage),
     responses((status = 200, description = "The message, and its edits", body = openapi::MessageShown)),
 )]
 pub(super) async fn show(State(door): Door, caller: Caller, path: Path) -> Answer {
@@ -39,20 +37,7 @@ pub(super) async fn show(State(door): Door, caller: Caller, path: Path) -> Answe
     patch,
     path = "/v1/rooms/{room}/messages/{id}",
     tag = "sending",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
-        (
-            "ack" = Option<String>,
-            Query,
-            description = "`log` (default): after the flush to disk; `db`: when the archive has it too",
-        ),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(OfMessage, Acknowledged, KeyOrBody),
     request_body(
         content(
             (openapi::Edit = "application/json"),
@@ -79,16 +64,7 @@ pub(super) async fn edit(State(door): Door, caller: Caller, path: Path, request:
     delete,
     path = "/v1/rooms/{room}/messages/{id}",
     tag = "sending",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
-        (
-            "ack" = Option<String>,
-            Query,
-            description = "`log` (default): after the flush to disk; `db`: when the archive has it too",
-        ),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
-    ),
+    params(OfMessage, Acknowledged, Key),
     responses((status = 200, description = "The deletion stands in the log", body = openapi::Receipt)),
 )]
 pub(super) async fn remove(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {

@@ -10,19 +10,26 @@ mod hooks;
 mod message;
 mod openapi;
 mod origins;
+mod params;
+mod people;
+mod places;
 mod query;
 mod reaction;
 mod read;
+mod reading;
 mod revocations;
 mod routes;
+mod seat;
 mod send;
 mod serve;
 mod sse;
 mod stall;
+mod sync;
 mod text;
 mod ws;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,10 +51,12 @@ use super::ticket::Tickets;
 use crate::config::Caps;
 use crate::metrics::Metrics;
 use crate::ops::Bridge;
+use crate::proxies::Proxies;
 use crate::tls::Tls;
 use answer::{REQUEST_ID, Refusal};
 pub(crate) use asyncapi::document as subjects_document;
 pub(crate) use origins::Origins;
+use places::Places;
 pub(crate) use routes::document;
 
 const METHOD_OVERRIDE: &str = "x-http-method-override";
@@ -55,7 +64,6 @@ const METHOD_OVERRIDE: &str = "x-http-method-override";
 /// Serves HTTP.
 pub(crate) struct HttpDoor {
     front: Front,
-    max_connections: usize,
     tls: Option<Arc<Tls>>,
 }
 
@@ -75,6 +83,8 @@ struct Front {
     router: Router,
     cors: Option<CorsLayer>,
     metrics: Arc<Metrics>,
+    places: Arc<Places>,
+    proxies: Arc<Proxies>,
     log_requests: bool,
 }
 
@@ -100,9 +110,10 @@ impl HttpDoor {
                 router: routes::router(Arc::new(state)),
                 cors,
                 metrics,
+                places: Places::new(caps.max_connections, caps.max_connections_per_address),
+                proxies: Arc::default(),
                 log_requests,
             },
-            max_connections: caps.max_connections,
             tls: None,
         }
     }
@@ -110,6 +121,12 @@ impl HttpDoor {
     /// Encrypted, if there is a certificate to show.
     pub(crate) fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Behind proxies whose word on their clients' addresses counts.
+    pub(crate) fn with_proxies(mut self, proxies: Proxies) -> Self {
+        self.front.proxies = Arc::new(proxies);
+        self
     }
 }
 
@@ -139,7 +156,10 @@ impl Front {
         let is_last = one_host.is_err() || request.version() == Version::HTTP_10;
         // Copies: a piece of the head that is kept keeps all of it, as long as a poll is parked.
         let path = hooks::shown(request.uri());
-        let checked = one_host.and_then(|()| override_method(&mut request));
+        let (client, seat) = self.seat(&mut request);
+        let checked = one_host
+            .and_then(|()| seat.as_ref().map(|_| ()).map_err(Clone::clone))
+            .and_then(|()| override_method(&mut request));
         let method = request.method().clone();
         let response = match checked {
             Ok(()) => match self.router.clone().oneshot(request).await {
@@ -151,17 +171,24 @@ impl Front {
         let (status, took) = (response.status().as_u16(), started.elapsed());
         let route = response.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         self.metrics.answered(method.as_str(), route, status, took);
-        self.log((&method, &path), status, took, &request_id);
-        answer::finish(response, &request_id, is_last)
+        self.log((&method, &path, client), status, took, &request_id);
+        seat::keep(answer::finish(response, &request_id, is_last), seat.ok().flatten())
     }
 
     /// The access log: no query (cursors, tickets), no headers (tokens), no bodies.
-    fn log(&self, (method, path): (&Method, &str), status: u16, took: Duration, request_id: &HeaderValue) {
+    fn log(
+        &self,
+        (method, path, client): (&Method, &str, Option<IpAddr>),
+        status: u16,
+        took: Duration,
+        request_id: &HeaderValue,
+    ) {
         let ms = took.as_secs_f64() * 1000.0;
+        let client = client.map(tracing::field::display);
         if self.log_requests || status >= 500 {
-            tracing::info!(%method, path, status, ms, ?request_id, "request");
+            tracing::info!(client, %method, path, status, ms, ?request_id, "request");
         } else {
-            tracing::debug!(%method, path, status, ms, ?request_id, "request");
+            tracing::debug!(client, %method, path, status, ms, ?request_id, "request");
         }
     }
 }

@@ -10,8 +10,14 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 pub(super) use complete::complete;
+pub(super) use people::{Limits, Me, UsersPage};
+pub(super) use sync::SyncPage;
+pub(super) use thread::{ReactionsPage, Replies, Thread};
 
 mod complete;
+mod people;
+mod sync;
+mod thread;
 
 /// An event, the same bytes on every transport.
 #[derive(ToSchema, Deserialize)]
@@ -94,6 +100,10 @@ pub(super) struct Standing {
     #[serde(default)]
     #[schema(nullable = false)]
     reactions: Option<Vec<Reaction>>,
+    /// How many messages answer it, where any do.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    replies: Option<Replies>,
 }
 
 /// How many users reacted so.
@@ -327,6 +337,10 @@ pub(super) struct Room {
     #[schema(required)]
     role: Option<String>,
     members: u64,
+    /// What the caller may do in it, where one room or `/v1/sync` was asked for.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    permissions: Option<Vec<String>>,
     /// Its last event, where `unread=true` asked for it, as far as the archive knows.
     #[serde(default)]
     #[schema(nullable = false)]
@@ -494,18 +508,6 @@ pub(super) struct Revoked {
 pub(super) enum SettledState {
     Done,
     Pending,
-}
-
-/// Who the caller is.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Me {
-    tenant: String,
-    user: String,
-    role: String,
-    rooms: u64,
-    /// Seconds until the token expires.
-    expires_in: u64,
 }
 
 /// A ticket, good for one use.

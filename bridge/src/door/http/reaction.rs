@@ -11,11 +11,12 @@ use serde_json::value::to_raw_value;
 use super::answer::{Answer, json};
 use super::form::header_key;
 use super::message::{bodiless, change};
+use super::params::{InRoom, Key, Listed, OfMessage, Paged};
 use super::query::Fields;
 use super::routes::{Path, internal, with_etag};
 use super::{DoorState, openapi};
 use crate::door::auth::Caller;
-use crate::ops::{self, HistoryAsk};
+use crate::ops::{self, HistoryAsk, ReactionsAsk};
 
 type Door = State<Arc<DoorState>>;
 
@@ -25,10 +26,9 @@ type Door = State<Arc<DoorState>>;
     path = "/v1/rooms/{room}/messages/{id}/reactions/{emoji}",
     tag = "sending",
     params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
+        OfMessage,
         ("emoji" = String, Path, description = "The reaction, 1 to 64 bytes", min_length = 1, max_length = 64),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
+        Key,
     ),
     responses((status = 200, description = "The reaction stands in the log", body = openapi::Receipt)),
 )]
@@ -42,10 +42,9 @@ pub(super) async fn react(State(door): Door, caller: Caller, path: Path, headers
     path = "/v1/rooms/{room}/messages/{id}/reactions/{emoji}",
     tag = "sending",
     params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
+        OfMessage,
         ("emoji" = String, Path, description = "The reaction, 1 to 64 bytes", min_length = 1, max_length = 64),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
+        Key,
     ),
     responses((status = 200, description = "It stands in the log that the reaction was taken back", body = openapi::Receipt)),
 )]
@@ -58,11 +57,7 @@ pub(super) async fn unreact(State(door): Door, caller: Caller, path: Path, heade
     put,
     path = "/v1/rooms/{room}/messages/{id}/pin",
     tag = "sending",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
-    ),
+    params(OfMessage, Key),
     responses((status = 200, description = "The pin stands in the log", body = openapi::Receipt)),
 )]
 pub(super) async fn pin(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
@@ -74,15 +69,35 @@ pub(super) async fn pin(State(door): Door, caller: Caller, path: Path, headers: 
     delete,
     path = "/v1/rooms/{room}/messages/{id}/pin",
     tag = "sending",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("id" = String, Path, description = "The message's id", min_length = 1, max_length = 128),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
-    ),
+    params(OfMessage, Key),
     responses((status = 200, description = "It stands in the log that it is pinned no more", body = openapi::Receipt)),
 )]
 pub(super) async fn unpin(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
     ask(&door, &caller, (Kind::Unpin, &path), &headers).await
+}
+
+/// `GET /v1/rooms/{room}/messages/{id}/reactions`
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}/messages/{id}/reactions",
+    tag = "reading",
+    params(
+        OfMessage,
+        ("emoji" = Option<String>, Query, description = "Only this reaction"),
+        Listed,
+    ),
+    responses((status = 200, description = "Who reacted, by reaction", body = openapi::ReactionsPage)),
+)]
+pub(super) async fn list(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
+    let mut fields = Fields::parse(request.uri().query().unwrap_or_default(), &["emoji", "limit", "next"])?;
+    let ask = ReactionsAsk {
+        room: path.id("room")?,
+        id: path.text("id")?.to_owned(),
+        limit: fields.number("limit")?,
+        emoji: fields.take("emoji"),
+        next: fields.take("next"),
+    };
+    json(StatusCode::OK, &ops::reactions(&door.bridge, &caller.who, ask).await?)
 }
 
 async fn ask(door: &DoorState, caller: &Caller, (kind, path): (Kind, &Path), headers: &HeaderMap) -> Answer {
@@ -106,12 +121,7 @@ async fn ask(door: &DoorState, caller: &Caller, (kind, path): (Kind, &Path), hea
     get,
     path = "/v1/rooms/{room}/pins",
     tag = "reading",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("before" = Option<u64>, Query, description = "The page just before this `seq`"),
-        ("after" = Option<u64>, Query, description = "The page just behind this `seq`"),
-        ("limit" = Option<u64>, Query, description = "1 to 200; 50 by default"),
-    ),
+    params(InRoom, Paged),
     responses(
         (status = 200, description = "The pinned messages, oldest first", body = openapi::HistoryPage),
         (status = 304, description = "As the `ETag` says"),

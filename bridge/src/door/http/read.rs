@@ -10,6 +10,7 @@ use serde_json::value::to_raw_value;
 
 use super::answer::{Answer, json};
 use super::form::{header_key, read_json};
+use super::params::{InRoom, Key};
 use super::routes::{Path, internal, read_body};
 use super::{DoorState, openapi};
 use crate::door::auth::Caller;
@@ -29,10 +30,7 @@ struct Read {
     put,
     path = "/v1/rooms/{room}/read",
     tag = "sending",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
-    ),
+    params(InRoom, Key),
     request_body = openapi::ReadUpTo,
     responses((status = 200, description = "The mark stands in the log", body = openapi::Receipt)),
 )]

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use natterjack_nats_config::contract::{Id, MemberBody, Problem, ProblemCode, RoomBody, RoomKind, Seq};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use utoipa::openapi::OpenApi;
@@ -23,10 +23,11 @@ use utoipa_axum::routes;
 use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
+use super::params::{InRoom, KeyOrBody, Listed, OfMember};
 use super::query::{Fields, id};
-use super::{asyncapi, events, hooks, message, openapi, reaction, read, revocations, send, ws};
+use super::{asyncapi, events, hooks, message, openapi, people, reaction, read, reading, revocations, send, sync, ws};
 use crate::door::auth::Caller;
-use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
+use crate::ops::{self, Listing};
 
 /// How long a client has for a request's body.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -75,27 +76,31 @@ pub(crate) fn document() -> OpenApi {
 
 fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
     let (router, api) = OpenApiRouter::new()
-        .routes(routes!(send::send, history))
+        .routes(routes!(send::send, reading::history))
         .routes(routes!(send::send_by_key))
         .routes(routes!(send::batch))
         .routes(routes!(message::show, message::edit, message::remove))
         .routes(routes!(reaction::react, reaction::unreact))
         .routes(routes!(reaction::pin, reaction::unpin))
+        .routes(routes!(reaction::list))
         .routes(routes!(reaction::pins))
         .routes(routes!(read::mark))
         .routes(routes!(send::typing))
-        .routes(routes!(search))
+        .routes(routes!(reading::search))
+        .routes(routes!(reading::thread))
         .routes(routes!(events::events))
         .routes(routes!(events::stream))
         .routes(routes!(events::ticket))
         .routes(routes!(ws::talk))
+        .routes(routes!(sync::sync))
         .routes(routes!(rooms, new_room))
         .routes(routes!(room, put_room))
         .routes(routes!(members))
         .routes(routes!(member, put_member, remove_member))
         .routes(routes!(hooks::make))
         .routes(routes!(hooks::post))
-        .routes(routes!(me))
+        .routes(routes!(people::me))
+        .routes(routes!(people::users))
         .routes(routes!(revocations::revoke))
         .routes(routes!(livez))
         .routes(routes!(readyz))
@@ -108,70 +113,10 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
 
 #[utoipa::path(
     get,
-    path = "/v1/rooms/{room}/messages",
-    tag = "reading",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("before" = Option<u64>, Query, description = "The page just before this `seq`"),
-        ("after" = Option<u64>, Query, description = "The page just behind this `seq`"),
-        ("limit" = Option<u64>, Query, description = "1 to 200; 50 by default"),
-    ),
-    responses(
-        (status = 200, description = "A page, oldest first", body = openapi::HistoryPage),
-        (status = 304, description = "As the `ETag` says"),
-    ),
-)]
-async fn history(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
-    let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["before", "after", "limit"])?;
-    let ask = HistoryAsk {
-        room: path.id("room")?,
-        before: fields.number("before")?.map(Seq),
-        after: fields.number("after")?.map(Seq),
-        limit: fields.number("limit")?,
-        pinned: false,
-    };
-    let page = ops::history(&door.bridge, &caller.who, ask).await?;
-    let body =
-        serde_json::to_vec(&json!({"messages": page.messages, "next": page.next})).map_err(|error| internal(&error))?;
-    Ok(with_etag(request.headers(), body.into()))
-}
-
-#[utoipa::path(
-    get,
-    path = "/v1/search",
-    tag = "reading",
-    params(
-        ("q" = String, Query, description = "Words; a message must have all of them"),
-        ("room" = Option<String>, Query, description = "Only this room"),
-        ("from" = Option<String>, Query, description = "Only this sender's messages"),
-        ("limit" = Option<u64>, Query, description = "1 to 100; 20 by default"),
-    ),
-    responses((status = 200, description = "Messages with all the words, the best first", body = openapi::SearchPage)),
-)]
-async fn search(State(door): Door, caller: Caller, request: Request) -> Answer {
-    let mut fields = Fields::parse(
-        request.uri().query().unwrap_or_default(),
-        &["q", "room", "from", "limit"],
-    )?;
-    let given = |name: &'static str| fields.text(name).map(|text| id(name, text)).transpose();
-    let ask = SearchAsk {
-        room: given("room")?,
-        from: given("from")?,
-        limit: fields.number("limit")?,
-        q: fields
-            .take("q")
-            .ok_or_else(|| Problem::invalid("`q` is missing: the words to find"))?,
-    };
-    json(StatusCode::OK, &ops::search(&door.bridge, &caller.who, ask).await?)
-}
-
-#[utoipa::path(
-    get,
     path = "/v1/rooms",
     tag = "rooms",
     params(
-        ("limit" = Option<u64>, Query, description = "1 to 200; 100 by default"),
-        ("next" = Option<String>, Query, description = "From the page before"),
+        Listed,
         (
             "unread" = Option<bool>,
             Query,
@@ -203,13 +148,7 @@ async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
     post,
     path = "/v1/rooms",
     tag = "rooms",
-    params(
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(KeyOrBody),
     request_body = openapi::NewRoom,
     responses(
         (status = 201, description = "It is new", body = openapi::RoomMade),
@@ -230,14 +169,7 @@ async fn new_room(State(door): Door, caller: Caller, request: Request) -> Answer
     put,
     path = "/v1/rooms/{room}",
     tag = "rooms",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(InRoom, KeyOrBody),
     request_body = openapi::RoomBody,
     responses(
         (status = 201, description = "It is new", body = openapi::RoomMade),
@@ -267,7 +199,7 @@ async fn make_room(door: &DoorState, caller: &Caller, id: Id, body: &RoomBody, h
     get,
     path = "/v1/rooms/{room}",
     tag = "rooms",
-    params(("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$")),
+    params(InRoom),
     responses((status = 200, description = "The room", body = openapi::Room)),
 )]
 async fn room(State(door): Door, caller: Caller, path: Path) -> Answer {
@@ -281,11 +213,7 @@ async fn room(State(door): Door, caller: Caller, path: Path) -> Answer {
     get,
     path = "/v1/rooms/{room}/members",
     tag = "rooms",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("limit" = Option<u64>, Query, description = "1 to 200; 100 by default"),
-        ("next" = Option<String>, Query, description = "From the page before"),
-    ),
+    params(InRoom, Listed),
     responses((status = 200, description = "Its members", body = openapi::MembersPage)),
 )]
 async fn members(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
@@ -300,10 +228,7 @@ async fn members(State(door): Door, caller: Caller, path: Path, request: Request
     get,
     path = "/v1/rooms/{room}/members/{user}",
     tag = "rooms",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-    ),
+    params(OfMember),
     responses((status = 200, description = "One member", body = openapi::Member)),
 )]
 async fn member(State(door): Door, caller: Caller, path: Path) -> Answer {
@@ -317,15 +242,7 @@ async fn member(State(door): Door, caller: Caller, path: Path) -> Answer {
     put,
     path = "/v1/rooms/{room}/members/{user}",
     tag = "rooms",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(OfMember, KeyOrBody),
     request_body = openapi::Membership,
     responses((status = 200, description = "It stands in the log", body = openapi::Changed)),
 )]
@@ -346,45 +263,13 @@ async fn put_member(State(door): Door, caller: Caller, path: Path, request: Requ
     delete,
     path = "/v1/rooms/{room}/members/{user}",
     tag = "rooms",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(OfMember, KeyOrBody),
     responses((status = 200, description = "It stands in the log", body = openapi::Changed)),
 )]
 async fn remove_member(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
     let (room, user) = (path.id("room")?, path.id("user")?);
     let changed = ops::remove_member(&door.bridge, &caller.who, room, user, header_key(&headers)?).await?;
     json(StatusCode::OK, &changed)
-}
-
-#[utoipa::path(
-    get,
-    path = "/v1/me",
-    tag = "rooms",
-    responses((status = 200, description = "Who the token says", body = openapi::Me)),
-)]
-async fn me(State(door): Door, caller: Caller) -> Answer {
-    #[derive(Serialize)]
-    struct Shown {
-        #[serde(flatten)]
-        me: ops::Me,
-        /// Seconds until the token expires.
-        expires_in: u64,
-    }
-    let me = ops::me(&door.bridge, &caller.who)?;
-    json(
-        StatusCode::OK,
-        &Shown {
-            me,
-            expires_in: caller.expires_in().as_secs(),
-        },
-    )
 }
 
 /// Has the answer name the pattern of its path, for the metrics.
@@ -530,7 +415,7 @@ fn listing(request: &Request) -> Result<Listing, Problem> {
     )?)
 }
 
-fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
+pub(super) fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
     let after = fields
         .text("next")
         .filter(|next| !next.is_empty())
@@ -540,7 +425,7 @@ fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
 }
 
 /// Where a list goes on. Opaque to clients: today the last entry's id.
-fn next_of(id: &Id) -> String {
+pub(super) fn next_of(id: &Id) -> String {
     URL_SAFE_NO_PAD.encode(id.as_str())
 }
 

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::answer::{Answer, json};
 use super::form::{read_json, read_message};
+use super::params::{Acknowledged, InRoom, KeyOrBody};
 use super::query::Fields;
 use super::routes::{Path, read_body};
 use super::{DoorState, openapi};
@@ -55,19 +56,7 @@ struct OneResult {
     post,
     path = "/v1/rooms/{room}/messages",
     tag = "sending",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "ack" = Option<String>,
-            Query,
-            description = "`log` (default): after the flush to disk; `db`: when the archive has it too",
-        ),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(InRoom, Acknowledged, KeyOrBody),
     request_body(
         content(
             (openapi::Message = "application/json"),
@@ -90,13 +79,9 @@ pub(super) async fn send(State(door): Door, caller: Caller, path: Path, request:
     path = "/v1/rooms/{room}/messages/by-key/{key}",
     tag = "sending",
     params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        InRoom,
         ("key" = String, Path, description = "The key", min_length = 1, max_length = 128),
-        (
-            "ack" = Option<String>,
-            Query,
-            description = "`log` (default): after the flush to disk; `db`: when the archive has it too",
-        ),
+        Acknowledged,
     ),
     request_body(
         content(
@@ -135,14 +120,7 @@ async fn send_with(door: &DoorState, caller: &Caller, path: &Path, key: Option<S
     post,
     path = "/v1/rooms/{room}/messages:batch",
     tag = "sending",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "ack" = Option<String>,
-            Query,
-            description = "`log` (default): after the flush to disk; `db`: when the archive has it too",
-        ),
-    ),
+    params(InRoom, Acknowledged),
     request_body = openapi::Batch,
     responses((status = 200, description = "A result for each", body = openapi::BatchResults)),
 )]
@@ -192,7 +170,7 @@ pub(super) async fn receipt(door: &DoorState, sent: Sent, ack: Ack) -> Result<Re
     post,
     path = "/v1/rooms/{room}/typing",
     tag = "sending",
-    params(("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$")),
+    params(InRoom),
     responses((status = 202, description = "It was told and is not kept", body = openapi::Receipt)),
 )]
 pub(super) async fn typing(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {

@@ -51,6 +51,7 @@ impl Home {
             dir: self.server_dir(),
             max_store: 8 << 30,
             cluster: None,
+            tls: None,
         }
     }
 

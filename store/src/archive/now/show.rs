@@ -8,6 +8,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Que
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::super::replies;
 use super::events_at;
 use crate::entity::{changed, reaction};
 
@@ -93,7 +94,7 @@ pub(crate) async fn show(
             (seq, changed.unwrap_or(line))
         }
     };
-    Ok(lines.into_iter().map(now).collect())
+    replies::add(db, log, lines.into_iter().map(now).collect()).await
 }
 
 /// How many users reacted how. The caller knows that the messages are few.

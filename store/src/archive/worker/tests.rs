@@ -465,6 +465,7 @@ async fn epochs_go_only_forward(engine: Engine) {
         shard: 0,
         epoch: 2,
         stream_seq: 5,
+        replies: 0,
     };
     watermark::Entity::insert(row.into_active_model())
         .exec_without_returning(database.connection())

@@ -143,6 +143,9 @@ impl Model {
     }
 
     fn decide(&mut self, ask: &Ask, if_last: Option<u64>, before: usize) -> Result<Expected, ProblemCode> {
+        if ask.reply_to.is_some_and(|id| id != super::steps::REPLIES[0]) {
+            return Err(ProblemCode::InvalidRequest);
+        }
         if (ask.room == "_") != (ask.kind == Kind::User) || ask.body == Body::Wrong {
             return Err(ProblemCode::InvalidRequest);
         }

@@ -28,6 +28,9 @@ const GAPS_MS: [i64; 5] = [0, 3_000, 700_000, 86_400_000, -86_400_000];
 /// Of how many requests one is picked to be asked again.
 const RECENT: usize = 12;
 
+/// What a request may say that it answers: an id, and what is none.
+pub(super) const REPLIES: [&str; 2] = ["0192aaaa-0000-7000-8000-000000000000", "x"];
+
 /// One request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ask {
@@ -292,7 +295,7 @@ fn new_ask() -> impl Strategy<Value = Ask> {
         select(&USERS[..]),
         to,
         prop::option::weighted(0.7, select(&KEYS[..])),
-        prop::option::weighted(0.1, Just("x")),
+        prop::option::weighted(0.1, prop::sample::select(&REPLIES[..])),
         if_last,
     )
         .prop_map(|(tenant, user, ((kind, body), room), key, reply_to, if_last)| Ask {

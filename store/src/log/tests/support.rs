@@ -67,6 +67,7 @@ impl Bus {
             dir: folder.path().join("nats"),
             max_store: 8 << 30,
             cluster: None,
+            tls: None,
         };
         let keys = Keys::load_or_create(&folder.path().join("keys")).unwrap();
         let server = LocalServer::start(&binary, config, &keys).await.unwrap();

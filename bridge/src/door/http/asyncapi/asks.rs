@@ -1,0 +1,79 @@
+//! What is asked of services, and what only they answer.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::door::http::openapi::Limits;
+
+/// `sync.get`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SyncAsk {
+    #[schema(nullable = false, minimum = 1, maximum = 200)]
+    limit: Option<u64>,
+    /// From the page before.
+    next: Option<String>,
+}
+
+/// `threads.get`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ThreadAsk {
+    room: String,
+    /// The message's id.
+    id: String,
+    before: Option<u64>,
+    after: Option<u64>,
+    limit: Option<u64>,
+}
+
+/// `messages.reactions`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReactionsAsk {
+    room: String,
+    /// The message's id.
+    id: String,
+    /// Only this reaction.
+    emoji: Option<String>,
+    limit: Option<u64>,
+    next: Option<String>,
+}
+
+/// `users.list`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsersAsk {
+    /// Part of an id, in whatever capitals.
+    #[schema(nullable = false)]
+    q: Option<String>,
+    #[schema(nullable = false, minimum = 1, maximum = 200)]
+    limit: Option<u64>,
+    next: Option<String>,
+}
+
+/// Who the caller is, and what they may do.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    tenant: String,
+    user: String,
+    role: String,
+    permissions: Vec<String>,
+    rooms: u64,
+    limits: Limits,
+}
+
+/// Their names and shapes.
+pub(super) fn shapes() -> [(Cow<'static, str>, RefOr<Schema>); 5] {
+    [
+        (Own::name(), Own::schema()),
+        (ReactionsAsk::name(), ReactionsAsk::schema()),
+        (SyncAsk::name(), SyncAsk::schema()),
+        (ThreadAsk::name(), ThreadAsk::schema()),
+        (UsersAsk::name(), UsersAsk::schema()),
+    ]
+}
