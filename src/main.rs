@@ -25,6 +25,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Store => role::store::run(config),
         Command::Bridge => role::bridge::run(config),
         Command::Token(token) => cli::token::run(config, &token),
+        Command::Key(key) => cli::key::run(config, &key),
         Command::Room(room) => cli::room::run(config, &room),
         Command::Revoke(revoke) => cli::revoke::run(config, &revoke),
         Command::Send(send) => cli::send::run(config, &send),

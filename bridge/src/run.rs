@@ -160,6 +160,7 @@ impl Tasks {
             ended = &mut self.listen => ended_unexpectedly("ear for what is not kept", ended),
             ended = &mut self.archive => ended_unexpectedly("questions to the archive", ended),
             ended = &mut self.health => ended_unexpectedly("look at its health", ended),
+            ended = of_some(self.revocations.as_mut()) => ended_unexpectedly("end of open revocations", ended),
         }
     }
 }
@@ -167,6 +168,14 @@ impl Tasks {
 fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
     let handle: JoinHandle<T> = tokio::spawn(task);
     AbortOnDropHandle::new(handle)
+}
+
+/// Ends with the task, if it was begun.
+async fn of_some(task: Option<&mut AbortOnDropHandle<()>>) -> Result<(), tokio::task::JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
 }
 
 fn ended_unexpectedly<T>(task: &'static str, ended: Result<T, tokio::task::JoinError>) -> BridgeError {

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod history;
+pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod nats;
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Bridge,
     /// Print a token (a signed JWT) for a user and nothing else
     Token(token::Token),
+    /// API keys, for services and devices: make them, list them, end them
+    Key(key::Key),
     /// Make rooms, list them, add and remove members
     Room(room::Room),
     /// Revoke tokens: of a user, one of them, or everybody's; or end a membership. The answer comes when it has reached every

@@ -10,6 +10,8 @@
 )]
 
 mod abuse;
+mod api_keys;
+mod backlog;
 mod bad_input;
 mod browser;
 mod changes;

@@ -4,6 +4,7 @@
 mod archive;
 mod events;
 mod history;
+mod keys;
 mod me;
 mod members;
 mod message;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use archive::{Archive, follow_archive};
 pub(crate) use events::{EventsPage, EventsQuery, events};
 pub(crate) use history::{HistoryAsk, history};
+pub(crate) use keys::{NewKey, keys, make_key, revoke_key};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{check_manages, is_since, members, put_member, remove_member, show_member};
 pub(crate) use message::message;
@@ -104,8 +106,8 @@ impl Bridge {
     pub(crate) fn admit(&self, who: &Actor) -> Result<(), Problem> {
         self.look(|view| match &who.by {
             By::Token(token) if !token_is_good(view, who, token) => Err(Problem::token_revoked()),
-            By::Connection if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
-            By::House | By::Token(_) | By::Connection => Ok(()),
+            By::Connection | By::Kept { .. } if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
+            By::House | By::Token(_) | By::Connection | By::Kept { .. } => Ok(()),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The contract between workers and clients. Nothing in here does I/O.
 
+mod api_key;
 mod audit;
 mod body;
 mod bundle;
@@ -15,6 +16,7 @@ mod rooms;
 mod search;
 mod subject;
 
+pub use api_key::{KEY_PREFIX, KeyBody, MAX_KEY_NAME_BYTES, key_of_jti};
 pub use audit::{AUDIT_VERB, AuditReport, Fault, Finding, FindingState};
 pub use body::{MAX_DEPTH, TooDeep, body_from_bytes, check_depth, compact};
 pub use bundle::{Outcome, read_bundle, read_outcomes, write_bundle_line, write_outcome};

@@ -1,16 +1,17 @@
 use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, tenant_role};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    By, Durability, Event, Id, Kind, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody,
-    Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo, Receipt, Request, RoomBody, Seq, TENANT_ROOM,
-    Target, TokenBody, UserBody,
+    By, Durability, Event, Id, KeyBody, Kind, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS,
+    MemberBody, Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo, Receipt, Request, RoomBody, Seq,
+    TENANT_ROOM, Target, TokenBody, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::api_keys::{permit_key, read_key};
 use super::keys::{Content, Known, Marked};
 use super::state::{State, membership_request};
 use super::target;
-use super::tokens::{by_a_good_token, permit_revocation, read_revocation, stamp_valid_after};
+use super::tokens::{by_a_good_token, permit_revocation, read_revocation, stamp_revocation};
 
 /// The longest title, in bytes.
 const MAX_TITLE_BYTES: usize = 256;
@@ -21,6 +22,8 @@ const ENVELOPE_BYTES: usize = 2048;
 pub(crate) struct Now {
     /// Log time in milliseconds since 1970.
     pub(crate) at_ms: i64,
+    /// This machine's clock, in milliseconds since 1970: by it is told how long ago a server took what it kept, and nothing else.
+    pub(crate) wall_ms: i64,
     /// Gives a fresh UUIDv7.
     pub(crate) new_id: fn() -> String,
     /// Above the log's soft limit only policy is written.
@@ -54,6 +57,7 @@ enum Change {
     /// What its user has read.
     Read(Seq),
     Token(TokenBody),
+    Key(KeyBody),
     Nothing,
 }
 
@@ -84,10 +88,13 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
     if let Some(Known::Same(receipt)) = known {
         return Ok(receipt);
     }
-    by_a_good_token(&state.view, request)?;
+    let now_ms = now.at_ms.max(state.at_ms());
+    by_a_good_token(&state.view, request, now, now_ms)?;
     match &change {
         Change::Message => wanted.target = Some(target::judge(state, request)?),
         Change::Read(seq) => permit_read(state, request, *seq)?,
+        Change::Token(change) => permit_revocation(&state.view, request, change, now_ms)?,
+        Change::Key(key) => permit_key(&state.view, request, key, now_ms)?,
         change => permit(&state.view, request, change)?,
     }
     known.as_ref().map_or(Ok(()), free)?;
@@ -101,7 +108,7 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
     }
     let makes_room = request.kind == Kind::Room && state.view.room(&request.principal.tenant, &request.room).is_none();
     stamp_visible_from(&state.view, request, &mut wanted)?;
-    stamp_valid_after(&mut wanted, now.at_ms.max(state.at_ms()))?;
+    stamp_revocation(&state.view, &request.principal.tenant, &mut wanted, now_ms)?;
     let receipt = write(state, draft, request, &wanted, now)?;
     if makes_room {
         let owner = MemberBody {
@@ -211,6 +218,10 @@ fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
             let change = read_revocation(as_asked)?;
             (raw(&change)?, Change::Token(change))
         }
+        Kind::Key => {
+            let key = read_key(as_asked)?;
+            (raw(&key)?, Change::Key(key))
+        }
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
     })
@@ -219,9 +230,9 @@ fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
 /// Whether the request is about a room, the tenant or a message, as its kind is.
 fn check_place(request: &Request) -> Result<(), Problem> {
     let about_tenant = request.room.as_str() == TENANT_ROOM;
-    if about_tenant != matches!(request.kind, Kind::User | Kind::Token) {
+    if about_tenant != matches!(request.kind, Kind::User | Kind::Token | Kind::Key) {
         return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` and `token` events go there, and nowhere else"
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token` and `key` events go there, and nowhere else"
         )));
     }
     if request.payload.target.is_some() != request.kind.has_target() {
@@ -272,7 +283,8 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
                 return Err(no_such_role(role));
             }
         }
-        Change::Token(change) => permit_revocation(view, request, change)?,
+        // Judged by the time too.
+        Change::Token(_) | Change::Key(_) => {}
         Change::Message | Change::Read(_) | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
     }
     Ok(())

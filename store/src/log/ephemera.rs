@@ -31,7 +31,7 @@ pub(crate) struct Ephemera {
 impl Ephemera {
     /// Decides a request by the policy as it is now: what is told to the room, and the receipt.
     pub(crate) fn admit(&mut self, view: &View, request: &Request, now: &Now) -> Result<(Bytes, Receipt), Problem> {
-        by_a_good_token(view, request)?;
+        by_a_good_token(view, request, now, now.at_ms)?;
         let needed = match request.kind {
             Kind::Presence => Permission::RoomRead,
             _ => Permission::RoomSend,
@@ -120,6 +120,7 @@ mod tests {
     fn now_at(at_ms: i64) -> Now {
         Now {
             at_ms,
+            wall_ms: at_ms,
             new_id: || "x".to_owned(),
             log_full: false,
         }

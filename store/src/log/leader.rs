@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
+use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{MAX_FRAME_EVENTS, Problem, ProblemCode, Receipt, Request, Seq};
 use natterjack_nats_config::lease::Lease;
 use tokio::sync::watch;
@@ -339,6 +340,7 @@ impl Leader<'_> {
     fn now(&self) -> Now {
         Now {
             at_ms: self.clock.now_ms(),
+            wall_ms: clock::now_ms(),
             new_id,
             log_full: self.lease.borrow().log_full,
         }

@@ -4,6 +4,7 @@
 //! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away.
 
 mod admit;
+mod api_keys;
 mod append;
 mod broken;
 mod checkpoint;

@@ -106,6 +106,11 @@ impl Roles {
         self.role("store")
     }
 
+    /// That with settings, as environment variables.
+    pub(crate) fn store_set(&mut self, settings: &[(&str, &str)]) -> u32 {
+        self.role_with("store", settings)
+    }
+
     /// Starts a bridge that listens on a port; its number kills it.
     pub(crate) fn bridge(&mut self, port: u16) -> u32 {
         self.role_with("bridge", &[("NATTERJACK_LISTEN__HTTP", &format!("127.0.0.1:{port}"))])

@@ -7,6 +7,7 @@ mod events;
 mod form;
 mod frame;
 mod hooks;
+mod keys;
 mod message;
 mod openapi;
 mod origins;
@@ -87,9 +88,10 @@ impl HttpDoor {
     ) -> Self {
         let max_body_bytes = caps.max_body_bytes.min(MAX_EVENT_BYTES);
         let (cors, metrics) = (origins.cors(), Arc::clone(&bridge.metrics));
+        let feed = Arc::clone(&bridge.feed);
         let state = DoorState {
             bridge,
-            auth: Auth::new(verifier),
+            auth: Auth::new(verifier, feed),
             tickets,
             hooks,
             origins,

@@ -10,8 +10,10 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 pub(super) use complete::complete;
+pub(super) use keys::{KeysPage, MadeKey, NewKey};
 
 mod complete;
+mod keys;
 
 /// An event, the same bytes on every transport.
 #[derive(ToSchema, Deserialize)]
@@ -470,6 +472,10 @@ pub(super) struct Revocation {
     #[serde(default)]
     #[schema(nullable = false, format = DateTime)]
     before: Option<String>,
+    /// With `jti`: when that token expires; later it need not be remembered. Without, it is for a year and a day.
+    #[serde(default)]
+    #[schema(nullable = false, format = DateTime)]
+    expires: Option<String>,
     #[serde(default)]
     #[schema(nullable = false, pattern = "^[A-Za-z0-9_-]{1,64}$")]
     room: Option<String>,

@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{asyncapi, events, hooks, message, openapi, reaction, read, revocations, send, ws};
+use super::{asyncapi, events, hooks, keys, message, openapi, reaction, read, revocations, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -97,6 +97,8 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(hooks::post))
         .routes(routes!(me))
         .routes(routes!(revocations::revoke))
+        .routes(routes!(keys::make, keys::list))
+        .routes(routes!(keys::revoke))
         .routes(routes!(livez))
         .routes(routes!(readyz))
         .routes(routes!(metrics))
@@ -530,7 +532,7 @@ fn listing(request: &Request) -> Result<Listing, Problem> {
     )?)
 }
 
-fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
+pub(super) fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
     let after = fields
         .text("next")
         .filter(|next| !next.is_empty())
@@ -540,7 +542,7 @@ fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
 }
 
 /// Where a list goes on. Opaque to clients: today the last entry's id.
-fn next_of(id: &Id) -> String {
+pub(super) fn next_of(id: &Id) -> String {
     URL_SAFE_NO_PAD.encode(id.as_str())
 }
 
