@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
+use natterjack_authz::refused::RefusedLogins;
 use natterjack_nats_config::client::connect;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use crate::error::BridgeError;
 use crate::feed::{Cursors, Feed, Past, follow, listen};
 use crate::health::{Health, Watched, watch_health};
 use crate::metrics::{Cap, Metrics};
-use crate::ops::{Archive, Bridge, Settling, finish_revocations, follow_archive};
+use crate::ops::{Archive, Bridge, RequestRates, Settling, finish_revocations, follow_archive};
 
 /// How long what was published last may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -53,9 +54,19 @@ pub async fn run(
     let native = NativeDoor::open(Arc::clone(&bridge), config.caps.native_requests).await?;
     let subjects = &config.log.subjects;
     let tickets = Tickets::new(&config.cursor_key, client.clone(), subjects, config.replicas);
+    let refused = Arc::new(RefusedLogins::new(config.tenant.clone(), config.worker.clone()));
+    let (telling, to, log, until) = (
+        Arc::clone(&refused),
+        client.clone(),
+        config.log.clone(),
+        shutdown.clone(),
+    );
+    let _telling = AbortOnDropHandle::new(tokio::spawn(
+        async move { telling.keep_telling(&to, &log, &until).await },
+    ));
     let http = HttpDoor::new(
         bridge,
-        config.verifier,
+        (config.verifier, refused),
         (tickets, Hooks::new(&config.cursor_key), Origins::new(config.origins)),
         (&config.caps, config.log_requests),
     )
@@ -122,6 +133,7 @@ fn start(
         past: Past::new(client.clone(), log.clone(), config.caps.readers_far_behind),
         cursors: Cursors::new(&config.cursor_key, log.epoch),
         sending,
+        requests: RequestRates::new(Arc::clone(&config.limits)),
         settling: Settling::new(client.clone(), log.subjects.clone()),
         archive,
         metrics,

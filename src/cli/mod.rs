@@ -1,6 +1,7 @@
 //! What a person types.
 
 pub(crate) mod archive;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Tail(tail::Tail),
     /// Show what was said in a room
     History(history::History),
+    /// Who changed rights, revoked tokens, was refused: the audit trail, newest first; for those with `tenant.audit`
+    Audit(audit::Audit),
     /// Look at the log itself
     Log(log::LogCommand),
     /// The tables of the archive: what they lack, and bring them up to date

@@ -11,5 +11,6 @@ mod migration;
 mod past;
 mod rooms;
 pub mod search;
+mod trail;
 pub mod transfer;
 pub mod verify;

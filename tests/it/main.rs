@@ -11,6 +11,7 @@
 
 mod abuse;
 mod api_keys;
+mod audit;
 mod backlog;
 mod bad_input;
 mod browser;
@@ -29,6 +30,7 @@ mod hostile;
 mod issuers;
 mod journey;
 mod keys;
+mod limits;
 mod membership;
 mod rates;
 mod repair;

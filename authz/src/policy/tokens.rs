@@ -168,7 +168,7 @@ impl Tenant {
         }
     }
 
-    pub(super) fn apply_token(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: TokenBody) -> Option<Change> {
+    pub(super) fn apply_token(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: &TokenBody) -> Option<Change> {
         let user = body.user.as_ref();
         if let Some(seq) = body.settled {
             self.change_tokens(hashed, user, |tokens| {
@@ -179,7 +179,7 @@ impl Tenant {
         }
         let at_ms = clock::parse_ms(&event.at).unwrap_or(i64::MAX);
         self.change_tokens(hashed, user, |tokens| {
-            tokens.revoke(&body, at_ms);
+            tokens.revoke(body, at_ms);
             if !body.voids_nothing {
                 tokens.open.insert(event.seq);
                 if user.is_none() || body.revoked_ms.is_some() {

@@ -123,7 +123,7 @@ impl View {
             }
             Kind::Member => tenant.apply_member(&mut hashed, event, serde_json::from_str(body).ok()?),
             Kind::User => tenant.apply_user(&mut hashed, event, serde_json::from_str(body).ok()?),
-            Kind::Token => tenant.apply_token(&mut hashed, event, serde_json::from_str(body).ok()?),
+            Kind::Token => tenant.apply_token(&mut hashed, event, &serde_json::from_str(body).ok()?),
             Kind::Key => {
                 tenant.apply_key(&mut hashed, event, serde_json::from_str(body).ok()?);
                 None

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use natterjack_authz::refused::{RefusedLogin, RefusedLogins};
 use natterjack_authz::token::{TokenError, Verifier, is_api_key, session_by_key};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Actor, By, Principal, Problem, ProblemCode};
@@ -18,6 +19,8 @@ pub(crate) struct Auth {
     verifier: Arc<Verifier>,
     /// Knows the API keys.
     feed: Arc<Feed>,
+    /// Tells the audit trail.
+    refused: Arc<RefusedLogins>,
 }
 
 /// The caller, after the token was checked.
@@ -37,8 +40,12 @@ struct Given {
 }
 
 impl Auth {
-    pub(crate) fn new(verifier: Arc<Verifier>, feed: Arc<Feed>) -> Self {
-        Self { verifier, feed }
+    pub(crate) fn new(verifier: Arc<Verifier>, feed: Arc<Feed>, refused: Arc<RefusedLogins>) -> Self {
+        Self {
+            verifier,
+            feed,
+            refused,
+        }
     }
 
     /// The caller: by a token, or by an API key.
@@ -52,7 +59,10 @@ impl Auth {
         } else {
             self.verifier.verify(&token, clock::now_ms()).await
         };
-        let session = verified.map_err(|error| problem(&error))?;
+        let session = verified.map_err(|error| {
+            self.note_refused(user.as_deref(), &error);
+            problem(&error)
+        })?;
         if user.is_some_and(|user| !is_named(&session.principal, &user)) {
             return Err(Problem::new(
                 ProblemCode::TokenInvalid,
@@ -66,6 +76,16 @@ impl Auth {
             },
             expires_at_ms: session.expires_at_ms,
         })
+    }
+
+    /// What cannot be judged was not refused.
+    fn note_refused(&self, user: Option<&str>, error: &TokenError) {
+        if matches!(error, TokenError::Missing | TokenError::Unavailable(_)) {
+            return;
+        }
+        let named = user.map(|user| user.split_once('.').map_or(user, |(_, user)| user));
+        let claimed = named.and_then(|user| user.parse().ok());
+        self.refused.note(RefusedLogin::new(claimed, "", "http", error));
     }
 
     fn by_key(&self, key: &str) -> Result<Result<natterjack_authz::token::Session, TokenError>, Problem> {

@@ -8,6 +8,7 @@ mod keys;
 mod me;
 mod members;
 mod message;
+mod rates;
 mod reading;
 mod revoke;
 mod rooms;
@@ -15,6 +16,7 @@ mod search;
 mod send;
 mod settling;
 mod standing;
+mod trail;
 
 use async_nats::Client;
 use natterjack_authz::policy::{Permission, View, is_revoking, may, token_is_good};
@@ -30,6 +32,7 @@ pub(crate) use keys::{NewKey, keys, make_key, revoke_key};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{check_manages, is_since, members, put_member, remove_member, show_member};
 pub(crate) use message::message;
+pub(crate) use rates::RequestRates;
 pub(crate) use reading::{Reading, Session, Step};
 pub(crate) use revoke::{Revocation, finish_revocations, revoke};
 pub(crate) use rooms::{put_room, rooms, show_room};
@@ -37,6 +40,7 @@ pub(crate) use search::{SearchAsk, search};
 pub(crate) use send::{Sent, begin_send, begin_send_alone, begin_tell, send};
 pub(crate) use settling::Settling;
 pub(crate) use standing::rooms_standing;
+pub(crate) use trail::{TrailAsk, trail};
 
 use crate::bundle::Sending;
 use crate::feed::{Cursors, Feed, Past};
@@ -51,6 +55,7 @@ pub(crate) struct Bridge {
     pub(crate) past: Past,
     pub(crate) cursors: Cursors,
     pub(crate) sending: Sending,
+    pub(crate) requests: RequestRates,
     pub(crate) settling: Settling,
     pub(crate) archive: std::sync::Arc<Archive>,
     pub(crate) metrics: std::sync::Arc<Metrics>,
@@ -109,6 +114,14 @@ impl Bridge {
             By::Connection | By::Kept { .. } if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
             By::House | By::Token(_) | By::Connection | By::Kept { .. } => Ok(()),
         })
+    }
+
+    /// Whether somebody may ask something now: they are admitted, and do not ask too often.
+    pub(crate) fn begin_request(&self, who: &Actor) -> Result<(), Problem> {
+        self.admit(who)?;
+        let role_of = |view: &View| self.requests.per_second(view.tenant_role(&who.tenant, &who.user));
+        let charged = self.requests.charge(who, || self.feed.with_view(role_of));
+        charged.inspect_err(|problem| self.metrics.limited(problem))
     }
 
     /// Looks at the policy as it is now; refused until this bridge has read the log once.

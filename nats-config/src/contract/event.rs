@@ -40,6 +40,8 @@ pub enum Kind {
     Token,
     /// An API key was made: body [`KeyBody`](super::KeyBody). Its end is a [`Kind::Token`] event.
     Key,
+    /// Logins were refused: body [`LoginBody`](super::LoginBody). Only workers say so.
+    Login,
     /// Somebody is typing. Not kept: an [`Ephemeral`].
     Typing,
     /// Somebody is there, or goes. Not kept: an [`Ephemeral`].
@@ -291,6 +293,7 @@ impl Kind {
             Self::User => "user",
             Self::Token => "token",
             Self::Key => "key",
+            Self::Login => "login",
             Self::Typing => "typing",
             Self::Presence => "presence",
             Self::Signal => "signal",
@@ -316,6 +319,7 @@ impl Kind {
             Self::User,
             Self::Token,
             Self::Key,
+            Self::Login,
             Self::Typing,
             Self::Presence,
             Self::Signal,

@@ -15,6 +15,7 @@ mod request;
 mod rooms;
 mod search;
 mod subject;
+mod trail;
 
 pub use api_key::{KEY_PREFIX, KeyBody, MAX_KEY_NAME_BYTES, key_of_jti};
 pub use audit::{AUDIT_VERB, AuditReport, Fault, Finding, FindingState};
@@ -47,3 +48,4 @@ pub use search::{
     SearchResult, SearchRoom, Snippet,
 };
 pub use subject::{ApiCall, InboundSubject, MQTT_MESSAGES, MQTT_SESSIONS, Seq, Subjects, TENANT_ROOM};
+pub use trail::{DEFAULT_TRAIL_LIMIT, LoginBody, MAX_TRAIL_LIMIT, TRAIL_VERB, TrailEntry, TrailPage, TrailQuery};

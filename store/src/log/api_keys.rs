@@ -46,10 +46,8 @@ pub(super) fn permit_key(view: &View, request: &Request, body: &KeyBody, now_ms:
     }
     let live = keys_of(view, &who.tenant, &body.user).filter(|(_, key)| !key.has_expired(now_ms));
     if live.count() >= MAX_KEYS {
-        return Err(Problem::new(
-            ProblemCode::RateLimited,
-            format!("this user has {MAX_KEYS} API keys (limiter: keys per user); revoke one that is not used"),
-        ));
+        let detail = format!("this user has {MAX_KEYS} API keys; revoke one that is not used");
+        return Err(Problem::rate_limited("API keys per user", &detail, 1000));
     }
     Ok(())
 }

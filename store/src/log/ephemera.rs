@@ -77,9 +77,10 @@ impl Ephemera {
         let whole_at = self.whole_at.get(who).copied().unwrap_or(now_ms).max(now_ms) + COST_MS;
         let is_full = self.whole_at.len() >= MAX_SENDERS && !self.whole_at.contains_key(who);
         if whole_at - now_ms > BURST_MS || is_full {
-            return Err(Problem::new(
-                ProblemCode::RateLimited,
-                "too much of what is not kept (limiter: typing, presence and signal per principal); send more slowly",
+            return Err(Problem::rate_limited(
+                "typing, presence and signal per principal",
+                "too much of what is not kept; send more slowly",
+                1000,
             ));
         }
         self.whole_at.insert(who.clone(), whole_at);

@@ -289,7 +289,7 @@ fn answer_single(subject: Subject, outcome: Result<Receipt, Problem>) -> Answer 
 /// The headers of a service error.
 pub(super) fn error_headers(problem: &Problem) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert("Nats-Service-Error", problem.title.as_str());
+    headers.insert("Nats-Service-Error", &*problem.title);
     headers.insert("Nats-Service-Error-Code", problem.status.to_string().as_str());
     headers.insert("Content-Type", "application/problem+json");
     headers

@@ -24,7 +24,7 @@ const LEEWAY_MS: i64 = 5000;
 pub(super) fn by_a_good_token(view: &View, request: &Request, now: &Now, log_ms: i64) -> Result<(), Problem> {
     let who = &request.principal;
     match &request.by {
-        By::Kept { .. } if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
+        By::Kept { .. } | By::Connection if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
         By::Kept { taken_ms } => {
             let taken_ms = log_ms - (now.wall_ms - taken_ms);
             let last = last_revocation_ms(view, who);
@@ -37,7 +37,6 @@ pub(super) fn by_a_good_token(view: &View, request: &Request, now: &Now, log_ms:
             Ok(())
         }
         By::Token(token) if !token_is_good(view, who, token) => Err(Problem::token_revoked()),
-        By::Connection if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
         By::House | By::Token(_) | By::Connection => Ok(()),
     }
 }
@@ -112,12 +111,10 @@ fn permit_one(view: &View, (tenant, user): (&Id, &Id), jti: &str, now_ms: i64) -
         return is_there.then_some(()).ok_or_else(none);
     }
     if revoked_one_by_one(view, tenant, user, now_ms) >= MAX_REVOKED_TOKENS {
-        return Err(Problem::new(
-            ProblemCode::RateLimited,
-            format!(
-                "{MAX_REVOKED_TOKENS} tokens of this user are revoked one by one; revoke all of the user's instead"
-            ),
-        ));
+        let detail = format!(
+            "{MAX_REVOKED_TOKENS} tokens of this user are revoked one by one; revoke all of the user's instead"
+        );
+        return Err(Problem::rate_limited("revoked tokens per user", &detail, 1000));
     }
     Ok(())
 }

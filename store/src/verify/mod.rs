@@ -20,6 +20,7 @@ pub use self::compare::{Fault, Finding};
 use crate::archive::now::{self, Changes};
 use crate::archive::project::Rows;
 use crate::archive::rooms::{self, Standings};
+use crate::archive::trail::{self, Trail};
 use crate::archive::{Database, sql};
 use crate::entity::event;
 
@@ -94,6 +95,7 @@ pub async fn verify(
         rooms: Rooms::default(),
         changes: Changes::default(),
         standings: Standings::default(),
+        trail: Trail::default(),
         archived: sql::bound(Seq::end_of_frame(archived)),
         verified: Verified {
             behind: last - archived,
@@ -120,6 +122,7 @@ struct Verifying<'a> {
     /// What all events so far come to: a few hundred bytes for each message that was changed.
     changes: Changes,
     standings: Standings,
+    trail: Trail,
     /// The end of what is compared; the archive may go on meanwhile.
     archived: i64,
     verified: Verified,
@@ -166,6 +169,7 @@ impl Verifying<'_> {
         self.verified.events += events.len() as u64;
         self.changes.extend(Changes::of(events));
         self.standings.extend(Standings::of(events));
+        self.trail.extend(events);
         for row in events {
             let Some(before) = self.rooms.follow(row) else { continue };
             let upto = row.seq.unsigned_abs() >> 10;
@@ -181,7 +185,8 @@ impl Verifying<'_> {
         let db = self.database.connection();
         let wrong = now::differing(db, self.log, &self.changes, self.archived).await?;
         let wrong_rooms = rooms::differing(db, self.log, &self.standings, self.archived).await?;
-        let faults = wrong.len() as u64 + wrong_rooms;
+        let wrong_trail = trail::differing(db, self.log, &self.trail, self.archived).await?;
+        let faults = (wrong.len() + wrong_trail.len()) as u64 + wrong_rooms;
         if faults == 0 {
             return Ok(());
         }
@@ -190,6 +195,9 @@ impl Verifying<'_> {
         }
         for seq in wrong {
             self.note(compare::finding(seq, Fault::Standing));
+        }
+        for seq in wrong_trail {
+            self.note(compare::finding(seq, Fault::Trail));
         }
         if self.repair {
             repair::rebuild(self.database, self.log).await?;

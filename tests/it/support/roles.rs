@@ -97,8 +97,17 @@ impl Roles {
         self.server.endpoints().mqtt_url()
     }
 
+    pub(crate) fn websocket_url(&self) -> String {
+        self.server.endpoints().websocket_url()
+    }
+
     pub(crate) fn nats_url(&self) -> String {
         self.server.endpoints().nats_url()
+    }
+
+    /// Starts another authz worker.
+    pub(crate) fn authz_more(&mut self) -> u32 {
+        self.role("authz")
     }
 
     /// Starts a store; its number kills it.

@@ -212,7 +212,7 @@ impl DoorState {
             Some(ticket) => Box::pin(self.tickets.take(&ticket, clock::now_ms(), admit)).await?,
             None => Box::pin(self.auth.caller(headers)).await?,
         };
-        self.bridge.admit(&caller.who)?;
+        self.bridge.begin_request(&caller.who)?;
         Ok(caller)
     }
 }

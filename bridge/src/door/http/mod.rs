@@ -21,6 +21,7 @@ mod serve;
 mod sse;
 mod stall;
 mod text;
+mod trail;
 mod ws;
 
 use std::convert::Infallible;
@@ -32,6 +33,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
 use http::header::{HOST, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Version};
+use natterjack_authz::refused::RefusedLogins;
 use natterjack_authz::token::Verifier;
 use natterjack_nats_config::contract::{MAX_EVENT_BYTES, Problem};
 use tokio::time::Instant;
@@ -82,7 +84,7 @@ struct Front {
 impl HttpDoor {
     pub(crate) fn new(
         bridge: Arc<Bridge>,
-        verifier: Arc<Verifier>,
+        (verifier, refused): (Arc<Verifier>, Arc<RefusedLogins>),
         (tickets, hooks, origins): (Tickets, Hooks, Origins),
         (caps, log_requests): (&Caps, bool),
     ) -> Self {
@@ -91,7 +93,7 @@ impl HttpDoor {
         let feed = Arc::clone(&bridge.feed);
         let state = DoorState {
             bridge,
-            auth: Auth::new(verifier, feed),
+            auth: Auth::new(verifier, feed, refused),
             tickets,
             hooks,
             origins,

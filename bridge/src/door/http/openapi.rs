@@ -494,6 +494,25 @@ pub(super) struct Revoked {
     waiting_for: Option<Vec<String>>,
 }
 
+/// A page of the audit trail, newest first.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrailPage {
+    entries: Vec<TrailEntry>,
+    /// What to give as `before` for the page that follows.
+    #[schema(required)]
+    next: Option<u64>,
+}
+
+/// An event of the audit trail.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrailEntry {
+    event: Event,
+    /// SHA-256 over the hash of the entry before (of every tenant) and the event's own, in hexadecimal.
+    hash: String,
+}
+
 /// Whether a change has reached every live connection.
 #[derive(ToSchema, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -551,6 +570,10 @@ pub(super) struct Problem {
     #[serde(default)]
     #[schema(nullable = false)]
     retry_after_ms: Option<u64>,
+    /// Which limit it is, for `rate-limited`.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    limiter: Option<String>,
     /// Where to go on when a cursor has expired.
     #[serde(default)]
     #[schema(nullable = false)]

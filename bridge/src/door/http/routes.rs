@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{asyncapi, events, hooks, keys, message, openapi, reaction, read, revocations, send, ws};
+use super::{asyncapi, events, hooks, keys, message, openapi, reaction, read, revocations, send, trail, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -99,6 +99,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(revocations::revoke))
         .routes(routes!(keys::make, keys::list))
         .routes(routes!(keys::revoke))
+        .routes(routes!(trail::trail))
         .routes(routes!(livez))
         .routes(routes!(readyz))
         .routes(routes!(metrics))

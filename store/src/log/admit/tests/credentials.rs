@@ -310,3 +310,20 @@ fn what_a_server_kept_from_before_a_revocation_is_not_written_after_it() {
         );
     }
 }
+
+#[test]
+fn that_a_login_was_refused_only_workers_say() {
+    let mut book = Book::founded();
+    let body = json!({"body": {"user": "bob", "door": "nats", "reason": "expired", "count": 3, "worker": "authz-1"}});
+    let login = request("admin", "_", Kind::Login, &body);
+    for by in [By::Connection, by_token("t")] {
+        let refused = book.ask_by(by, &login).map_err(|problem| problem.code);
+        assert_eq!(refused, Err(ProblemCode::InvalidRequest));
+    }
+    let house = request("_", "_", Kind::Login, &body);
+    book.ask_by(By::House, &house).unwrap();
+    // A full log has no room for it: it is no policy.
+    book.log_full = true;
+    let refused = book.ask_by(By::House, &house).map_err(|problem| problem.code);
+    assert_eq!(refused, Err(ProblemCode::LogFull));
+}
