@@ -36,6 +36,7 @@ mod rates;
 mod repair;
 mod restart;
 mod revocations;
+mod revoke_load;
 mod schemathesis;
 mod search;
 mod sending;
