@@ -23,6 +23,8 @@ const GATHER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(15);
 /// How long the writer has.
 const WITHIN: Duration = Duration::from_secs(10);
+/// How long it has when this worker stops.
+const LAST: Duration = Duration::from_secs(1);
 /// The longest reason, in characters: it may quote what was sent.
 const MAX_REASON: usize = 160;
 
@@ -88,9 +90,10 @@ impl RefusedLogins {
             () = telling => {}
             () = shutdown.cancelled() => {}
         }
-        // Those of the last moment.
-        if let Err(reason) = self.tell(client, log).await {
-            tracing::debug!(reason, "refused logins are missing in the audit trail");
+        // Those of the last moment, as far as a stop can wait for that.
+        let told = tokio::time::timeout(LAST, self.tell(client, log)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::debug!("the last refused logins are missing in the audit trail");
         }
     }
 
