@@ -12,6 +12,7 @@ use figment::value::Dict;
 use natterjack_authz::token::{IssuerSettings, Verifier};
 use natterjack_bridge::{ForwardedHeader, Proxies};
 use natterjack_nats_config::contract::{Id, Subjects};
+use natterjack_nats_config::limits::Limits;
 use natterjack_nats_config::tail::Log;
 use natterjack_store::archive::{Address, Tables};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,7 @@ pub(crate) struct Config {
     pub(crate) keys: Keys,
     pub(crate) store: Store,
     pub(crate) bridge: Bridge,
+    pub(crate) limits: Limits,
     pub(crate) logging: Logging,
 }
 
@@ -267,6 +269,9 @@ impl Config {
                 "`store.log_max_bytes` = {} is less than 16 MiB (16777216)",
                 self.store.log_max_bytes
             );
+        }
+        if !(1..=3600).contains(&self.limits.burst_secs) {
+            bail!("`limits.burst_secs` = {} must be 1 to 3600", self.limits.burst_secs);
         }
         self.database()?;
         self.check_issuers()?;

@@ -4,6 +4,7 @@ mod begin;
 mod callout;
 mod follow;
 pub mod policy;
+pub mod refused;
 pub mod revoke;
 pub mod token;
 mod worker;

@@ -5,14 +5,16 @@ use natterjack_nats_config::checkpoint::BeginError;
 use natterjack_nats_config::client::{Login, LoginError, Seed, connect};
 use natterjack_nats_config::contract::{Id, Seq};
 use natterjack_nats_config::lease::{Lease, Leases, RENEW_EVERY};
+use natterjack_nats_config::limits::Limits;
 use natterjack_nats_config::tail::{Log, TailError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::callout::{Callout, Issued, keys, serve};
+use crate::callout::{Callout, Gate, Issued, keys, serve};
 use crate::follow::{ChangedAt, Followed};
+use crate::refused::RefusedLogins;
 use crate::revoke::{Connections, REGISTERED, Sweeper, Swept, answer_settle, settle_subject};
 use crate::token::Verifier;
 
@@ -41,6 +43,10 @@ pub struct AuthzConfig {
     pub verifier: Arc<Verifier>,
     /// Names this worker; unique, one plain id.
     pub worker: Id,
+    /// Whose audit trail tells of refused logins: nobody knows of which tenant they would have been.
+    pub tenant: Id,
+    /// How much who may do.
+    pub limits: Arc<Limits>,
     /// How many servers must tell their connections before a sweep counts.
     pub servers: usize,
 }
@@ -79,8 +85,7 @@ pub async fn run(
 ) -> Result<(), AuthzError> {
     let core = connect(&config.core).await?;
     let shared = Shared::default();
-    let callout = shared.callout(&config, connect(&config.auth).await?)?;
-    let connections = Connections::new(connect(&config.sys).await?, config.servers);
+    let (callout, connections) = shared.callout(&config).await?;
     let caught_up = tokio::select! {
         caught_up = shared.followed.catch_up(&core, &config.log) => caught_up?,
         () = shutdown.cancelled() => return Ok(()),
@@ -105,6 +110,7 @@ pub async fn run(
         register,
         shutdown.clone(),
     ));
+    parts.spawn(tell_refused(&callout, &config, (core.clone(), shutdown.clone())));
     let settle = settle_subject(&config.log.subjects, &config.worker);
     let settling = answer_settle(core, settle, shared.swept.clone(), shutdown.clone());
     parts.spawn(async { Ok(settling.await?) });
@@ -125,6 +131,19 @@ pub async fn run(
         ended??;
     }
     Ok(())
+}
+
+/// Tells the audit trail of refused logins.
+fn tell_refused(
+    callout: &Callout,
+    config: &AuthzConfig,
+    (core, shutdown): (async_nats::Client, CancellationToken),
+) -> impl Future<Output = Result<(), AuthzError>> + use<> {
+    let (refused, log) = (callout.refused.clone(), config.log.clone());
+    async move {
+        refused.keep_telling(&core, &log, &shutdown).await;
+        Ok(())
+    }
 }
 
 /// What the parts of a worker share.
@@ -148,19 +167,25 @@ impl Default for Shared {
 }
 
 impl Shared {
-    fn callout(&self, config: &AuthzConfig, client: async_nats::Client) -> Result<Callout, AuthzError> {
+    async fn callout(&self, config: &AuthzConfig) -> Result<(Callout, Connections), AuthzError> {
+        let client = connect(&config.auth).await?;
+        let sys = connect(&config.sys).await?;
+        let connections = || Connections::new(sys.clone(), config.servers);
         let (issuer, xkey) = keys(&config.issuer, &config.xkey)?;
         let sign_until = self.sign_until.subscribe();
-        Ok(Callout {
+        let callout = Callout {
             client,
             followed: self.followed.clone(),
             issued: self.issued.clone(),
             verifier: config.verifier.clone(),
+            refused: Arc::new(RefusedLogins::new(config.tenant.clone(), config.worker.clone())),
+            gate: Gate::new(Arc::clone(&config.limits), connections()),
             subjects: config.log.subjects.clone(),
             issuer,
             xkey,
             registered: Box::new(move || Instant::now() < *sign_until.borrow()),
-        })
+        };
+        Ok((callout, connections()))
     }
 }
 

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use natterjack_authz::token::Verifier;
+use natterjack_nats_config::Id;
 use natterjack_nats_config::client::Login;
+use natterjack_nats_config::limits::Limits;
 use natterjack_nats_config::tail::Log;
 
 use crate::proxies::Proxies;
@@ -28,7 +30,13 @@ pub struct BridgeConfig {
     pub proxies: Proxies,
     /// Whether every request is logged at `info`; else at `debug`, and failures of ours at `info`.
     pub log_requests: bool,
-    /// The limits.
+    /// Whose audit trail tells of refused logins.
+    pub tenant: Id,
+    /// Names this worker; unique, one plain id.
+    pub worker: Id,
+    /// How much who may do.
+    pub limits: Arc<Limits>,
+    /// The limits of everybody together.
     pub caps: Caps,
 }
 

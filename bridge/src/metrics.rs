@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use natterjack_nats_config::contract::Problem;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -47,6 +48,7 @@ pub(crate) struct Metrics {
     pub(crate) superseded: Counter,
     /// Requests of native clients that were dropped, because no service import made their reply subject.
     pub(crate) native_dropped: Counter,
+    limited: Family<Limiter, Counter>,
     bundle_requests: Histogram,
     bundle_bytes: Histogram,
     bundle_seconds: Histogram,
@@ -95,6 +97,11 @@ struct Route {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limiter {
+    limiter: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Queue {
     queue: &'static str,
 }
@@ -115,6 +122,7 @@ impl Metrics {
             request_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             superseded: Counter::default(),
             native_dropped: Counter::default(),
+            limited: Family::default(),
             bundle_requests: Histogram::new(COUNTS),
             bundle_bytes: Histogram::new(BYTES),
             bundle_seconds: Histogram::new(SECONDS),
@@ -148,6 +156,8 @@ impl Metrics {
         all.register("superseded", help, self.superseded.clone());
         let help = "Requests of native clients without a reply subject of a service import";
         all.register("native_dropped", help, self.native_dropped.clone());
+        let help = "Requests that a limit refused, by the limiter";
+        all.register("limited", help, self.limited.clone());
         let help = "Requests in a bundle to the writer";
         all.register("bundle_requests", help, self.bundle_requests.clone());
         let help = "Size of a bundle to the writer";
@@ -189,6 +199,14 @@ impl Metrics {
             status,
         };
         self.requests.get_or_create(&answered).inc();
+    }
+
+    /// Counts what a limit refused; there are only so many limiters.
+    pub(crate) fn limited(&self, problem: &Problem) {
+        if let Some(limiter) = &problem.limiter {
+            let limiter = limiter.to_string();
+            self.limited.get_or_create(&Limiter { limiter }).inc();
+        }
     }
 
     /// Counts a connection as long as what this gives is kept.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
+use natterjack_authz::refused::RefusedLogins;
 use natterjack_nats_config::client::connect;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use crate::error::BridgeError;
 use crate::feed::{Cursors, Feed, Past, follow, listen};
 use crate::health::{Health, Watched, watch_health};
 use crate::metrics::{Cap, Metrics};
-use crate::ops::{Archive, Bridge, Settling, finish_revocations, follow_archive};
+use crate::ops::{Archive, Bridge, RequestRates, Settling, finish_revocations, follow_archive};
 
 /// How long what was published last may take to leave.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -53,9 +54,19 @@ pub async fn run(
     let native = NativeDoor::open(Arc::clone(&bridge), config.caps.native_requests).await?;
     let subjects = &config.log.subjects;
     let tickets = Tickets::new(&config.cursor_key, client.clone(), subjects, config.replicas);
+    let refused = Arc::new(RefusedLogins::new(config.tenant.clone(), config.worker.clone()));
+    let (telling, to, log, until) = (
+        Arc::clone(&refused),
+        client.clone(),
+        config.log.clone(),
+        shutdown.clone(),
+    );
+    let _telling = AbortOnDropHandle::new(tokio::spawn(
+        async move { telling.keep_telling(&to, &log, &until).await },
+    ));
     let http = HttpDoor::new(
         bridge,
-        config.verifier,
+        (config.verifier, refused),
         (tickets, Hooks::new(&config.cursor_key), Origins::new(config.origins)),
         (&config.caps, config.log_requests),
     )
@@ -123,6 +134,7 @@ fn start(
         past: Past::new(client.clone(), log.clone(), config.caps.readers_far_behind),
         cursors: Cursors::new(&config.cursor_key, log.epoch),
         sending,
+        requests: RequestRates::new(Arc::clone(&config.limits)),
         settling: Settling::new(client.clone(), log.subjects.clone()),
         archive,
         metrics,
@@ -162,6 +174,7 @@ impl Tasks {
             ended = &mut self.listen => ended_unexpectedly("ear for what is not kept", ended),
             ended = &mut self.archive => ended_unexpectedly("questions to the archive", ended),
             ended = &mut self.health => ended_unexpectedly("look at its health", ended),
+            ended = of_some(self.revocations.as_mut()) => ended_unexpectedly("end of open revocations", ended),
         }
     }
 }
@@ -169,6 +182,14 @@ impl Tasks {
 fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
     let handle: JoinHandle<T> = tokio::spawn(task);
     AbortOnDropHandle::new(handle)
+}
+
+/// Ends with the task, if it was begun.
+async fn of_some(task: Option<&mut AbortOnDropHandle<()>>) -> Result<(), tokio::task::JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
 }
 
 fn ended_unexpectedly<T>(task: &'static str, ended: Result<T, tokio::task::JoinError>) -> BridgeError {

@@ -2,7 +2,7 @@
 //!
 //! [`contract`] is pure: ids, subjects, events, frames, requests, problems. The other modules do the talking:
 //! [`client`] signs in, [`stream`] defines and reconciles the streams, [`tail`] turns frames into events,
-//! [`checkpoint`] says where to begin reading, [`lease`] elects one worker, [`copies`] looks at replicas, [`local_server`] runs
+//! [`checkpoint`] says where to begin reading, [`lease`] elects one worker, [`limits`] and [`rate`] (both pure) say how much who may do, [`copies`] looks at replicas, [`local_server`] runs
 //! a `nats-server` of our own.
 
 pub mod checkpoint;
@@ -11,7 +11,9 @@ pub mod clock;
 pub mod contract;
 pub mod copies;
 pub mod lease;
+pub mod limits;
 pub mod local_server;
+pub mod rate;
 pub mod stream;
 pub mod tail;
 pub mod this_machine;

@@ -1,11 +1,13 @@
 //! What a person types.
 
 pub(crate) mod archive;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod history;
+pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod nats;
@@ -47,6 +49,8 @@ pub(crate) enum Command {
     Bridge,
     /// Print a token (a signed JWT) for a user and nothing else
     Token(token::Token),
+    /// API keys, for services and devices: make them, list them, end them
+    Key(key::Key),
     /// Make rooms, list them, add and remove members
     Room(room::Room),
     /// Revoke tokens: of a user, one of them, or everybody's; or end a membership. The answer comes when it has reached every
@@ -58,6 +62,8 @@ pub(crate) enum Command {
     Tail(tail::Tail),
     /// Show what was said in a room
     History(history::History),
+    /// Who changed rights, revoked tokens, was refused: the audit trail, newest first; for those with `tenant.audit`
+    Audit(audit::Audit),
     /// Look at the log itself
     Log(log::LogCommand),
     /// The tables of the archive: what they lack, and bring them up to date

@@ -15,6 +15,9 @@ pub(crate) struct Revoke {
     /// Only the one with this `jti`
     #[arg(long, requires = "of")]
     jti: Option<String>,
+    /// When that one expires (RFC 3339): later it need not be remembered
+    #[arg(long, value_name = "TIME", requires = "jti")]
+    expires: Option<String>,
     /// Only those issued before this time (RFC 3339); without --of, everybody's
     #[arg(long, value_name = "TIME", conflicts_with = "jti")]
     before: Option<String>,
@@ -29,6 +32,7 @@ pub(crate) fn run(global: &Global, revoke: &Revoke) -> anyhow::Result<()> {
     let Revoke {
         of,
         jti,
+        expires,
         before,
         room,
         server,
@@ -40,6 +44,7 @@ pub(crate) fn run(global: &Global, revoke: &Revoke) -> anyhow::Result<()> {
         ("user", of.as_ref().map(Id::as_str)),
         ("jti", jti.as_deref()),
         ("before", before.as_deref()),
+        ("expires", expires.as_deref()),
         ("room", room.as_ref().map(Id::as_str)),
     ];
     let given = all

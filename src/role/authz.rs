@@ -26,6 +26,8 @@ pub(crate) async fn work(
         xkey: Seed::read(&keys.join("xkey.nk"))?,
         log: config.log(),
         verifier: config.verifier()?,
+        tenant: config.tenant.clone(),
+        limits: std::sync::Arc::new(config.limits.clone()),
         worker: worker_name("authz").parse()?,
         servers: config.nats.servers,
     };

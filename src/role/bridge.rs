@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{data, login, run_alone, tls};
+use super::{data, login, run_alone, tls, worker_name};
 use crate::config::{Config, Global};
 
 /// Where HTTP is spoken, and with which certificate.
@@ -63,6 +63,9 @@ pub(crate) async fn work(
         origins: config.bridge.origins.clone(),
         tls,
         proxies: config.proxies()?,
+        tenant: config.tenant.clone(),
+        worker: worker_name("bridge").parse()?,
+        limits: Arc::new(config.limits.clone()),
         log_requests: config.logging.requests,
         caps: Caps {
             max_connections: config.bridge.max_connections,

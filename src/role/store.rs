@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -235,6 +236,7 @@ impl Settings<'_> {
                     user: self.config.admin.clone(),
                 },
             }),
+            limits: Arc::new(self.config.limits.clone()),
             diverged,
         })
     }

@@ -14,7 +14,7 @@ use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
     ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, MESSAGE_VERB, PAST_VERB, PastPage,
     PastQuery, Problem, ProblemCode, REACTIONS_VERB, ROOMS_VERB, RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects,
-    WATERMARK_VERB,
+    TRAIL_VERB, TrailQuery, WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -29,6 +29,7 @@ use crate::past::past;
 use crate::reactions::what_was_made_of_it;
 use crate::rooms::rooms;
 use crate::search::search;
+use crate::trail::trail;
 
 /// The name of the service, as `nats micro ls` shows it, and of the queue group that shares its work.
 const SERVICE: &str = "natterjack-store";
@@ -53,6 +54,7 @@ enum Verb {
     Reactions,
     Rooms,
     Search,
+    Trail,
     Watermark,
 }
 
@@ -66,7 +68,8 @@ pub(crate) struct Cut {
     pub(crate) next: Option<Seq>,
 }
 
-/// Answers `chat.store.history`, `.message`, `.past`, `.reactions`, `.rooms`, `.search` and `.watermark` until `shutdown`; what is in work is answered first.
+/// Answers `chat.store.history`, `.message`, `.past`, `.reactions`, `.rooms`, `.search`, `.trail` and `.watermark` until `shutdown`;
+/// what is in work is answered first.
 ///
 /// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
 /// [`Problem`] with the headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
@@ -89,6 +92,7 @@ pub async fn run(
     let reactions = add(&service, &log.subjects, REACTIONS_VERB).await?;
     let rooms = add(&service, &log.subjects, ROOMS_VERB).await?;
     let search = add(&service, &log.subjects, SEARCH_VERB).await?;
+    let trail = add(&service, &log.subjects, TRAIL_VERB).await?;
     let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
     let endpoints = [
         (Verb::History, history),
@@ -97,6 +101,7 @@ pub async fn run(
         (Verb::Reactions, reactions),
         (Verb::Rooms, rooms),
         (Verb::Search, search),
+        (Verb::Trail, trail),
         (Verb::Watermark, watermark),
     ];
     let mut serving = pin!(
@@ -124,7 +129,7 @@ async fn add(service: &service::Service, subjects: &Subjects, verb: &str) -> Res
         .map_err(|error| HistoryError(error.to_string()))
 }
 
-fn requests(endpoints: [(Verb, Endpoint); 7]) -> impl Stream<Item = (Verb, service::Request)> {
+fn requests<const N: usize>(endpoints: [(Verb, Endpoint); N]) -> impl Stream<Item = (Verb, service::Request)> {
     stream::select_all(endpoints.map(|(verb, endpoint)| endpoint.map(move |request| (verb, request))))
 }
 
@@ -148,6 +153,7 @@ async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Re
             Verb::Reactions => what_was_made_of_it(connection, log, &request.message.payload).await,
             Verb::Rooms => what_is_read(connection, log, &request.message.payload).await,
             Verb::Search => what_is_found(connection, log, &request.message.payload).await,
+            Verb::Trail => what_was_done(connection, log, &request.message.payload).await,
             Verb::Watermark => watermark(connection, log).await,
         }
     });
@@ -190,6 +196,14 @@ async fn what_was(connection: &DatabaseConnection, log: &Log, request: &[u8]) ->
     let (page, lines) = past(connection, log, &query).await.map_err(|error| no_answer(&error))?;
     let events = lines.into_iter().map(raw).collect::<Result<_, _>>()?;
     to_json(&PastPage { events, ..page })
+}
+
+async fn what_was_done(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query: TrailQuery =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of the trail: {error}")))?;
+    query.check()?;
+    let page = trail(connection, log, &query).await;
+    to_json(&page.map_err(|error| no_answer(&error))??)
 }
 
 async fn what_is_read(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {

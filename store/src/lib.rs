@@ -12,5 +12,6 @@ mod past;
 mod reactions;
 mod rooms;
 pub mod search;
+mod trail;
 pub mod transfer;
 pub mod verify;

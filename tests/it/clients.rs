@@ -27,6 +27,7 @@ impl Running {
         let output = folder.path().join(name);
         let child = command
             .env("TOKEN", token)
+            .env("KEY", token)
             .env("CURSOR_FILE", folder.path().join("cursor"))
             .stdin(Stdio::null())
             .stdout(File::create(&output).unwrap())
@@ -141,6 +142,40 @@ async fn the_one_in_javascript_reads_by_each_way() {
         house.http("alice").say("lobby", &last).await;
         assert_eq!(parsed(&running.prints(&last).await), events(&house), "{way}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_device_in_python_comes_by_a_key_until_that_is_revoked() {
+    let (house, folder) = (House::start().await, tempfile::tempdir().unwrap());
+    house.room("lobby", &[("dev1", "device")]).await;
+    let key = house.run(&["key", "create", "--of", "dev1", "--name", "thermometer"]);
+    let device = |name: &str| {
+        let (host, port) = house
+            .endpoints
+            .mqtt
+            .strip_prefix("mqtt://")
+            .unwrap()
+            .rsplit_once(':')
+            .unwrap();
+        let mut command = python_with_packages();
+        command.arg(root().join("clients/device.py"));
+        command.args([host, port, "main", "dev1", "lobby", "21.5"]);
+        Running::start(command, &folder, name, key.trim())
+    };
+    let running = device("first");
+    running.prints("\"21.5\"").await;
+    house.http("alice").say("lobby", "a command").await;
+    running.prints("a command").await;
+    let id = key.split('_').nth(1).unwrap();
+    house.run(&["key", "revoke", id]);
+    house.http("alice").say("lobby", "behind its back").await;
+    // paho goes on trying; the server lets it in no more.
+    eventually("it is refused", async || {
+        let log = read_to_string(house.log_file()).unwrap();
+        log.contains("no such API key").then_some(())
+    })
+    .await;
+    assert!(!read_to_string(&running.output).unwrap().contains("behind its back"));
 }
 
 /// A proxy that ends connections on which it sees one of these requests.

@@ -10,6 +10,9 @@
 )]
 
 mod abuse;
+mod api_keys;
+mod audit;
+mod backlog;
 mod bad_input;
 mod browser;
 mod changes;
@@ -27,6 +30,7 @@ mod hostile;
 mod issuers;
 mod journey;
 mod keys;
+mod limits;
 mod membership;
 mod people;
 mod proxies;
@@ -34,6 +38,7 @@ mod rates;
 mod repair;
 mod restart;
 mod revocations;
+mod revoke_load;
 mod schemathesis;
 mod search;
 mod sending;

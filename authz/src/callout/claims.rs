@@ -29,6 +29,8 @@ pub(crate) struct ServerId {
 #[serde(default)]
 pub(crate) struct ClientInfo {
     pub(crate) id: u64,
+    /// The address it comes from; behind a proxy the proxy's.
+    pub(crate) host: String,
     #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) mqtt_id: String,

@@ -1,8 +1,8 @@
-use natterjack_nats_config::contract::{Principal, Subjects};
+use natterjack_nats_config::contract::{Id, Principal, Subjects};
 
 use super::claims::Request;
 use crate::policy::{SubjectPermissions, View, subject_permissions, token_is_good};
-use crate::token::{Session, TokenError};
+use crate::token::{Session, TokenError, is_api_key};
 
 /// Over which door of the server a client comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,19 @@ pub(crate) enum Refusal {
     Tenant(String),
     #[error("the token was revoked")]
     Revoked,
+    #[error("the user has {0} connections already")]
+    TooManyConnections(usize),
+    #[error("too many logins from there were refused, and this credential is not known")]
+    TooManyRefused,
     #[error("this worker is not registered now")]
     NotRegistered,
+}
+
+impl Refusal {
+    /// Whether it lies in what the client gave; what cannot be judged now was not refused for good.
+    pub(crate) fn is_of_the_client(&self) -> bool {
+        !matches!(self, Self::NotRegistered | Self::Token(TokenError::Unavailable(_)))
+    }
 }
 
 /// The token that a connection gives: as `auth_token` or as password, empty if it gives none.
@@ -53,6 +64,27 @@ pub(crate) fn token_of(request: &Request) -> Result<&str, Refusal> {
         return Err(Refusal::TwoTokens);
     }
     Ok(token.map_or("", String::as_str))
+}
+
+/// Who a connection says it is, where that can be the name of a user. Nobody has checked it.
+pub(crate) fn claimed(request: &Request) -> Option<Id> {
+    let named = request.connect_opts.user.as_str();
+    // A client that gives its token as a user name has it here too.
+    if is_api_key(named) || token_of(request).is_ok_and(|token| token == named) {
+        return None;
+    }
+    let user = named.split_once('.').map_or(named, |(_, user)| user);
+    user.parse().ok()
+}
+
+/// The door's name, of those that there are.
+pub(crate) fn door(kind: &str) -> &'static str {
+    match kind {
+        "nats" => "nats",
+        "websocket" => "websocket",
+        "mqtt" => "mqtt",
+        _ => "*",
+    }
 }
 
 /// Judges a connection by what its token says and by the view as it is now.
@@ -114,7 +146,7 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::FutureExt;
-    use natterjack_nats_config::contract::{Event, Id};
+    use natterjack_nats_config::contract::Event;
     use serde_json::json;
 
     use super::*;

@@ -4,10 +4,12 @@
 
 mod claims;
 mod decide;
+mod gate;
 mod issued;
 mod nkey_jwt;
 mod serve;
 
-use decide::{Entry, Refusal, judge, token_of};
+use decide::{Entry, Refusal, claimed, door, judge, token_of};
+pub(crate) use gate::Gate;
 pub(crate) use issued::{Connection, Issued};
 pub(crate) use serve::{Callout, keys, serve};

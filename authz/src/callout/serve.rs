@@ -4,7 +4,7 @@ use async_nats::{Client, Message};
 use futures_util::StreamExt;
 use natterjack_nats_config::client::Seed;
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::Subjects;
+use natterjack_nats_config::contract::{Principal, Subjects};
 use nkeys::{KeyPair, XKey};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::claims::{Request, RequestClaims, Response, ResponseClaims, User, UserClaims};
 use super::issued::{Connection, Issued};
 use super::nkey_jwt::{self, JwtError};
-use super::{Entry, Refusal, judge, token_of};
+use super::{Entry, Gate, Refusal, claimed, door, judge, token_of};
 use crate::follow::Followed;
-use crate::token::Verifier;
+use crate::refused::{RefusedLogin, RefusedLogins};
+use crate::token::{Session, Verifier, is_api_key, session_by_key};
 
 const SUBJECT: &str = "$SYS.REQ.USER.AUTH";
 const GROUP: &str = "natterjack-authz";
@@ -30,6 +31,8 @@ pub(crate) struct Callout {
     pub(crate) followed: Arc<Followed>,
     pub(crate) issued: Arc<Issued>,
     pub(crate) verifier: Arc<Verifier>,
+    pub(crate) gate: Gate,
+    pub(crate) refused: Arc<RefusedLogins>,
     pub(crate) subjects: Subjects,
     pub(crate) issuer: KeyPair,
     pub(crate) xkey: XKey,
@@ -123,7 +126,7 @@ impl Callout {
         let outcome = match self.decide(request, now_ms).await {
             Ok(entry) => Ok(self.user_jwt(request, entry, now_ms)?),
             Err(reason) => {
-                tracing::info!(%reason, kind = request.client_info.kind, "a connection is refused");
+                self.note_refused(request, &reason);
                 Err(DENIED)
             }
         };
@@ -136,11 +139,21 @@ impl Callout {
     }
 
     async fn decide(&self, request: &Request, now_ms: i64) -> Result<Entry, Refusal> {
-        let session = self.verifier.verify(token_of(request)?, now_ms).await?;
+        let token = token_of(request)?;
+        let verified = if is_api_key(token) {
+            None
+        } else {
+            if !self.verifier.is_known(token) && !self.gate.may_try(&request.client_info.host) {
+                return Err(Refusal::TooManyRefused);
+            }
+            Some(self.verifier.verify(token, now_ms).await?)
+        };
+        self.has_room(verified.as_ref(), token, now_ms).await?;
         if !(self.registered)() {
             return Err(Refusal::NotRegistered);
         }
         let view = self.followed.view();
+        let session = verified.map_or_else(|| session_by_key(&view, token, now_ms), Ok)?;
         let entry = judge(request, session, &view, &self.subjects)?;
         let who = &entry.session.principal;
         let name = Subjects::principal_name(&who.tenant, &who.user);
@@ -150,6 +163,34 @@ impl Callout {
         };
         self.issued.note(name, connection, view.seq());
         Ok(entry)
+    }
+
+    /// Told where it is not one of very many from the same address.
+    fn note_refused(&self, request: &Request, reason: &Refusal) {
+        let client = &request.client_info;
+        if reason.is_of_the_client() {
+            let door = door(&client.kind);
+            self.refused
+                .note(RefusedLogin::new(claimed(request), &client.host, door, reason));
+        }
+        if self.gate.note_refused(&client.host) {
+            tracing::info!(%reason, kind = client.kind, source = client.host, "a connection is refused");
+        } else {
+            tracing::debug!(%reason, kind = client.kind, source = client.host, "one more connection is refused");
+        }
+    }
+
+    /// Whether the user may have one connection more.
+    async fn has_room(&self, verified: Option<&Session>, token: &str, now_ms: i64) -> Result<(), Refusal> {
+        let (name, role) = {
+            let view = self.followed.view();
+            let by_key = || session_by_key(&view, token, now_ms);
+            let session = verified.cloned().map_or_else(by_key, Ok)?;
+            let Principal { tenant, user } = &session.principal;
+            let role = view.tenant_role(tenant, user).to_owned();
+            (Subjects::principal_name(tenant, user), role)
+        };
+        self.gate.has_room(&name, &role).await
     }
 
     fn user_jwt(&self, request: &Request, entry: Entry, now_ms: i64) -> Result<String, JwtError> {

@@ -61,6 +61,13 @@ impl Fact {
         self
     }
 
+    /// With a SHA-256.
+    #[must_use]
+    pub fn digest(mut self, digest: &[u8; 32]) -> Self {
+        self.0.extend(digest);
+        self
+    }
+
     /// The fact's own hash.
     #[must_use]
     pub fn hash(&self) -> u128 {

@@ -3,14 +3,16 @@ use std::collections::HashMap;
 use natterjack_nats_config::contract::{Id, InvalidId, RoomBody, RoomKind, Seq};
 use serde::{Deserialize, Serialize};
 
+use super::keys::Key;
 use super::tokens::Tokens;
 use super::view::{Hashed, Membership, Tenant, User, View};
 
 /// The version of a view's bytes and of its hash. Raise it when either changes: when a view keeps another fact, spells one
 /// differently, or folds an event differently. Bytes of another version are not read.
-pub const SNAPSHOT_VERSION: u16 = 2;
+pub const SNAPSHOT_VERSION: u16 = 3;
 
-/// Version 1 knew nothing of revoked tokens: the same bytes without those records.
+/// Version 1 knew nothing of revoked tokens, version 2 nothing of API keys nor of when a revoked token expires: the same bytes
+/// without those records.
 const OLDEST_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"nj-polic";
@@ -77,6 +79,20 @@ enum Record<'a> {
     Open {
         user: Option<&'a str>,
         seq: u64,
+    },
+    // From here on since version 3.
+    RevokedUntil {
+        user: Option<&'a str>,
+        jti: &'a str,
+        until_ms: i64,
+    },
+    Key {
+        user: &'a str,
+        id: &'a str,
+        name: &'a str,
+        sha256: [u8; 32],
+        created_ms: i64,
+        expires_ms: Option<i64>,
     },
 }
 
@@ -199,11 +215,24 @@ impl Writer {
                 changed_ms,
             })?;
         }
-        for jti in &tokens.revoked {
-            self.put(&Record::Revoked { user, jti })?;
+        for (jti, until) in &tokens.revoked {
+            self.put(&match *until {
+                Some(until_ms) => Record::RevokedUntil { user, jti, until_ms },
+                None => Record::Revoked { user, jti },
+            })?;
         }
         for seq in &tokens.open {
             self.put(&Record::Open { user, seq: seq.0 })?;
+        }
+        for (id, key) in &tokens.keys {
+            self.put(&Record::Key {
+                user: user.unwrap_or_default(),
+                id: id.as_str(),
+                name: &key.name,
+                sha256: key.sha256,
+                created_ms: key.created_ms,
+                expires_ms: key.expires_ms,
+            })?;
         }
         Ok(())
     }
@@ -252,12 +281,9 @@ impl<'a> Reader<'a> {
             } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
                 (tokens.valid_after_ms, tokens.changed_ms) = (valid_after_ms, changed_ms);
             }),
-            Record::Revoked { user, jti } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-                tokens.revoked.insert(jti.into());
-            }),
-            Record::Open { user, seq } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-                tokens.open.insert(Seq(seq));
-            }),
+            Record::Revoked { .. } | Record::RevokedUntil { .. } | Record::Open { .. } | Record::Key { .. } => {
+                take_token(tenant, hashed, record)?;
+            }
             Record::Member {
                 user,
                 role,
@@ -286,6 +312,40 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A record about single tokens.
+fn take_token(tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'_>) -> Result<(), SnapshotError> {
+    match record {
+        Record::Revoked { user, jti } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+            tokens.revoked.insert(jti.into(), None);
+        }),
+        Record::RevokedUntil { user, jti, until_ms } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+            tokens.revoked.insert(jti.into(), Some(until_ms));
+        }),
+        Record::Open { user, seq } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+            tokens.open.insert(Seq(seq));
+        }),
+        Record::Key {
+            user,
+            id,
+            name,
+            sha256,
+            created_ms,
+            expires_ms,
+        } => {
+            let (id, name) = (id.parse()?, name.to_owned());
+            let key = Key {
+                name,
+                sha256,
+                created_ms,
+                expires_ms,
+            };
+            tenant.change_tokens(hashed, Some(&user.parse()?), |tokens| drop(tokens.keys.insert(id, key)));
+        }
+        _ => return Err(SnapshotError::Order("a record is not about tokens")),
+    }
+    Ok(())
+}
+
 fn id(name: Option<&str>) -> Result<Option<Id>, InvalidId> {
     name.map(str::parse).transpose()
 }
@@ -298,6 +358,8 @@ mod tests {
     use serde_json::value::to_raw_value;
 
     use super::*;
+
+    const AT: i64 = 1_795_413_600_000;
 
     /// What an event of the tests is about: few names, so that the same ones meet often.
     #[derive(Debug, Clone)]
@@ -314,6 +376,7 @@ mod tests {
         Member(Option<&'static str>, Option<u64>),
         User(Option<&'static str>),
         Token(bool, u8, u64),
+        Key(u8, Option<i64>),
         Odd,
     }
 
@@ -323,7 +386,8 @@ mod tests {
             prop::option::of("\\PC{0,8}").prop_map(What::Room),
             (prop::option::of(role), prop::option::of(0u64..99)).prop_map(|(role, from)| What::Member(role, from)),
             prop::option::of(Just("admin")).prop_map(What::User),
-            (any::<bool>(), 0u8..3, 0u64..8).prop_map(|(one, form, value)| What::Token(one, form, value)),
+            (any::<bool>(), 0u8..6, 0u64..8).prop_map(|(one, form, value)| What::Token(one, form, value)),
+            (0u8..4, prop::option::of(AT..AT + 60)).prop_map(|(key, expires)| What::Key(key, expires)),
             Just(What::Odd),
         ];
         let step = (0usize..2, 0usize..4, 0usize..4, what);
@@ -346,12 +410,23 @@ mod tests {
                 let mut body = match form {
                     0 => json!({"jti": format!("j{value}")}),
                     1 => json!({"valid_after_ms": value}),
+                    3 => json!({"jti": format!("j{value}"), "until_ms": AT + 8 * i64::try_from(*value).unwrap()}),
+                    4 => json!({"valid_after_ms": AT + 8 * i64::try_from(*value).unwrap(), "covers_all": true}),
+                    5 => {
+                        json!({"jti": format!("nj_{}{value:022}{}", step.tenant, step.user), "voids_nothing": value % 2 == 0})
+                    }
                     _ => json!({"settled": Seq::of(*value, 0)}),
                 };
-                if *one || *form == 0 {
+                if *one || body.get("jti").is_some() {
                     body["user"] = json!(user);
                 }
                 (Kind::Token, body)
+            }
+            What::Key(key, expires) => {
+                // Ids are those of one user each.
+                let (id, sha256) = (format!("{}{key:022}{}", step.tenant, step.user), "5a".repeat(32));
+                let body = json!({"user": user, "id": id, "name": "n", "sha256": sha256, "expires_ms": expires});
+                (Kind::Key, body)
             }
             What::Odd => (Kind::Member, json!("no membership")),
         };
@@ -365,7 +440,7 @@ mod tests {
             room: format!("r{}", step.room).parse().unwrap(),
             from: "root".parse().unwrap(),
             kind,
-            at: natterjack_nats_config::clock::format_ms(1_795_413_600_000 + i64::try_from(number).unwrap()),
+            at: natterjack_nats_config::clock::format_ms(AT + i64::try_from(number).unwrap()),
             key: None,
             reply_to: None,
             target: None,
@@ -437,7 +512,7 @@ mod tests {
     fn another_version_is_told_apart_from_damage() {
         let mut bytes = View::default().to_bytes().unwrap();
         bytes[8] += 1;
-        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(3))));
+        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(4))));
         bytes[8] = 0;
         assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(0))));
         assert!(matches!(View::from_bytes(b"something"), Err(SnapshotError::NotAView)));

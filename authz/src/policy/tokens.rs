@@ -1,25 +1,32 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Event, Id, Principal, Seq, TokenBody, TokenRef};
+use natterjack_nats_config::contract::{Event, Id, Principal, Seq, TokenBody, TokenRef, key_of_jti};
 
+use super::keys::{Key, key_fact};
 use super::view::{Hashed, Tenant};
 use super::{Change, Effect, Fact, View};
 
 /// The most tokens of one user that are revoked one by one: after that, revoking all of the user's is the way. 128 KiB.
 pub const MAX_REVOKED_TOKENS: usize = 1000;
 
+/// The longest a token is good for after it was issued, whatever its `exp` says: 366 days, in milliseconds. So a token that was
+/// revoked alone need not be remembered for ever.
+pub const MAX_LIFETIME_MS: i64 = 366 * 24 * 3600 * 1000;
+
 /// Which tokens of a user, or of everybody in a tenant, are good no longer.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Tokens {
     /// Those issued before this, in milliseconds since 1970.
     pub(super) valid_after_ms: i64,
-    /// Those of these `jti`.
-    pub(super) revoked: BTreeSet<Box<str>>,
+    /// Those of these `jti`, and when they have surely expired, in milliseconds since 1970: since version 3 that is always known.
+    pub(super) revoked: BTreeMap<Box<str>, Option<i64>>,
     /// Revocations that may not have reached every connection.
     pub(super) open: BTreeSet<Seq>,
-    /// When the last one was, in log time. Of everybody's only: a user's is kept with the user.
+    /// When the last revocation was, or had settled, in log time; of a user's since version 3.
     pub(super) changed_ms: i64,
+    /// The API keys that are good. Of a user's only.
+    pub(super) keys: BTreeMap<Id, Key>,
 }
 
 // The kinds of facts in the hash, beside those of `view` (1 to 4) and of the writer (5 to 7).
@@ -30,11 +37,15 @@ const OPEN: u8 = 10;
 /// Whether a token has not been revoked.
 #[must_use]
 pub fn token_is_good(view: &View, who: &Principal, token: &TokenRef) -> bool {
+    if let Some(id) = token.jti.as_deref().and_then(key_of_jti) {
+        let [_, of_user] = tokens_of(view, who);
+        return of_user.is_some_and(|tokens| tokens.keys.contains_key(id));
+    }
     let is_good = |tokens: &Tokens| {
         let named = token
             .jti
             .as_ref()
-            .is_some_and(|jti| tokens.revoked.contains(jti.as_str()));
+            .is_some_and(|jti| tokens.revoked.contains_key(jti.as_str()));
         token.issued_at_ms >= tokens.valid_after_ms && !named
     };
     tokens_of(view, who).into_iter().flatten().all(is_good)
@@ -49,12 +60,49 @@ pub fn is_revoking(view: &View, who: &Principal) -> bool {
         .any(|tokens| !tokens.open.is_empty())
 }
 
-/// How many of a user's tokens are revoked one by one.
+/// When tokens of this user, or everybody's, were last revoked or that had settled, in log time; 0 for never.
 #[must_use]
-pub fn revoked_one_by_one(view: &View, tenant: &Id, user: &Id) -> usize {
+pub fn last_revocation_ms(view: &View, who: &Principal) -> i64 {
+    let times = tokens_of(view, who)
+        .into_iter()
+        .flatten()
+        .map(|tokens| tokens.changed_ms);
+    times.max().unwrap_or_default()
+}
+
+/// How many of a user's tokens are revoked one by one and may not have expired at a time.
+#[must_use]
+pub fn revoked_one_by_one(view: &View, tenant: &Id, user: &Id, now_ms: i64) -> usize {
     let tenant = view.tenants.get(tenant);
     let tokens = tenant.and_then(|tenant| tenant.users.get(user)?.tokens.as_ref());
-    tokens.map_or(0, |tokens| tokens.revoked.len())
+    let may_live = |until: &&Option<i64>| until.is_none_or(|until| until >= now_ms);
+    tokens.map_or(0, |tokens| tokens.revoked.values().filter(may_live).count())
+}
+
+/// Whether a revocation would make anything void that was not before: whether a session by it can be there.
+#[must_use]
+pub fn would_void(view: &View, tenant: &Id, body: &TokenBody, now_ms: i64) -> bool {
+    let Some(known) = view.tenants.get(tenant) else {
+        return true;
+    };
+    let of_user = body
+        .user
+        .as_ref()
+        .and_then(|user| known.users.get(user)?.tokens.as_deref());
+    if let Some(jti) = &body.jti {
+        return !of_user.is_some_and(|tokens| tokens.revoked.contains_key(jti.as_str()));
+    }
+    let Some(after) = body.valid_after_ms else { return true };
+    let already = of_user.map_or(0, |tokens| tokens.valid_after_ms);
+    let has_keys = |tokens: &Tokens| tokens.keys.values().any(|key| key.created_ms < after);
+    let ends_keys = match &body.user {
+        Some(_) => of_user.is_some_and(has_keys),
+        None => known
+            .users
+            .values()
+            .any(|user| user.tokens.as_deref().is_some_and(has_keys)),
+    };
+    ends_keys || after > already.max(known.tokens.valid_after_ms).max(now_ms - MAX_LIFETIME_MS)
 }
 
 /// Whether the revocation of a sequence is open, of a user's tokens or of everybody's.
@@ -101,9 +149,17 @@ impl Tenant {
         for fact in facts(hashed.tenant, user, tokens) {
             hashed.hash.remove(&fact);
         }
+        let keys_before: Vec<Id> = tokens.keys.keys().cloned().collect();
         change(tokens);
         for fact in facts(hashed.tenant, user, tokens) {
             hashed.hash.add(&fact);
+        }
+        for id in keys_before.iter().filter(|id| !tokens.keys.contains_key(*id)) {
+            self.key_owners.remove(id);
+        }
+        if let Some(user) = user {
+            let new = tokens.keys.keys().filter(|id| !keys_before.contains(id));
+            self.key_owners.extend(new.map(|id| (id.clone(), user.clone())));
         }
         if *tokens == Tokens::default()
             && let Some(user) = user
@@ -112,28 +168,31 @@ impl Tenant {
         }
     }
 
-    pub(super) fn apply_token(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: TokenBody) -> Option<Change> {
+    pub(super) fn apply_token(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: &TokenBody) -> Option<Change> {
         let user = body.user.as_ref();
         if let Some(seq) = body.settled {
             self.change_tokens(hashed, user, |tokens| {
                 tokens.open.remove(&seq);
+                tokens.changed_ms = tokens.changed_ms.max(body.revoked_ms.unwrap_or_default());
             });
             return None;
         }
         let at_ms = clock::parse_ms(&event.at).unwrap_or(i64::MAX);
         self.change_tokens(hashed, user, |tokens| {
-            match (body.jti, body.valid_after_ms) {
-                (Some(jti), _) => {
-                    tokens.revoked.insert(jti.into());
+            tokens.revoke(body, at_ms);
+            if !body.voids_nothing {
+                tokens.open.insert(event.seq);
+                if user.is_none() || body.revoked_ms.is_some() {
+                    tokens.changed_ms = at_ms;
                 }
-                (None, Some(after)) if after > tokens.valid_after_ms => tokens.valid_after_ms = after,
-                _ => {}
-            }
-            tokens.open.insert(event.seq);
-            if user.is_none() {
-                tokens.changed_ms = at_ms;
             }
         });
+        if let (None, Some(after)) = (user, body.valid_after_ms) {
+            self.end_keys_of_all(hashed, after);
+        }
+        if body.voids_nothing {
+            return None;
+        }
         if let Some(user) = user {
             return Some(self.changed(hashed, event, user.clone(), Effect::Restriction));
         }
@@ -144,6 +203,39 @@ impl Tenant {
             seq: event.seq,
         })
     }
+
+    /// Everybody's API keys that were made before a time are good no longer.
+    fn end_keys_of_all(&mut self, hashed: &mut Hashed<'_>, after_ms: i64) {
+        let mut owners: Vec<Id> = self.key_owners.values().cloned().collect();
+        owners.sort_unstable();
+        owners.dedup();
+        for user in owners {
+            self.change_tokens(hashed, Some(&user), |tokens| tokens.end_keys(after_ms));
+        }
+    }
+}
+
+impl Tokens {
+    /// What a revocation makes void. What is void or expired anyway is not remembered any longer.
+    fn revoke(&mut self, body: &TokenBody, at_ms: i64) {
+        if let Some(jti) = &body.jti {
+            self.revoked.retain(|_, until| until.is_none_or(|until| until >= at_ms));
+            match key_of_jti(jti) {
+                Some(key) => drop(self.keys.remove(key)),
+                None => drop(self.revoked.insert(jti.as_str().into(), body.until_ms)),
+            }
+        } else if let Some(after) = body.valid_after_ms {
+            self.valid_after_ms = self.valid_after_ms.max(after);
+            self.end_keys(after);
+            if body.covers_all {
+                self.revoked.clear();
+            }
+        }
+    }
+
+    fn end_keys(&mut self, after_ms: i64) {
+        self.keys.retain(|_, key| key.created_ms >= after_ms);
+    }
 }
 
 fn facts(tenant: &Id, user: Option<&Id>, tokens: &Tokens) -> Vec<Fact> {
@@ -153,7 +245,12 @@ fn facts(tenant: &Id, user: Option<&Id>, tokens: &Tokens) -> Vec<Fact> {
         let numbers = [tokens.valid_after_ms, tokens.changed_ms].map(i64::cast_unsigned);
         facts.push(numbers.into_iter().fold(about(VALID_AFTER), Fact::number));
     }
-    facts.extend(tokens.revoked.iter().map(|jti| about(REVOKED).text(jti)));
+    facts.extend(tokens.revoked.iter().map(|(jti, until)| {
+        let fact = about(REVOKED).text(jti);
+        // Without a time it has the hash of the version before.
+        until.map_or(fact.clone(), |until| fact.number(until.cast_unsigned()))
+    }));
+    facts.extend(tokens.keys.iter().map(|(id, key)| key_fact(tenant, (user, id), key)));
     facts.extend(tokens.open.iter().map(|seq| about(OPEN).number(seq.0)));
     facts
 }

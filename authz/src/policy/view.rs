@@ -20,6 +20,8 @@ pub(super) struct Tenant {
     pub(super) users: HashMap<Id, User>,
     /// Everybody's tokens.
     pub(super) tokens: Tokens,
+    /// Whose API keys there are, to find one by its id.
+    pub(super) key_owners: HashMap<Id, Id>,
 }
 
 /// What is known of a user besides the memberships, which stand in the rooms.
@@ -121,7 +123,11 @@ impl View {
             }
             Kind::Member => tenant.apply_member(&mut hashed, event, serde_json::from_str(body).ok()?),
             Kind::User => tenant.apply_user(&mut hashed, event, serde_json::from_str(body).ok()?),
-            Kind::Token => tenant.apply_token(&mut hashed, event, serde_json::from_str(body).ok()?),
+            Kind::Token => tenant.apply_token(&mut hashed, event, &serde_json::from_str(body).ok()?),
+            Kind::Key => {
+                tenant.apply_key(&mut hashed, event, serde_json::from_str(body).ok()?);
+                None
+            }
             _ => None,
         }
     }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::verifier::{Session, TokenError};
+use crate::policy::MAX_LIFETIME_MS;
 
 /// How far a clock may be off where a token is from the future (`iat`, `nbf`), in milliseconds. `exp` has no leeway.
 pub const LEEWAY_MS: i64 = 5000;
@@ -171,7 +172,11 @@ fn times(claims: &JWTClaims<Extra>, now_ms: i64) -> Result<(i64, i64), TokenErro
             return Err(TokenError::Invalid(format!("`{claim}` is in the future")));
         }
     }
-    Ok((issued_at_ms, expires_at_ms))
+    // So that the revocation of one token need not be remembered for ever.
+    Ok((
+        issued_at_ms,
+        expires_at_ms.min(issued_at_ms.saturating_add(MAX_LIFETIME_MS)),
+    ))
 }
 
 /// The text of a claim: of `sub`, of a claim by its name, or with a leading slash of one inside others (RFC 6901).

@@ -1,5 +1,6 @@
 //! Tokens: who somebody is, as a signed JWT (RFC 7519) says it.
 
+mod api_key;
 mod claims;
 mod fetch;
 mod issuer;
@@ -14,6 +15,7 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
+pub use api_key::{KEY_SESSION_MS, NewKey, is_api_key, session_by_key};
 pub use claims::LEEWAY_MS;
 pub use issuer::{Issuer, IssuerError, MAX_TTL};
 pub use key::Algorithm;

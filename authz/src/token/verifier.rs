@@ -181,6 +181,13 @@ impl Verifier {
         Ok(session)
     }
 
+    /// Whether a token was good a moment ago: then looking at it again costs next to nothing.
+    #[must_use]
+    pub fn is_known(&self, token: &str) -> bool {
+        let name: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        token.len() <= MAX_TOKEN_BYTES && self.verified.lock().contains_key(&name)
+    }
+
     /// What is remembered of a token, if its key is good still.
     fn known(&self, name: &[u8; 32]) -> Option<Session> {
         let known = self.verified.lock().get(name).cloned()?;
@@ -278,6 +285,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::policy::MAX_LIFETIME_MS;
     use crate::token::Issuer;
 
     const NOW: i64 = 1_795_413_600_000;
@@ -350,6 +358,20 @@ mod tests {
             Err(TokenError::Expired)
         );
         assert_eq!(Desk::new().verifier.verify("", NOW).await, Err(TokenError::Missing));
+    }
+
+    #[tokio::test]
+    async fn no_token_is_good_for_more_than_a_year_and_a_day() {
+        let desk = Desk::new();
+        let token = desk.signed(&header(), &with("exp", json!(NOW / 1000 + 10 * 366 * 24 * 3600)));
+        let end = NOW + MAX_LIFETIME_MS;
+        assert_eq!(desk.verifier.verify(&token, NOW).await.unwrap().expires_at_ms, end);
+        assert_eq!(desk.verifier.verify(&token, end).await, Err(TokenError::Expired));
+        let longest = i64::try_from(crate::token::MAX_TTL.as_millis()).unwrap();
+        assert_eq!(
+            longest, MAX_LIFETIME_MS,
+            "what the local issuer may sign is good to its end"
+        );
     }
 
     #[tokio::test]

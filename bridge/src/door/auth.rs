@@ -5,16 +5,22 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use natterjack_authz::token::{TokenError, Verifier};
+use natterjack_authz::refused::{RefusedLogin, RefusedLogins};
+use natterjack_authz::token::{TokenError, Verifier, is_api_key, session_by_key};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Actor, By, Principal, Problem, ProblemCode};
 use tokio::time::Instant;
 
+use crate::feed::Feed;
 use crate::ops::Session;
 
 /// Finds out who makes an HTTP request.
 pub(crate) struct Auth {
     verifier: Arc<Verifier>,
+    /// Knows the API keys.
+    feed: Arc<Feed>,
+    /// Tells the audit trail.
+    refused: Arc<RefusedLogins>,
 }
 
 /// The caller, after the token was checked.
@@ -34,25 +40,33 @@ struct Given {
 }
 
 impl Auth {
-    pub(crate) fn new(verifier: Arc<Verifier>) -> Self {
-        Self { verifier }
+    pub(crate) fn new(verifier: Arc<Verifier>, feed: Arc<Feed>, refused: Arc<RefusedLogins>) -> Self {
+        Self {
+            verifier,
+            feed,
+            refused,
+        }
     }
 
-    /// The caller.
+    /// The caller: by a token, or by an API key.
     ///
     /// # Errors
     /// `token-missing`, `token-expired`, `token-invalid` or `issuer-unavailable`. Which rule a token broke is told to the log only.
     pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let Given { token, user } = given(headers)?;
-        let session = self
-            .verifier
-            .verify(&token, clock::now_ms())
-            .await
-            .map_err(|error| problem(&error))?;
+        let verified = if is_api_key(&token) {
+            self.by_key(&token)?
+        } else {
+            self.verifier.verify(&token, clock::now_ms()).await
+        };
+        let session = verified.map_err(|error| {
+            self.note_refused(user.as_deref(), &error);
+            problem(&error)
+        })?;
         if user.is_some_and(|user| !is_named(&session.principal, &user)) {
             return Err(Problem::new(
                 ProblemCode::TokenInvalid,
-                "the user name is not the token's: with Basic the name is the user and the password is the token",
+                "the user name is not the token's: with Basic the name is the user and the password is the token or API key",
             ));
         }
         Ok(Caller {
@@ -62,6 +76,25 @@ impl Auth {
             },
             expires_at_ms: session.expires_at_ms,
         })
+    }
+
+    /// What cannot be judged was not refused.
+    fn note_refused(&self, user: Option<&str>, error: &TokenError) {
+        if matches!(error, TokenError::Missing | TokenError::Unavailable(_)) {
+            return;
+        }
+        let named = user.map(|user| user.split_once('.').map_or(user, |(_, user)| user));
+        let claimed = named.and_then(|user| user.parse().ok());
+        self.refused.note(RefusedLogin::new(claimed, "", "http", error));
+    }
+
+    fn by_key(&self, key: &str) -> Result<Result<natterjack_authz::token::Session, TokenError>, Problem> {
+        if !self.feed.is_caught_up() {
+            let detail = "this bridge is still reading the log; try again, or ask another bridge";
+            return Err(Problem::new(ProblemCode::Overloaded, detail));
+        }
+        let now_ms = clock::now_ms();
+        Ok(self.feed.with_view(|view| session_by_key(view, key, now_ms)))
     }
 }
 
@@ -88,7 +121,7 @@ fn is_named(who: &Principal, name: &str) -> bool {
 
 fn given(headers: &HeaderMap) -> Result<Given, Problem> {
     let missing = || {
-        let detail = "this needs a token: send the header `Authorization: Bearer <token>`";
+        let detail = "this needs a token or an API key: send the header `Authorization: Bearer <token>`";
         Problem::new(ProblemCode::TokenMissing, detail)
     };
     let mut values = headers.get_all(AUTHORIZATION).iter();

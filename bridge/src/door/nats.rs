@@ -250,7 +250,7 @@ impl Shared {
             },
             by: By::Connection,
         };
-        bridge.admit(who)?;
+        bridge.begin_request(who)?;
         match (call.service.as_str(), call.verb.as_str()) {
             ("events", "get") => events(bridge, who, payload).await,
             ("history", "get") => history(bridge, who, payload).await,
@@ -356,7 +356,7 @@ fn json(value: &impl Serialize) -> Result<Bytes, Problem> {
 
 fn error_headers(problem: &Problem) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(NATS_SERVICE_ERROR, problem.title.as_str());
+    headers.insert(NATS_SERVICE_ERROR, &*problem.title);
     headers.insert(NATS_SERVICE_ERROR_CODE, problem.status.to_string().as_str());
     headers.insert("Content-Type", "application/problem+json");
     headers

@@ -77,14 +77,20 @@ impl Tickets {
         ticket.encode(&self.mac)
     }
 
-    /// Uses a ticket up: whose it is.
+    /// Uses a ticket up, if whoever it is of is admitted: whose it is. Who is not keeps the ticket.
     ///
     /// # Errors
-    /// `token-invalid` if it is none of ours or was used before, `token-expired`, or `broker-unavailable`.
-    pub(crate) async fn take(&self, text: &str, now_ms: i64) -> Result<Caller, Problem> {
+    /// `token-invalid` if it is none of ours or was used before, `token-expired`, `broker-unavailable`, or why it is not admitted.
+    pub(crate) async fn take(
+        &self,
+        text: &str,
+        now_ms: i64,
+        admit: impl FnOnce(&Actor) -> Result<(), Problem>,
+    ) -> Result<Caller, Problem> {
         let ticket = Ticket::read(text, &self.mac)
             .and_then(|ticket| ticket.at(now_ms))
             .map_err(problem)?;
+        admit(&ticket.caller.who)?;
         match timeout(NOTED_WITHIN, self.note(ticket.number)).await {
             Ok(Ok(true)) => Ok(ticket.caller),
             Ok(Ok(false)) => Err(Problem::new(
@@ -141,7 +147,7 @@ impl Ticket {
         bytes.extend(self.caller.expires_at_ms.to_be_bytes());
         let token = match &who.by {
             By::Token(token) => token,
-            By::Connection | By::House => &TokenRef {
+            By::Connection | By::Kept { .. } | By::House => &TokenRef {
                 jti: None,
                 issued_at_ms: 0,
             },

@@ -4,9 +4,11 @@
 mod archive;
 mod events;
 mod history;
+mod keys;
 mod me;
 mod members;
 mod message;
+mod rates;
 mod reactions;
 mod reading;
 mod revoke;
@@ -17,6 +19,7 @@ mod settling;
 mod standing;
 mod sync;
 mod thread;
+mod trail;
 mod users;
 
 use async_nats::Client;
@@ -29,9 +32,11 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use archive::{Archive, follow_archive};
 pub(crate) use events::{EventsPage, EventsQuery, events};
 pub(crate) use history::{HistoryAsk, history};
+pub(crate) use keys::{NewKey, keys, make_key, revoke_key};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{check_manages, is_since, members, put_member, remove_member, show_member};
 pub(crate) use message::message;
+pub(crate) use rates::RequestRates;
 pub(crate) use reactions::{ReactionsAsk, reactions};
 pub(crate) use reading::{Reading, Session, Step};
 pub(crate) use revoke::{Revocation, finish_revocations, revoke};
@@ -42,6 +47,7 @@ pub(crate) use settling::Settling;
 pub(crate) use standing::rooms_standing;
 pub(crate) use sync::{SyncAsk, sync};
 pub(crate) use thread::{ThreadAsk, thread};
+pub(crate) use trail::{TrailAsk, trail};
 pub(crate) use users::users;
 
 use crate::bundle::Sending;
@@ -57,6 +63,7 @@ pub(crate) struct Bridge {
     pub(crate) past: Past,
     pub(crate) cursors: Cursors,
     pub(crate) sending: Sending,
+    pub(crate) requests: RequestRates,
     pub(crate) settling: Settling,
     pub(crate) archive: std::sync::Arc<Archive>,
     pub(crate) metrics: std::sync::Arc<Metrics>,
@@ -112,9 +119,17 @@ impl Bridge {
     pub(crate) fn admit(&self, who: &Actor) -> Result<(), Problem> {
         self.look(|view| match &who.by {
             By::Token(token) if !token_is_good(view, who, token) => Err(Problem::token_revoked()),
-            By::Connection if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
-            By::House | By::Token(_) | By::Connection => Ok(()),
+            By::Connection | By::Kept { .. } if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
+            By::House | By::Token(_) | By::Connection | By::Kept { .. } => Ok(()),
         })
+    }
+
+    /// Whether somebody may ask something now: they are admitted, and do not ask too often.
+    pub(crate) fn begin_request(&self, who: &Actor) -> Result<(), Problem> {
+        self.admit(who)?;
+        let role_of = |view: &View| self.requests.per_second(view.tenant_role(&who.tenant, &who.user));
+        let charged = self.requests.charge(who, || self.feed.with_view(role_of));
+        charged.inspect_err(|problem| self.metrics.limited(problem))
     }
 
     /// Looks at the policy as it is now; refused until this bridge has read the log once.

@@ -253,7 +253,7 @@ fn superseded(bridge: &Bridge) -> Problem {
         "a younger poll or stream of yours took this one's place: one user may have {} at a bridge",
         bridge.feed.polls_per_principal()
     );
-    Problem::new(ProblemCode::RateLimited, detail)
+    Problem::rate_limited("polls and streams per principal", &detail, 1000)
 }
 
 pub(super) fn cursor_problem(error: CursorError) -> Problem {

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use natterjack_authz::policy::open_revocations;
 use natterjack_authz::revoke::{Settled, SettledState};
 use natterjack_nats_config::contract::{
@@ -11,12 +13,15 @@ use natterjack_nats_config::contract::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
+use tokio::time::MissedTickBehavior;
 
 use super::members::wait_and_settle;
 use super::{Bridge, remove_member, send};
 
 /// How often it is looked for revocations that whoever asked for them did not see through: after this twice.
 const FINISH_EVERY: Duration = Duration::from_secs(2);
+/// Those that are seen through at once; each asks every authz worker a question.
+const AT_ONCE: usize = 256;
 
 /// What is to be revoked: `user`, `user` and `jti`, `before` with or without `user`, or `room` and `user`.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,7 +34,22 @@ pub(crate) struct Revocation {
     #[serde(default)]
     before: Option<String>,
     #[serde(default)]
+    expires: Option<String>,
+    #[serde(default)]
     room: Option<Id>,
+}
+
+impl Revocation {
+    /// Of one token, or API key.
+    pub(super) fn of_one(user: Id, jti: String) -> Self {
+        Self {
+            user: Some(user),
+            jti: Some(jti),
+            before: None,
+            expires: None,
+            room: None,
+        }
+    }
 }
 
 /// A revocation that stands in the log, and how far it has reached those who are connected.
@@ -55,10 +75,11 @@ pub(crate) async fn revoke(
         user,
         jti,
         before,
+        expires,
         room,
     } = what;
     if let Some(room) = room {
-        let (Some(user), None, None) = (user, jti, before) else {
+        let (Some(user), None, None, None) = (user, jti, before, expires) else {
             return Err(Problem::invalid(
                 "with `room` give the `user` whose membership ends, and nothing else",
             ));
@@ -73,6 +94,7 @@ pub(crate) async fn revoke(
         user,
         jti,
         before,
+        expires,
         ..TokenBody::default()
     };
     let receipt = append(bridge, who, &body, key).await?;
@@ -86,22 +108,52 @@ pub(crate) async fn revoke(
 
 /// Sees open revocations through whose bridge has died, or whose servers did not answer then. For ever.
 pub(crate) async fn finish_revocations(bridge: Arc<Bridge>) {
-    let mut seen = HashSet::new();
-    loop {
-        tokio::time::sleep(FINISH_EVERY).await;
+    let open = || {
         if !bridge.feed.is_caught_up() {
-            continue;
+            return HashSet::new();
         }
-        let open: HashSet<Open> = bridge.feed.with_view(|view| {
+        bridge.feed.with_view(|view| {
             let open = open_revocations(view);
             open.map(|(tenant, user, seq)| (tenant.clone(), user.cloned(), seq))
                 .collect()
-        });
-        for one in open.intersection(&seen) {
-            let settled = settle(&bridge, one).await;
+        })
+    };
+    let finish = |one: Open| {
+        let bridge = Arc::clone(&bridge);
+        async move {
+            let settled = settle(&bridge, &one).await;
             tracing::info!(seq = %one.2, state = ?settled.state, waiting_for = ?settled.waiting_for, "an open revocation");
+            one
         }
-        seen = open;
+    };
+    finish_all(open, finish).await;
+}
+
+/// Finishes what is open, each beside the others: one that is stuck holds up nobody.
+async fn finish_all<T, F>(open: impl Fn() -> HashSet<T>, finish: impl Fn(T) -> F)
+where
+    T: Clone + Eq + std::hash::Hash,
+    F: Future<Output = T>,
+{
+    let (mut seen, mut begun) = (HashSet::new(), HashSet::new());
+    let mut at_work = FuturesUnordered::new();
+    let mut look = tokio::time::interval(FINISH_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            Some(done) = at_work.next() => {
+                begun.remove(&done);
+            }
+            _ = look.tick() => {
+                let open = open();
+                for one in open.intersection(&seen) {
+                    if begun.len() < AT_ONCE && begun.insert(one.clone()) {
+                        at_work.push(finish(one.clone()));
+                    }
+                }
+                seen = open;
+            }
+        }
     }
 }
 
@@ -145,8 +197,56 @@ async fn append(bridge: &Bridge, who: &Actor, body: &TokenBody, key: Option<Stri
     send(bridge, who, tenant_room()?, Kind::Token, payload).await
 }
 
-fn tenant_room() -> Result<Id, Problem> {
+pub(super) fn tenant_room() -> Result<Id, Problem> {
     TENANT_ROOM
         .parse()
         .map_err(|error| Problem::new(ProblemCode::Internal, format!("{error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_stuck_holds_up_no_other() {
+        let open = Mutex::new(HashSet::from([0, 1, 2, 3]));
+        let finish = |one: u32| {
+            let open = &open;
+            async move {
+                if one == 0 {
+                    std::future::pending::<()>().await;
+                }
+                open.lock().remove(&one);
+                one
+            }
+        };
+        let all = finish_all(|| open.lock().clone(), finish);
+        assert!(tokio::time::timeout(FINISH_EVERY * 10, all).await.is_err());
+        assert_eq!(*open.lock(), HashSet::from([0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_not_done_is_begun_again_and_never_twice_at_once() {
+        let (running, most, count) = (Mutex::new(0), Mutex::new(0), Mutex::new(0));
+        let finish = |one: u32| {
+            let (running, most, count) = (&running, &most, &count);
+            async move {
+                *running.lock() += 1;
+                *count.lock() += 1;
+                let now = *running.lock();
+                let mut most = most.lock();
+                *most = now.max(*most);
+                drop(most);
+                tokio::time::sleep(FINISH_EVERY * 3).await;
+                *running.lock() -= 1;
+                one
+            }
+        };
+        let all = finish_all(|| HashSet::from([7]), finish);
+        assert!(tokio::time::timeout(FINISH_EVERY * 20, all).await.is_err());
+        assert_eq!(*most.lock(), 1);
+        assert!(*count.lock() >= 4);
+    }
 }

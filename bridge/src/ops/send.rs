@@ -123,6 +123,9 @@ impl Sent {
             let again = bridge.sending.ask(Request { vouched, ..*change })?;
             outcome = again.outcome().await;
         }
+        if let Err(problem) = &outcome {
+            bridge.metrics.limited(problem);
+        }
         let Some(key) = self.key.filter(|_| self.is_own_key) else {
             return outcome;
         };

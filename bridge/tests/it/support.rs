@@ -279,6 +279,9 @@ impl Bridge {
         let folder = tempfile::tempdir().unwrap();
         let issuer = Issuer::load_or_create(folder.path()).unwrap();
         let config = BridgeConfig {
+            limits: std::sync::Arc::default(),
+            tenant: "main".parse().unwrap(),
+            worker: "bridge-test".parse().unwrap(),
             nats: nats.login(KeyName::Bridge, "bridge"),
             log: Log::first(Subjects::default()),
             verifier: Arc::new(Verifier::new(&issuer.public_pem()).unwrap()),

@@ -38,6 +38,10 @@ pub enum Kind {
     User,
     /// Tokens are good no longer: body [`TokenBody`].
     Token,
+    /// An API key was made: body [`KeyBody`](super::KeyBody). Its end is a [`Kind::Token`] event.
+    Key,
+    /// Logins were refused: body [`LoginBody`](super::LoginBody). Only workers say so.
+    Login,
     /// Somebody is typing. Not kept: an [`Ephemeral`].
     Typing,
     /// Somebody is there, or goes. Not kept: an [`Ephemeral`].
@@ -148,6 +152,21 @@ pub struct TokenBody {
     /// The writer's word on it: tokens with an `iat` before this are void, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_after_ms: Option<i64>,
+    /// When the token of this `jti` expires (RFC 3339), where that is known: later it need not be remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// The writer's word on it: after this the token of this `jti` has surely expired, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<i64>,
+    /// The writer's word: every token that was revoked alone before is void by `valid_after_ms` too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub covers_all: bool,
+    /// The writer's word: no token that was good before is void now, so no connection has to end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub voids_nothing: bool,
+    /// The writer's word: when it was revoked, or had settled, in log time (milliseconds since 1970).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_ms: Option<i64>,
     /// Instead of all that: the revocation of this sequence has reached every connection. Only a bridge says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Seq>,
@@ -273,6 +292,8 @@ impl Kind {
             Self::Member => "member",
             Self::User => "user",
             Self::Token => "token",
+            Self::Key => "key",
+            Self::Login => "login",
             Self::Typing => "typing",
             Self::Presence => "presence",
             Self::Signal => "signal",
@@ -297,6 +318,8 @@ impl Kind {
             Self::Member,
             Self::User,
             Self::Token,
+            Self::Key,
+            Self::Login,
             Self::Typing,
             Self::Presence,
             Self::Signal,
@@ -308,7 +331,7 @@ impl Kind {
     /// Whether the event says who may do what; such events change the policy view.
     #[must_use]
     pub fn is_policy(self) -> bool {
-        matches!(self, Self::Room | Self::Member | Self::User | Self::Token)
+        matches!(self, Self::Room | Self::Member | Self::User | Self::Token | Self::Key)
     }
 
     /// Whether it is a message: what history shows, and what others can be about.

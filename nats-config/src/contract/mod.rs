@@ -1,5 +1,6 @@
 //! The contract between workers and clients. Nothing in here does I/O.
 
+mod api_key;
 mod audit;
 mod body;
 mod bundle;
@@ -15,7 +16,9 @@ mod request;
 mod rooms;
 mod search;
 mod subject;
+mod trail;
 
+pub use api_key::{KEY_PREFIX, KeyBody, MAX_KEY_NAME_BYTES, key_of_jti};
 pub use audit::{AUDIT_VERB, AuditReport, Fault, Finding, FindingState};
 pub use body::{MAX_DEPTH, TooDeep, body_from_bytes, check_depth, compact};
 pub use bundle::{Outcome, read_bundle, read_outcomes, write_bundle_line, write_outcome};
@@ -47,3 +50,4 @@ pub use search::{
     SearchResult, SearchRoom, Snippet,
 };
 pub use subject::{ApiCall, InboundSubject, MQTT_MESSAGES, MQTT_SESSIONS, Seq, Subjects, TENANT_ROOM};
+pub use trail::{DEFAULT_TRAIL_LIMIT, LoginBody, MAX_TRAIL_LIMIT, TRAIL_VERB, TrailEntry, TrailPage, TrailQuery};

@@ -70,7 +70,7 @@ pub struct Problem {
     #[serde(rename = "type")]
     pub kind: Box<str>,
     /// The code in words.
-    pub title: String,
+    pub title: Box<str>,
     /// The HTTP status, also where the answer goes over NATS.
     pub status: u16,
     /// What clients match.
@@ -82,12 +82,15 @@ pub struct Problem {
     /// When to try again, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Which limit it is, for `rate-limited`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limiter: Option<Box<str>>,
     /// What only some problems have; a box, because every outcome of every request has room for a problem.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub more: Option<Box<More>>,
     /// Names the request in the logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    pub request_id: Option<Box<str>>,
 }
 
 /// What only some problems have.
@@ -203,12 +206,13 @@ impl Problem {
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self {
             kind: format!("urn:natterjack:problem:{}", code.as_str()).into(),
-            title: code.as_str().replace('-', " "),
+            title: code.as_str().replace('-', " ").into(),
             status: code.status(),
             code,
             detail: detail.into(),
             retryable: code.retryable(),
             retry_after_ms: code.retryable().then_some(1000),
+            limiter: None,
             more: None,
             request_id: None,
         }
@@ -227,6 +231,16 @@ impl Problem {
             ProblemCode::NotFound,
             "there is no such room, or you are no member of it",
         )
+    }
+
+    /// `rate-limited` by a limiter; what was done too much of, and when to try again.
+    #[must_use]
+    pub fn rate_limited(limiter: &str, what: &str, retry_after_ms: u64) -> Self {
+        Self {
+            limiter: Some(limiter.into()),
+            retry_after_ms: Some(retry_after_ms),
+            ..Self::new(ProblemCode::RateLimited, format!("{what} (limiter: {limiter})"))
+        }
     }
 
     /// `token-revoked`.

@@ -25,6 +25,11 @@ pub enum By {
     /// A connection to NATS, which does not say by which token it was opened.
     #[default]
     Connection,
+    /// A connection, some time ago: the server kept what came over it (MQTT, `QoS` 1 and 2).
+    Kept {
+        /// When the server took it, by its clock, in milliseconds since 1970.
+        taken_ms: i64,
+    },
     /// A token.
     Token(TokenRef),
     /// Natterjack itself. Only a worker can say so.

@@ -19,6 +19,7 @@ mod schema;
 pub(crate) mod sql;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod trail;
 mod worker;
 
 pub use address::{Address, AddressError};

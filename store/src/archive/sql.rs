@@ -16,6 +16,7 @@ use super::now::{self, Changes};
 use super::project::{self, Rows};
 use super::replies::{self, Replies};
 use super::rooms::{self, Standings};
+use super::trail::{self, Trail};
 use crate::entity::{event, quarantine, watermark};
 use crate::log::broken;
 
@@ -92,6 +93,7 @@ pub(crate) async fn catch_up(database: &Database, log: &Log) -> Result<(), DbErr
     lock(&transaction, log).await?;
     rooms::catch_up(&transaction, log).await?;
     replies::catch_up(&transaction, log).await?;
+    trail::catch_up(&transaction, log).await?;
     transaction.commit().await
 }
 
@@ -165,7 +167,9 @@ pub(crate) async fn keep(
     let Some(of) = events.first().map(|row| (row.epoch, row.shard)) else {
         return Ok(());
     };
+    let of_interest = Trail::of_interest(&events);
     database.insert().run(transaction, events).await?;
+    trail::store(transaction, &of_interest).await?;
     now::store(transaction, of, changes).await?;
     rooms::store(transaction, of, standings).await?;
     replies::store(transaction, of, replies).await

@@ -9,7 +9,7 @@ use natterjack_nats_config::contract::{MQTT_MESSAGES, Outcome, Problem, Receipt,
 use tokio::time::{Duration, sleep};
 
 use super::duty::Duty;
-use super::request::{Asked, MAX_BUNDLE, Verdict, bundle, is_kept, verdict};
+use super::request::{Asked, Kept, MAX_BUNDLE, Verdict, bundle, is_kept, verdict};
 use super::{Accounts, DevicesConfig, RETRY, streams};
 use crate::log::Asker;
 
@@ -112,8 +112,11 @@ impl Inbound {
         if to.is_none() {
             tracing::warn!("dropped a device's message on a subject of no known form");
         }
-        let age_ms = clock::now_ms() - published_ms;
-        let asked = to.and_then(|to| Asked::read(to, &message.payload, Some(key), age_ms));
+        let kept = Kept {
+            key,
+            taken_ms: published_ms,
+        };
+        let asked = to.and_then(|to| Asked::read(to, &message.payload, Some(kept), clock::now_ms()));
         Ok(AtWork { message, asked })
     }
 

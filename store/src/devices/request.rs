@@ -21,6 +21,15 @@ pub(super) struct Asked {
     pub(super) line: Result<BytesMut, Problem>,
 }
 
+/// What the server says of a message that it has kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// A key of its own.
+    pub(super) key: String,
+    /// When it was taken, in milliseconds since 1970.
+    pub(super) taken_ms: i64,
+}
+
 /// What is to be done with a request that was answered.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict {
@@ -35,13 +44,14 @@ pub(super) enum Verdict {
 impl Asked {
     /// Reads what a device published. `None` if there is nothing to do: it is not kept, and too old to be told.
     ///
-    /// `own_key` is taken where the device gives none, so that the same message handed out twice is one event.
-    pub(super) fn read(to: InboundSubject, payload: &[u8], own_key: Option<String>, age_ms: i64) -> Option<Self> {
+    /// Its own key is taken where the device gives none, so that the same message handed out twice is one event.
+    pub(super) fn read(to: InboundSubject, payload: &[u8], kept: Option<Kept>, now_ms: i64) -> Option<Self> {
         let who = Principal {
             tenant: to.tenant,
             user: to.user,
         };
-        if to.kind.is_ephemeral() && age_ms > STALE_MS {
+        let (own_key, taken_ms) = kept.map_or((None, None), |kept| (Some(kept.key), Some(kept.taken_ms)));
+        if to.kind.is_ephemeral() && taken_ms.is_some_and(|taken_ms| now_ms - taken_ms > STALE_MS) {
             return None;
         }
         let invalid = |error: &dyn std::fmt::Display| Problem::invalid(error.to_string());
@@ -57,7 +67,7 @@ impl Asked {
                 let mut line = BytesMut::new();
                 let request = Request {
                     principal: who,
-                    by: By::Connection,
+                    by: taken_ms.map_or(By::Connection, |taken_ms| By::Kept { taken_ms }),
                     room: to.room,
                     kind: to.kind,
                     payload,
@@ -122,6 +132,13 @@ mod tests {
         Subjects::default().parse_mqtt_request(&subject).unwrap()
     }
 
+    fn kept(taken_ms: i64) -> Kept {
+        Kept {
+            key: "mqtt-1-7".to_owned(),
+            taken_ms,
+        }
+    }
+
     fn request(asked: &Asked) -> Request {
         let line = asked.line.as_ref().unwrap();
         read_bundle(line).next().unwrap().unwrap()
@@ -129,10 +146,13 @@ mod tests {
 
     #[test]
     fn the_sender_is_the_subjects_and_a_repetition_has_the_same_key() {
-        let read = |payload: &[u8]| Asked::read(to("msg"), payload, Some("mqtt-1-7".to_owned()), 0).unwrap();
+        let read = |payload: &[u8]| Asked::read(to("msg"), payload, Some(kept(5)), 6).unwrap();
         let asked = read(b"21.5");
         let (first, again) = (request(&asked), request(&read(b"21.5")));
         assert_eq!(asked.asker.who.user.as_str(), "dev1");
+        assert_eq!(first.by, By::Kept { taken_ms: 5 });
+        let live = Asked::read(to("msg"), b"21.5", None, 6).unwrap();
+        assert_eq!(request(&live).by, By::Connection);
         assert_eq!(first.principal, asked.asker.who);
         assert_eq!(first.payload.body.get(), r#"{"text":"21.5"}"#);
         assert_eq!(first.payload.key.as_deref(), Some("mqtt-1-7"));
@@ -147,9 +167,14 @@ mod tests {
 
     #[test]
     fn what_is_not_kept_is_not_told_late() {
-        assert!(Asked::read(to("typing"), b"", None, 9000).unwrap().line.is_ok());
-        assert!(Asked::read(to("typing"), b"", None, 11_000).is_none());
-        assert!(Asked::read(to("msg"), b"x", None, 1_000_000).is_some());
+        assert!(
+            Asked::read(to("typing"), b"", Some(kept(0)), 9000)
+                .unwrap()
+                .line
+                .is_ok()
+        );
+        assert!(Asked::read(to("typing"), b"", Some(kept(0)), 11_000).is_none());
+        assert!(Asked::read(to("msg"), b"x", Some(kept(0)), 1_000_000).is_some());
     }
 
     #[test]

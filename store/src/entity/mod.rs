@@ -4,6 +4,7 @@
     reason = "sea-orm's derives need public items; only the archive sees this module"
 )]
 
+pub(crate) mod audit;
 pub(crate) mod changed;
 pub(crate) mod edit;
 pub(crate) mod event;

@@ -1,17 +1,19 @@
 use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, tenant_role};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    By, Durability, Event, Id, Kind, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody,
-    Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo, Receipt, Request, RoomBody, Seq, TENANT_ROOM,
-    Target, TokenBody, UserBody,
+    By, Durability, Event, Id, KeyBody, Kind, LoginBody, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES,
+    MAX_FRAME_EVENTS, MemberBody, Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo, Receipt, Request,
+    RoomBody, Seq, TENANT_ROOM, Target, TokenBody, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::api_keys::{permit_key, read_key};
 use super::keys::{Content, Known, Marked};
+use super::rates::SendRates;
 use super::recent;
 use super::state::{State, membership_request};
 use super::target;
-use super::tokens::{by_a_good_token, permit_revocation, read_revocation, stamp_valid_after};
+use super::tokens::{by_a_good_token, permit_revocation, read_revocation, stamp_revocation};
 
 /// The longest title, in bytes.
 const MAX_TITLE_BYTES: usize = 256;
@@ -22,6 +24,8 @@ const ENVELOPE_BYTES: usize = 2048;
 pub(crate) struct Now {
     /// Log time in milliseconds since 1970.
     pub(crate) at_ms: i64,
+    /// This machine's clock, in milliseconds since 1970: by it is told how long ago a server took what it kept, and nothing else.
+    pub(crate) wall_ms: i64,
     /// Gives a fresh UUIDv7.
     pub(crate) new_id: fn() -> String,
     /// Above the log's soft limit only policy is written.
@@ -55,6 +59,9 @@ enum Change {
     /// What its user has read.
     Read(Seq),
     Token(TokenBody),
+    Key(KeyBody),
+    /// Said by a worker, which nobody has to permit.
+    House,
     Nothing,
 }
 
@@ -76,19 +83,40 @@ impl Draft {
     }
 }
 
+/// [`admit_at_rate`] without limits.
+#[cfg(test)]
+pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now: &Now) -> Result<Receipt, Problem> {
+    admit_at_rate(
+        state,
+        draft,
+        request,
+        now,
+        &mut SendRates::new(std::sync::Arc::default()),
+    )
+}
+
 /// Decides a request against the exact state at its place in the log. What is admitted is added to the draft and to the
 /// state; the receipt is good only once the draft stands in the log.
-pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now: &Now) -> Result<Receipt, Problem> {
+pub(crate) fn admit_at_rate(
+    state: &mut State,
+    draft: &mut Draft,
+    request: &Request,
+    now: &Now,
+    rates: &mut SendRates,
+) -> Result<Receipt, Problem> {
     let (mut wanted, change) = read(request)?;
     let known = wanted.key.as_ref().map(|key| state.keys.look_up(key));
     // What stands in the log stands, whatever has become of the sender's rights and tokens since.
     if let Some(Known::Same(receipt)) = known {
         return Ok(receipt);
     }
-    by_a_good_token(&state.view, request)?;
+    let now_ms = now.at_ms.max(state.at_ms());
+    by_a_good_token(&state.view, request, now, now_ms)?;
     match &change {
         Change::Message => wanted.target = Some(target::judge(state, request)?),
         Change::Read(seq) => permit_read(state, request, *seq)?,
+        Change::Token(change) => permit_revocation(&state.view, request, change, now_ms)?,
+        Change::Key(key) => permit_key(&state.view, request, key, now_ms)?,
         change => permit(&state.view, request, change)?,
     }
     known.as_ref().map_or(Ok(()), free)?;
@@ -100,9 +128,10 @@ pub(crate) fn admit(state: &mut State, draft: &mut Draft, request: &Request, now
         let detail = format!("`if_last` is not the room's last event, which is {}", head.seq);
         return Err(Problem::new(ProblemCode::SequenceConflict, detail));
     }
+    rates.charge(&state.view, request, now_ms)?;
     let makes_room = request.kind == Kind::Room && state.view.room(&request.principal.tenant, &request.room).is_none();
     stamp_visible_from(&state.view, request, &mut wanted)?;
-    stamp_valid_after(&mut wanted, now.at_ms.max(state.at_ms()))?;
+    stamp_revocation(&state.view, &request.principal.tenant, &mut wanted, now_ms)?;
     let receipt = write(state, draft, request, &wanted, now)?;
     if makes_room {
         let owner = MemberBody {
@@ -212,6 +241,17 @@ fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
             let change = read_revocation(as_asked)?;
             (raw(&change)?, Change::Token(change))
         }
+        Kind::Login => {
+            if request.by != By::House {
+                return Err(Problem::invalid("`login` is no one's to say but the workers'"));
+            }
+            let body: LoginBody = parse(as_asked)?;
+            (raw(&body)?, Change::House)
+        }
+        Kind::Key => {
+            let key = read_key(as_asked)?;
+            (raw(&key)?, Change::Key(key))
+        }
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
     })
@@ -220,9 +260,9 @@ fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
 /// Whether the request is about a room, the tenant or a message, as its kind is.
 fn check_place(request: &Request) -> Result<(), Problem> {
     let about_tenant = request.room.as_str() == TENANT_ROOM;
-    if about_tenant != matches!(request.kind, Kind::User | Kind::Token) {
+    if about_tenant != matches!(request.kind, Kind::User | Kind::Token | Kind::Key | Kind::Login) {
         return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user` and `token` events go there, and nowhere else"
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token`, `key` and `login` events go there, and nowhere else"
         )));
     }
     if request.payload.target.is_some() != request.kind.has_target() {
@@ -278,7 +318,8 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
                 return Err(no_such_role(role));
             }
         }
-        Change::Token(change) => permit_revocation(view, request, change)?,
+        // Judged by the time too.
+        Change::Token(_) | Change::Key(_) | Change::House => {}
         Change::Message | Change::Read(_) | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
     }
     Ok(())
@@ -346,9 +387,10 @@ fn free(known: &Known) -> Result<(), Problem> {
             ProblemCode::IdempotencyMismatch,
             "this key was used within the last ten minutes for another request; take a new key",
         )),
-        Known::Full => Err(Problem::new(
-            ProblemCode::RateLimited,
-            "too many keys of this user within ten minutes (limiter: keys per principal); send more slowly",
+        Known::Full => Err(Problem::rate_limited(
+            "keys per principal",
+            "too many keys of this user within ten minutes; send more slowly",
+            1000,
         )),
     }
 }

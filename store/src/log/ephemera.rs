@@ -31,7 +31,7 @@ pub(crate) struct Ephemera {
 impl Ephemera {
     /// Decides a request by the policy as it is now: what is told to the room, and the receipt.
     pub(crate) fn admit(&mut self, view: &View, request: &Request, now: &Now) -> Result<(Bytes, Receipt), Problem> {
-        by_a_good_token(view, request)?;
+        by_a_good_token(view, request, now, now.at_ms)?;
         let needed = match request.kind {
             Kind::Presence => Permission::RoomRead,
             _ => Permission::RoomSend,
@@ -77,9 +77,10 @@ impl Ephemera {
         let whole_at = self.whole_at.get(who).copied().unwrap_or(now_ms).max(now_ms) + COST_MS;
         let is_full = self.whole_at.len() >= MAX_SENDERS && !self.whole_at.contains_key(who);
         if whole_at - now_ms > BURST_MS || is_full {
-            return Err(Problem::new(
-                ProblemCode::RateLimited,
-                "too much of what is not kept (limiter: typing, presence and signal per principal); send more slowly",
+            return Err(Problem::rate_limited(
+                "typing, presence and signal per principal",
+                "too much of what is not kept; send more slowly",
+                1000,
             ));
         }
         self.whole_at.insert(who.clone(), whole_at);
@@ -120,6 +121,7 @@ mod tests {
     fn now_at(at_ms: i64) -> Now {
         Now {
             at_ms,
+            wall_ms: at_ms,
             new_id: || "x".to_owned(),
             log_full: false,
         }

@@ -3,15 +3,17 @@ use std::collections::{HashMap, VecDeque};
 use async_nats::{Client, HeaderMap, Message, Subject, SubscribeError, Subscriber};
 use bytes::BytesMut;
 use futures_util::FutureExt;
-use futures_util::stream::{ReadyChunks, Select, StreamExt, select};
+use futures_util::stream::{Stream, StreamExt};
 use natterjack_nats_config::contract::{
     By, Outcome, Principal, Problem, Receipt, Request, SendPayload, Subjects, read_bundle, write_outcome,
 };
 
 use super::notice::Asker;
 
-/// Requests taken in at a time: some frames' worth.
+/// Messages taken in at a time: some frames' worth.
 const TAKE: usize = 256;
+/// The most messages that one of the client's subscriptions holds (its default): what came before something else is among so many.
+const HELD: usize = 64 * 1024;
 
 /// A request, or why it is none, and where its answer goes.
 pub(crate) struct Pending {
@@ -36,9 +38,12 @@ pub(crate) struct Answer {
     pub(crate) payload: bytes::Bytes,
 }
 
-/// What is asked: bundles of bridges and single requests of clients, in the order in which they come.
-pub(crate) struct Requests {
-    messages: ReadyChunks<Select<Subscriber, Subscriber>>,
+/// What is asked: bundles of bridges and single requests of clients. Each in the order in which they come, and a single request
+/// is never behind a bundle that came after it: so what a client had sent before its connection was closed is decided before it
+/// is told that all of its user's connections are closed.
+pub(crate) struct Requests<S = Subscriber> {
+    bundles: S,
+    singles: S,
 }
 
 /// Takes requests out of messages, and brings answers back to who asked.
@@ -61,29 +66,52 @@ impl Requests {
     pub(crate) async fn subscribe(client: &Client, subjects: &Subjects, shard: u16) -> Result<Self, SubscribeError> {
         let singles = client.subscribe(subjects.inbound_all()).await?;
         let bundles = client.subscribe(subjects.write(shard)).await?;
-        Ok(Self {
-            messages: select(bundles, singles).ready_chunks(TAKE),
-        })
-    }
-
-    /// What comes next, and all that is there with it; `None` at the end. Dropping the future loses nothing.
-    pub(crate) async fn next(&mut self) -> Option<Vec<Message>> {
-        self.messages.next().await
-    }
-
-    /// What is there already.
-    pub(crate) fn ready(&mut self) -> Option<Vec<Message>> {
-        self.messages.next().now_or_never().flatten()
+        Ok(Self { bundles, singles })
     }
 
     /// Takes nothing more in. What is on its way still comes, and then the end.
     pub(crate) async fn drain(&mut self) {
-        let (bundles, singles) = self.messages.get_mut().get_mut();
-        for subscriber in [bundles, singles] {
+        for subscriber in [&mut self.bundles, &mut self.singles] {
             if let Err(error) = subscriber.drain().await {
                 tracing::debug!(%error, "a subscription cannot be drained");
             }
         }
+    }
+}
+
+impl<S: Stream + Unpin> Requests<S> {
+    /// What comes next, and all that is there with it; `None` at the end. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Option<Vec<S::Item>> {
+        let (first, is_bundle) = tokio::select! {
+            Some(first) = self.bundles.next() => (first, true),
+            Some(first) = self.singles.next() => (first, false),
+            else => return None,
+        };
+        let mut bundles = Vec::new();
+        let mut singles = Vec::new();
+        if is_bundle {
+            bundles.push(first);
+        } else {
+            singles.push(first);
+        }
+        self.take(&mut bundles, &mut singles);
+        singles.append(&mut bundles);
+        Some(singles)
+    }
+
+    /// What is there already.
+    pub(crate) fn ready(&mut self) -> Option<Vec<S::Item>> {
+        let (mut bundles, mut singles) = (Vec::new(), Vec::new());
+        self.take(&mut bundles, &mut singles);
+        singles.append(&mut bundles);
+        (!singles.is_empty()).then_some(singles)
+    }
+
+    /// First some bundles, then every single request that is there: those that came before these bundles are among them.
+    fn take(&mut self, bundles: &mut Vec<S::Item>, singles: &mut Vec<S::Item>) {
+        take_ready(&mut self.bundles, bundles, TAKE);
+        let most = if bundles.is_empty() { TAKE } else { HELD };
+        take_ready(&mut self.singles, singles, most);
     }
 }
 
@@ -229,6 +257,16 @@ impl Intake {
     }
 }
 
+/// Takes what is there, and waits for nothing. Unconstrained: tokio would say after some that there is no more for now.
+fn take_ready<S: Stream + Unpin>(from: &mut S, to: &mut Vec<S::Item>, most: usize) {
+    while to.len() < most {
+        match tokio::task::unconstrained(from.next()).now_or_never() {
+            Some(Some(message)) => to.push(message),
+            _ => return,
+        }
+    }
+}
+
 /// The answer to one request: the receipt, or the problem with the headers of a service error.
 fn answer_single(subject: Subject, outcome: Result<Receipt, Problem>) -> Answer {
     match outcome {
@@ -251,8 +289,48 @@ fn answer_single(subject: Subject, outcome: Result<Receipt, Problem>) -> Answer 
 /// The headers of a service error.
 pub(super) fn error_headers(problem: &Problem) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert("Nats-Service-Error", problem.title.as_str());
+    headers.insert("Nats-Service-Error", &*problem.title);
     headers.insert("Nats-Service-Error-Code", problem.status.to_string().as_str());
     headers.insert("Content-Type", "application/problem+json");
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::poll_fn;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_client_sent_first_is_never_behind_a_bundle() {
+        // As many as tokio would not hand out in one go.
+        const MANY: usize = 5 * TAKE;
+        let (to_bundles, mut bundles) = mpsc::channel(MANY);
+        let (to_singles, mut singles) = mpsc::channel(MANY);
+        let mut requests = Requests {
+            bundles: poll_fn(Box::new(move |cx: &mut std::task::Context<'_>| bundles.poll_recv(cx)) as Poll),
+            singles: poll_fn(Box::new(move |cx: &mut std::task::Context<'_>| singles.poll_recv(cx)) as Poll),
+        };
+        for round in 0..20 {
+            for _ in 0..MANY {
+                to_singles.send("single").await.unwrap();
+            }
+            to_bundles.send("settled").await.unwrap();
+            let (mut before, mut settled) = (0, false);
+            while !settled {
+                let some = match round % 2 {
+                    0 => requests.next().await.unwrap(),
+                    _ => requests.ready().unwrap(),
+                };
+                before += some.iter().take_while(|one| **one == "single").count();
+                settled = some.contains(&"settled");
+            }
+            assert_eq!(before, MANY, "round {round}");
+        }
+        drop((to_bundles, to_singles));
+        assert_eq!(requests.next().await, None);
+    }
+
+    type Poll = Box<dyn FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<&'static str>> + Send>;
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
+use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{MAX_FRAME_EVENTS, Problem, ProblemCode, Receipt, Request, Seq};
 use natterjack_nats_config::lease::Lease;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Draft, Now, admit, log_full};
+use super::admit::{Draft, Now, admit_at_rate, log_full};
 use super::append::{Append, Appended, Appender};
 use super::broken::broken;
 use super::ephemera::Ephemera;
@@ -18,6 +19,7 @@ use super::fan_out;
 use super::intake::{AnswerTo, Intake, Pending, Requests};
 use super::keeper::{LeaseState, keep};
 use super::log_time::LogClock;
+use super::rates::SendRates;
 use super::state::{STAMP_EVERY, State};
 use super::writer::{Worker, WriterConfig, WriterError};
 
@@ -34,6 +36,7 @@ struct Leader<'a> {
     state: State,
     appender: Arc<Appender>,
     ephemera: Ephemera,
+    rates: SendRates,
     telling: Vec<Told>,
     intake: Intake,
     clock: LogClock,
@@ -87,6 +90,7 @@ pub(crate) async fn lead(
         state,
         appender: Arc::new(Appender::new(client.clone(), &config.log)),
         ephemera: Ephemera::default(),
+        rates: SendRates::new(Arc::clone(&config.limits)),
         telling: Vec::new(),
         intake: Intake::new(config.log.subjects.clone(), config.log.shard),
         lease: lease_state,
@@ -187,7 +191,10 @@ impl Leader<'_> {
                     queue.push_front(Pending { request, to });
                     break;
                 }
-                Ok(request) => admit(&mut self.state, &mut batch.draft, &request, &now),
+                Ok(request) => {
+                    let (state, draft) = (&mut self.state, &mut batch.draft);
+                    admit_at_rate(state, draft, &request, &now, &mut self.rates)
+                }
                 Err(problem) => Err(problem),
             };
             batch.decided.push((to, outcome));
@@ -339,6 +346,7 @@ impl Leader<'_> {
     fn now(&self) -> Now {
         Now {
             at_ms: self.clock.now_ms(),
+            wall_ms: clock::now_ms(),
             new_id,
             log_full: self.lease.borrow().log_full,
         }

@@ -1,9 +1,10 @@
 //! The writer: the only one who decides what goes into the log, in what order and under which number.
 //!
-//! `state`, `recent`, `admit`, `target`, `ephemera` and `heads` are pure. `append` puts one frame into the log, `leader` runs the loop,
+//! `state`, `recent`, `admit`, `target`, `rates`, `ephemera` and `heads` are pure. `append` puts one frame into the log, `leader` runs the loop,
 //! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away.
 
 mod admit;
+mod api_keys;
 mod append;
 mod broken;
 mod checkpoint;
@@ -17,6 +18,7 @@ mod keys;
 mod leader;
 mod log_time;
 mod notice;
+mod rates;
 mod recent;
 mod state;
 mod target;

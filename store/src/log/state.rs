@@ -246,7 +246,7 @@ fn head_fact(tenant: &Id, room: &Id, head: Head) -> Fact {
         .number(head.n)
 }
 
-/// The body a request must have had to become this event: the writer adds `visible_from` to memberships and `valid_after_ms`
+/// The body a request must have had to become this event: the writer adds `visible_from` to memberships and its word
 /// to revocations, so that is left out when a repeated request is compared with the first.
 fn requested_body(event: &Event) -> Cow<'_, str> {
     let requested = match event.kind {
@@ -265,6 +265,10 @@ fn requested_body(event: &Event) -> Cow<'_, str> {
 fn revocation_request(body: &TokenBody) -> Option<String> {
     let requested = TokenBody {
         valid_after_ms: None,
+        until_ms: None,
+        covers_all: false,
+        voids_nothing: false,
+        revoked_ms: None,
         ..body.clone()
     };
     serde_json::to_string(&requested).ok()

@@ -1,9 +1,11 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
 use natterjack_nats_config::checkpoint::BeginError;
 use natterjack_nats_config::contract::Principal;
 use natterjack_nats_config::lease::Leases;
+use natterjack_nats_config::limits::Limits;
 use natterjack_nats_config::stream::{StreamError, log_config, reconcile};
 use natterjack_nats_config::tail::{Frame, Log, TailError};
 use tokio::sync::watch;
@@ -33,6 +35,8 @@ pub struct WriterConfig {
     pub devices: Wanted,
     /// The tenant to found when the log does not have it, and who administers it.
     pub bootstrap: Option<Bootstrap>,
+    /// How fast events may come.
+    pub limits: Arc<Limits>,
     /// Becomes true when this worker's state differs from the writer's: it never leads then, and somebody has to look.
     pub diverged: watch::Sender<bool>,
 }

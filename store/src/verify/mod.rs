@@ -21,6 +21,7 @@ use crate::archive::now::{self, Changes};
 use crate::archive::project::Rows;
 use crate::archive::replies::{self, Replies};
 use crate::archive::rooms::{self, Standings};
+use crate::archive::trail::{self, Trail};
 use crate::archive::{Database, sql};
 use crate::entity::event;
 
@@ -96,6 +97,7 @@ pub async fn verify(
         changes: Changes::default(),
         standings: Standings::default(),
         replies: Replies::default(),
+        trail: Trail::default(),
         archived: sql::bound(Seq::end_of_frame(archived)),
         verified: Verified {
             behind: last - archived,
@@ -123,6 +125,7 @@ struct Verifying<'a> {
     changes: Changes,
     standings: Standings,
     replies: Replies,
+    trail: Trail,
     /// The end of what is compared; the archive may go on meanwhile.
     archived: i64,
     verified: Verified,
@@ -170,6 +173,7 @@ impl Verifying<'_> {
         self.changes.extend(Changes::of(events));
         self.standings.extend(Standings::of(events));
         self.replies.extend(Replies::of(events));
+        self.trail.extend(events);
         for row in events {
             let Some(before) = self.rooms.follow(row) else { continue };
             let upto = row.seq.unsigned_abs() >> 10;
@@ -186,7 +190,8 @@ impl Verifying<'_> {
         let mut wrong = now::differing(db, self.log, &self.changes, self.archived).await?;
         wrong.extend(replies::differing(db, self.log, &self.replies, self.archived).await?);
         let wrong_rooms = rooms::differing(db, self.log, &self.standings, self.archived).await?;
-        let faults = wrong.len() as u64 + wrong_rooms;
+        let wrong_trail = trail::differing(db, self.log, &self.trail, self.archived).await?;
+        let faults = (wrong.len() + wrong_trail.len()) as u64 + wrong_rooms;
         if faults == 0 {
             return Ok(());
         }
@@ -195,6 +200,9 @@ impl Verifying<'_> {
         }
         for seq in wrong {
             self.note(compare::finding(seq, Fault::Standing));
+        }
+        for seq in wrong_trail {
+            self.note(compare::finding(seq, Fault::Trail));
         }
         if self.repair {
             repair::rebuild(self.database, self.log).await?;

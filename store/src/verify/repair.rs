@@ -3,7 +3,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Statement};
 
 use super::read::Part;
-use crate::archive::{Database, now, project, replies, rooms, sql};
+use crate::archive::{Database, now, project, replies, rooms, sql, trail};
 use crate::entity::{event, quarantine, search_mark};
 
 /// Puts in place what the log has in a part's frames. What stood there otherwise is kept in quarantine.
@@ -50,6 +50,7 @@ pub(super) async fn rebuild(database: &Database, log: &Log) -> Result<(), DbErr>
     now::rebuild(&transaction, log).await?;
     rooms::rebuild(&transaction, log).await?;
     replies::rebuild(&transaction, log).await?;
+    trail::rebuild(&transaction, log).await?;
     transaction.commit().await
 }
 

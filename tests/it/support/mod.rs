@@ -4,6 +4,7 @@ pub(crate) mod contract;
 pub(crate) mod crowd;
 pub(crate) mod database;
 pub(crate) mod events;
+pub(crate) mod everywhere;
 pub(crate) mod hostile;
 pub(crate) mod house;
 pub(crate) mod http;

@@ -98,13 +98,27 @@ impl Roles {
         self.server.endpoints().mqtt_url()
     }
 
+    pub(crate) fn websocket_url(&self) -> String {
+        self.server.endpoints().websocket_url()
+    }
+
     pub(crate) fn nats_url(&self) -> String {
         self.server.endpoints().nats_url()
+    }
+
+    /// Starts another authz worker.
+    pub(crate) fn authz_more(&mut self) -> u32 {
+        self.role("authz")
     }
 
     /// Starts a store; its number kills it.
     pub(crate) fn store(&mut self) -> u32 {
         self.role("store")
+    }
+
+    /// That with settings, as environment variables.
+    pub(crate) fn store_set(&mut self, settings: &[(&str, &str)]) -> u32 {
+        self.role_with("store", settings)
     }
 
     /// Starts a bridge that listens on a port; its number kills it.

@@ -86,7 +86,7 @@ pub(crate) fn finish(response: Response, request_id: &HeaderValue, is_last: bool
 }
 
 fn problem_response(mut problem: Problem, request_id: &HeaderValue, given: &http::HeaderMap) -> Response {
-    problem.request_id = request_id.to_str().ok().map(str::to_owned);
+    problem.request_id = request_id.to_str().ok().map(Into::into);
     if problem.code == ProblemCode::Overloaded {
         let spread = problem
             .request_id

@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 use http::header::{ACCEPT, HeaderMap};
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::Problem;
+use natterjack_nats_config::contract::{Actor, Problem};
 
 use super::answer::{Answer, json_bytes};
 use super::query::Fields;
@@ -206,12 +206,13 @@ pub(super) async fn ticket(State(door): State<Arc<DoorState>>, caller: Caller) -
 impl DoorState {
     /// Who asks: whoever a ticket is of, else by the header.
     pub(super) async fn caller(&self, headers: &HeaderMap, ticket: Option<String>) -> Result<Caller, Problem> {
+        let admit = |who: &Actor| self.bridge.admit(who);
         let caller = match ticket {
             // Boxed, like everything that is large and rare: what a poll may need is kept for each that is parked.
-            Some(ticket) => Box::pin(self.tickets.take(&ticket, clock::now_ms())).await?,
+            Some(ticket) => Box::pin(self.tickets.take(&ticket, clock::now_ms(), admit)).await?,
             None => Box::pin(self.auth.caller(headers)).await?,
         };
-        self.bridge.admit(&caller.who)?;
+        self.bridge.begin_request(&caller.who)?;
         Ok(caller)
     }
 }

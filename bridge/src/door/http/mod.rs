@@ -7,6 +7,7 @@ mod events;
 mod form;
 mod frame;
 mod hooks;
+mod keys;
 mod message;
 mod openapi;
 mod origins;
@@ -26,6 +27,7 @@ mod sse;
 mod stall;
 mod sync;
 mod text;
+mod trail;
 mod ws;
 
 use std::convert::Infallible;
@@ -38,6 +40,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
 use http::header::{HOST, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Version};
+use natterjack_authz::refused::RefusedLogins;
 use natterjack_authz::token::Verifier;
 use natterjack_nats_config::contract::{MAX_EVENT_BYTES, Problem};
 use tokio::time::Instant;
@@ -91,15 +94,16 @@ struct Front {
 impl HttpDoor {
     pub(crate) fn new(
         bridge: Arc<Bridge>,
-        verifier: Arc<Verifier>,
+        (verifier, refused): (Arc<Verifier>, Arc<RefusedLogins>),
         (tickets, hooks, origins): (Tickets, Hooks, Origins),
         (caps, log_requests): (&Caps, bool),
     ) -> Self {
         let max_body_bytes = caps.max_body_bytes.min(MAX_EVENT_BYTES);
         let (cors, metrics) = (origins.cors(), Arc::clone(&bridge.metrics));
+        let feed = Arc::clone(&bridge.feed);
         let state = DoorState {
             bridge,
-            auth: Auth::new(verifier),
+            auth: Auth::new(verifier, feed, refused),
             tickets,
             hooks,
             origins,

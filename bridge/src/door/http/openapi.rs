@@ -18,6 +18,8 @@ mod complete;
 mod people;
 mod sync;
 mod thread;
+pub(super) use keys::{KeysPage, MadeKey, NewKey};
+mod keys;
 
 /// An event, the same bytes on every transport.
 #[derive(ToSchema, Deserialize)]
@@ -484,6 +486,10 @@ pub(super) struct Revocation {
     #[serde(default)]
     #[schema(nullable = false, format = DateTime)]
     before: Option<String>,
+    /// With `jti`: when that token expires; later it need not be remembered. Without, it is for a year and a day.
+    #[serde(default)]
+    #[schema(nullable = false, format = DateTime)]
+    expires: Option<String>,
     #[serde(default)]
     #[schema(nullable = false, pattern = "^[A-Za-z0-9_-]{1,64}$")]
     room: Option<String>,
@@ -500,6 +506,25 @@ pub(super) struct Revoked {
     #[serde(default)]
     #[schema(nullable = false)]
     waiting_for: Option<Vec<String>>,
+}
+
+/// A page of the audit trail, newest first.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrailPage {
+    entries: Vec<TrailEntry>,
+    /// What to give as `before` for the page that follows.
+    #[schema(required)]
+    next: Option<u64>,
+}
+
+/// An event of the audit trail.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrailEntry {
+    event: Event,
+    /// SHA-256 over the hash of the entry before (of every tenant) and the event's own, in hexadecimal.
+    hash: String,
 }
 
 /// Whether a change has reached every live connection.
@@ -547,6 +572,10 @@ pub(super) struct Problem {
     #[serde(default)]
     #[schema(nullable = false)]
     retry_after_ms: Option<u64>,
+    /// Which limit it is, for `rate-limited`.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    limiter: Option<String>,
     /// Where to go on when a cursor has expired.
     #[serde(default)]
     #[schema(nullable = false)]

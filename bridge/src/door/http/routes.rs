@@ -25,7 +25,10 @@ use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::params::{InRoom, KeyOrBody, Listed, OfMember};
 use super::query::{Fields, id};
-use super::{asyncapi, events, hooks, message, openapi, people, reaction, read, reading, revocations, send, sync, ws};
+use super::{
+    asyncapi, events, hooks, keys, message, openapi, people, reaction, read, reading, revocations, send, sync, trail,
+    ws,
+};
 use crate::door::auth::Caller;
 use crate::ops::{self, Listing};
 
@@ -102,6 +105,9 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(people::me))
         .routes(routes!(people::users))
         .routes(routes!(revocations::revoke))
+        .routes(routes!(keys::make, keys::list))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(trail::trail))
         .routes(routes!(livez))
         .routes(routes!(readyz))
         .routes(routes!(metrics))

@@ -5,6 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::log::state::STATE_VERSION;
 
+mod credentials;
+
 const START_MS: i64 = 1_795_413_600_000;
 
 /// A log of one-request frames, and the state that grows with it.
@@ -48,6 +50,7 @@ impl Book {
         let mut draft = Draft::after(0);
         let now = Now {
             at_ms: START_MS,
+            wall_ms: START_MS,
             new_id,
             log_full: false,
         };
@@ -76,6 +79,7 @@ impl Book {
         let mut draft = Draft::after(self.state.end());
         let now = Now {
             at_ms: self.at_ms,
+            wall_ms: self.at_ms,
             new_id,
             log_full: self.log_full,
         };
@@ -303,6 +307,7 @@ fn a_draft_takes_no_more_than_a_frame_holds() {
     let mut draft = Draft::after(book.state.end());
     let now = Now {
         at_ms: START_MS,
+        wall_ms: START_MS,
         new_id,
         log_full: false,
     };
@@ -385,6 +390,7 @@ fn a_message_that_is_not_known_is_changed_only_if_a_bridge_knows_it() {
         let mut draft = Draft::after(book.state.end());
         let now = Now {
             at_ms: START_MS,
+            wall_ms: START_MS,
             new_id,
             log_full: false,
         };
@@ -423,101 +429,4 @@ fn a_target_goes_with_a_change_and_with_nothing_else() {
         let refused = book.ask("alice", "lobby", kind, payload).unwrap_err();
         assert_eq!(refused.code, ProblemCode::InvalidRequest, "{kind:?}");
     }
-}
-
-#[test]
-fn behind_its_revocation_a_token_writes_nothing_and_a_connection_waits() {
-    let mut book = Book::founded();
-    book.say_by("lost", START_MS).unwrap();
-    let body = json!({"body": {"user": "alice", "jti": "lost"}});
-    let seq = book.revoke(By::Connection, "admin", &body).unwrap().seq;
-    assert_eq!(book.say_by("lost", START_MS), Err(ProblemCode::TokenRevoked));
-    book.say_by("kept", START_MS).unwrap();
-    let wait = Err(ProblemCode::RevocationInProgress);
-    assert_eq!(book.say("alice", &json!({"body": 1})), wait);
-    assert_eq!(book.set_member("alice", "bob", Some("member")), wait);
-    // That it has settled nobody says but a worker, and only of one that is open.
-    let settled = |seq: u64| json!({"body": {"user": "alice", "settled": seq}});
-    let token = By::Token(TokenRef {
-        jti: None,
-        issued_at_ms: i64::MAX,
-    });
-    for by in [By::Connection, token] {
-        let refused = book.revoke(by, "admin", &settled(seq.0));
-        assert_eq!(refused, Err(ProblemCode::InvalidRequest));
-    }
-    assert_eq!(
-        book.revoke(By::House, "_", &settled(seq.0 + 1)),
-        Err(ProblemCode::Conflict)
-    );
-    book.revoke(By::House, "_", &settled(seq.0)).unwrap();
-    assert_eq!(book.revoke(By::House, "_", &settled(seq.0)), Err(ProblemCode::Conflict));
-    book.say("alice", &json!({"body": 1})).unwrap();
-    assert_eq!(
-        book.say_by("lost", START_MS),
-        Err(ProblemCode::TokenRevoked),
-        "for good"
-    );
-}
-
-#[test]
-fn all_so_far_is_by_log_time_and_a_clock_that_runs_ahead_saves_no_token() {
-    let mut book = Book::founded();
-    book.at_ms = START_MS + 60_000;
-    let body = json!({"body": {"user": "alice"}, "key": "k"});
-    let first = book.revoke(By::Connection, "admin", &body).unwrap();
-    for (issued_at_ms, good) in [
-        (book.at_ms, false),
-        (book.at_ms + 4999, false),
-        (book.at_ms + 5000, true),
-    ] {
-        assert_eq!(book.say_by("x", issued_at_ms).is_ok(), good, "{issued_at_ms}");
-    }
-    // Asked again with its key it is the same revocation, here and for a successor who folds the log.
-    book.at_ms += 60_000;
-    let again = book.revoke(By::Connection, "admin", &body).unwrap();
-    assert_eq!((again.seq, again.duplicate), (first.seq, true));
-    let mut folded = State::default();
-    for event in book.events() {
-        folded.apply(&event);
-    }
-    book.state = folded.restored(book.state.end(), book.state.time());
-    assert_eq!(book.revoke(By::Connection, "admin", &body).unwrap().seq, first.seq);
-    let other = json!({"body": {"user": "bob"}, "key": "k"});
-    assert_eq!(
-        book.revoke(By::Connection, "admin", &other),
-        Err(ProblemCode::IdempotencyMismatch)
-    );
-}
-
-#[test]
-fn ones_own_tokens_are_ones_own_to_revoke_and_there_is_a_bound() {
-    let mut book = Book::founded();
-    let one = |user: &str, jti: String| json!({"body": {"user": user, "jti": jti}});
-    assert_eq!(
-        book.revoke(By::Connection, "bob", &one("alice", "x".to_owned())),
-        Err(ProblemCode::Forbidden)
-    );
-    assert_eq!(
-        book.revoke(
-            By::Connection,
-            "bob",
-            &json!({"body": {"before": "2020-01-01T00:00:00Z"}})
-        ),
-        Err(ProblemCode::Forbidden)
-    );
-    let token = By::Token(TokenRef {
-        jti: None,
-        issued_at_ms: START_MS,
-    });
-    for number in 0..natterjack_authz::policy::MAX_REVOKED_TOKENS {
-        book.revoke(token.clone(), "bob", &one("bob", format!("t{number}")))
-            .unwrap();
-    }
-    assert_eq!(
-        book.revoke(token, "bob", &one("bob", "more".to_owned())),
-        Err(ProblemCode::RateLimited)
-    );
-    book.revoke(By::Connection, "admin", &one("alice", "x".to_owned()))
-        .unwrap();
 }

@@ -283,6 +283,7 @@ fn clock_before(model: &Model, fate: &Fate) -> i64 {
 fn now(at_ms: i64, log_full: bool) -> Now {
     Now {
         at_ms,
+        wall_ms: at_ms,
         new_id: || uuid::Uuid::now_v7().to_string(),
         log_full,
     }

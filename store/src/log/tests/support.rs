@@ -165,6 +165,7 @@ pub(super) fn config(worker: &str) -> WriterConfig {
         log_max_bytes: 256 << 20,
         devices: crate::devices::Wanted::default(),
         bootstrap: Some(Bootstrap { admin: admin() }),
+        limits: std::sync::Arc::default(),
         diverged: watch::Sender::new(false),
     }
 }

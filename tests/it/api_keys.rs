@@ -1,0 +1,192 @@
+//! API keys: they open what a token opens, until they are revoked.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hyper::Method;
+use natterjack_nats_config::clock;
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::everywhere::Everywhere;
+use crate::support::house::House;
+use crate::support::http::{Answer, Http};
+use crate::support::nats::Nats;
+use crate::support::poll::cursor_now;
+
+/// A new key: its id and itself.
+async fn make(by: &Http, asked: &Value) -> (String, String) {
+    let made = by.post("/v1/keys", asked).await.created();
+    let text = |field: &str| made[field].as_str().unwrap().to_owned();
+    assert_eq!(made["state"], "done", "{made}");
+    assert!(text("key").starts_with(&format!("nj_{}_", text("id"))), "{made}");
+    (text("id"), text("key"))
+}
+
+fn by(house: &House, key: &str) -> Http {
+    Http::new(&house.endpoints.http, Some(key))
+}
+
+async fn basic(house: &House, user: &str, key: &str) -> Answer {
+    let pair = format!("Basic {}", STANDARD.encode(format!("{user}:{key}")));
+    let nobody = Http::new(&house.endpoints.http, None);
+    nobody
+        .call(Method::GET, "/v1/me", &[("authorization", &pair)], Bytes::new())
+        .await
+}
+
+async fn delete(by: &Http, id: &str) {
+    eventually("the key is ended everywhere", async || {
+        let answer = by.delete(&format!("/v1/keys/{id}")).await;
+        // Pending at first, on a busy machine; then it is gone, and seen through all the same.
+        (answer.status == 404 || answer.ok()["state"] == "done").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_opens_what_a_token_does_and_with_its_end_all_of_that_ends() {
+    let mut house = House::start().await;
+    house.room("lobby", &[("bob", "member")]).await;
+    let (alice, admin, bob) = (house.http("alice"), house.http("admin"), house.http("bob"));
+    let (lost, lost_key) = make(&admin, &json!({"user": "bob", "name": "a lost phone"})).await;
+    let (kept, kept_key) = make(&bob, &json!({"name": "a kept one"})).await;
+    let mut everywhere = Everywhere::enter(&house, "bob", &lost_key).await;
+    assert!(everywhere.nats.say("lobby", "by a key").await["seq"].is_u64());
+    assert_eq!(basic(&house, "bob", &lost_key).await.ok()["user"], "bob");
+    assert_eq!(basic(&house, "main.bob", &lost_key).await.ok()["user"], "bob");
+    basic(&house, "alice", &lost_key).await.is_problem(401, "token-invalid");
+    let phone = Nats::connect(&house.endpoints.nats, "bob", &kept_key).await.unwrap();
+
+    let cursor = cursor_now(&everywhere.http).await;
+    let poll_path = format!("/v1/events?cursor={cursor}&wait=50");
+    let (ended, ()) = tokio::join!(everywhere.http.get(&poll_path), delete(&bob, &lost));
+    ended.is_problem(401, "token-revoked");
+    everywhere.is_out(&house, "token-invalid").await;
+    alice.say("lobby", "behind the key's back").await;
+    for heard in everywhere.heard() {
+        assert!(!heard.contains(&"behind the key's back".to_owned()), "{heard:?}");
+    }
+    // The other key lives on; its connection was renewed, as it could have been the lost one's.
+    by(&house, &kept_key).say("lobby", "by the other").await;
+    phone
+        .happened
+        .wait("the phone is back", |all| {
+            (all.iter().filter(|line| *line == "connected").count() >= 2).then_some(())
+        })
+        .await;
+    assert!(phone.say("lobby", "by the phone").await["seq"].is_u64());
+    bob.delete(&format!("/v1/keys/{lost}"))
+        .await
+        .is_problem(404, "not-found");
+
+    // Neither the log nor what is logged has a key; and both outlive a restart.
+    for key in [&lost_key, &kept_key] {
+        assert!(!house.log().concat().contains(key.as_str()));
+        let logged = std::fs::read_to_string(house.log_file()).unwrap();
+        assert!(!logged.contains(key.as_str()));
+    }
+    house.stop();
+    house.restart().await;
+    by(&house, &lost_key)
+        .get("/v1/me")
+        .await
+        .is_problem(401, "token-invalid");
+    by(&house, &kept_key).get("/v1/me").await.ok();
+    let listed = house.http("bob").get("/v1/keys").await.ok();
+    assert_eq!(
+        (
+            &listed["keys"][0]["id"],
+            listed["keys"].as_array().unwrap().len(),
+            &listed["next"]
+        ),
+        (&json!(kept), 1, &Value::Null),
+        "{listed}"
+    );
+    assert!(!listed.to_string().contains("sha256"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ones_own_keys_are_ones_own_and_others_an_administrators() {
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "member")]).await;
+    let (admin, alice, bob) = (house.http("admin"), house.http("alice"), house.http("bob"));
+    let (id, key) = make(&alice, &json!({"name": "mine"})).await;
+    bob.post("/v1/keys", &json!({"user": "alice", "name": "x"}))
+        .await
+        .is_problem(403, "forbidden");
+    bob.get("/v1/keys?user=alice").await.is_problem(403, "forbidden");
+    bob.delete(&format!("/v1/keys/{id}")).await.is_problem(404, "not-found");
+    // Nor by the way of revocations.
+    let what = json!({"user": "bob", "jti": format!("nj_{id}")});
+    bob.post("/v1/revocations", &what).await.is_problem(404, "not-found");
+    let listed = admin.get("/v1/keys?user=alice").await.ok();
+    assert_eq!(
+        (&listed["keys"][0]["name"], &listed["keys"][0]["user"]),
+        (&json!("mine"), &json!("alice")),
+        "{listed}"
+    );
+    // Who has got hold of a key makes no other.
+    by(&house, &key)
+        .post("/v1/keys", &json!({"name": "for later"}))
+        .await
+        .is_problem(403, "forbidden");
+    for bad in [
+        json!({}),
+        json!({"name": ""}),
+        json!({"name": "a\nb"}),
+        json!({"name": "x", "expires": "tomorrow"}),
+        json!({"name": "x", "expires": "2020-01-01T00:00:00Z"}),
+        json!({"name": "x", "user": "a.b"}),
+        json!({"name": "x", "sha256": "00"}),
+    ] {
+        alice.post("/v1/keys", &bad).await.is_problem(400, "invalid-request");
+    }
+    for bad in [&key[..key.len() - 1], "nj_", "nj_x_y", &format!("{key}A")] {
+        by(&house, bad).get("/v1/me").await.is_problem(401, "token-invalid");
+        assert!(Nats::connect(&house.endpoints.nats, "alice", bad).await.is_err());
+    }
+    delete(&admin, &id).await;
+    by(&house, &key).get("/v1/me").await.is_problem(401, "token-invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_ends_at_its_time_and_with_all_of_its_users_tokens() {
+    let house = House::start().await;
+    let bob = house.http("bob");
+    let soon = clock::format_ms(clock::now_ms() + 3000);
+    let (_, short) = make(&bob, &json!({"name": "for a moment", "expires": soon})).await;
+    let (_, long) = make(&bob, &json!({"name": "for long"})).await;
+    eventually("its time is over", async || {
+        let answer = by(&house, &short).get("/v1/me").await;
+        (answer.status == 401).then(|| answer.is_problem(401, "token-expired"))
+    })
+    .await;
+    assert!(Nats::connect(&house.endpoints.nats, "bob", &short).await.is_err());
+    assert_eq!(bob.get("/v1/keys").await.ok()["keys"].as_array().unwrap().len(), 1);
+    by(&house, &long).get("/v1/me").await.ok();
+    house.run(&["revoke", "--of", "bob"]);
+    by(&house, &long).get("/v1/me").await.is_problem(401, "token-invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_listed_and_ended_from_the_shell() {
+    let house = House::start().await;
+    let made = house.run(&["key", "create", "--of", "dev1", "--name", "thermometer"]);
+    let key = made.strip_suffix('\n').unwrap();
+    let me = by(&house, key).get("/v1/me").await.ok();
+    assert_eq!(me["user"], "dev1", "{me}");
+    let listed = house.run(&["key", "list", "--of", "dev1"]);
+    let row: Vec<&str> = listed.trim_end().split('\t').collect();
+    assert!(key.starts_with(&format!("nj_{}_", row[0])), "{listed}");
+    assert_eq!((row[2], row[3]), ("-", "thermometer"), "{listed}");
+    // A key is a token for the commands too.
+    assert_eq!(house.run(&["key", "list", "--token", key]), listed);
+    assert_eq!(house.run(&["key", "revoke", row[0]]), "revoked\n");
+    assert_eq!(house.run(&["key", "list", "--of", "dev1"]), "");
+    assert!(
+        house
+            .refused(&["key", "list", "--token", key])
+            .contains("token-invalid")
+    );
+}
