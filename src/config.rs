@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use async_nats::Client;
 use clap::Args;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Dict;
 use natterjack_authz::token::{IssuerSettings, Verifier};
 use natterjack_nats_config::contract::{Id, Subjects};
+use natterjack_nats_config::epoch;
 use natterjack_nats_config::tail::Log;
 use natterjack_store::archive::{Address, Tables};
 use serde::{Deserialize, Serialize};
@@ -296,9 +298,14 @@ impl Config {
         Ok(Arc::new(Verifier::open(local, &self.issuers)?))
     }
 
-    /// The log of this installation.
-    pub(crate) fn log(&self) -> Log {
-        Log::first(Subjects::new(&self.nats.prefix))
+    /// How subjects and streams are named.
+    pub(crate) fn subjects(&self) -> Subjects {
+        Subjects::new(&self.nats.prefix)
+    }
+
+    /// The log of this installation, in its newest epoch. Waits until NATS answers.
+    pub(crate) async fn log(&self, client: &Client) -> Log {
+        epoch::find(client, &self.subjects()).await
     }
 
     /// Where the keys are: `keys.dir`, or `keys` in the data folder.

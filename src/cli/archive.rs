@@ -3,7 +3,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use natterjack_nats_config::contract::{Id, Subjects};
+use natterjack_nats_config::contract::Id;
 use natterjack_store::archive::{Address, Database, Tables};
 use natterjack_store::transfer::{Exported, copy, export, import};
 
@@ -45,6 +45,9 @@ struct Export {
     /// Its tenant [default: the one of the configuration]
     #[arg(long)]
     tenant: Option<Id>,
+    /// What is kept apart under an epoch, or under a label (a number below zero), instead of what is shown
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    epoch: Option<i64>,
     /// Where to [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -72,7 +75,8 @@ async fn run_copy(config: &Config, command: &Copy) -> anyhow::Result<()> {
     let source = Database::open(&config.database()?, Tables::Refuse).await?;
     let target = Database::open(&to, Tables::Migrate).await?;
     let bar = bar("frames")?;
-    let copied = copy(&source, &target, &config.log(), |done, all| {
+    let log = source.log(&config.subjects()).await?;
+    let copied = copy(&source, &target, &log, |done, all| {
         bar.set_length(all);
         bar.set_position(done);
     })
@@ -85,9 +89,10 @@ async fn run_copy(config: &Config, command: &Copy) -> anyhow::Result<()> {
 async fn run_export(config: &Config, command: &Export) -> anyhow::Result<()> {
     let database = Database::open(&config.database()?, Tables::Refuse).await?;
     let what = Exported {
-        log: &config.log(),
+        log: &database.log(&config.subjects()).await?,
         tenant: command.tenant.as_ref().unwrap_or(&config.tenant),
         room: &command.room,
+        apart: command.epoch,
     };
     let mut out: Box<dyn Write> = match &command.output {
         Some(file) => Box::new(BufWriter::new(
@@ -113,7 +118,7 @@ async fn run_import(config: &Config, command: &Import) -> anyhow::Result<()> {
         None => Box::new(std::io::stdin()),
     };
     let bar = bar("events")?;
-    let subjects = Subjects::new(&config.nats.prefix);
+    let subjects = config.subjects();
     let imported = import(&database, &subjects, &mut BufReader::new(input), |done, all| {
         bar.set_length(all);
         bar.set_position(done);

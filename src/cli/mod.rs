@@ -1,6 +1,7 @@
 //! What a person types.
 
 pub(crate) mod archive;
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -10,6 +11,7 @@ pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod nats;
 mod print;
+pub(crate) mod rebuild;
 pub(crate) mod revoke;
 pub(crate) mod room;
 pub(crate) mod send;
@@ -64,6 +66,13 @@ pub(crate) enum Command {
     Migrate(migrate::MigrateCommand),
     /// Move the archive to another database; write a room's events to a file, and read them from there
     Archive(archive::ArchiveCommand),
+    /// Write a backup of everything into a new folder, while all of it runs: the archive with the end of the log, keys,
+    /// settings. It is compared with the log once it is written
+    Backup(backup::Backup),
+    /// Make a new data folder of a backup, and a log of a new epoch that goes on behind it
+    Restore(backup::Restore),
+    /// Make the log anew from the archive, or the archive from the log. All workers must have been stopped
+    Rebuild(rebuild::RebuildCommand),
     /// Compare the archive with the log, and repair it. Fails if faults are left
     Verify(verify::Verify),
     /// NATS accounts for tools of your own

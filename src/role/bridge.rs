@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{data, login, run_alone, tls};
+use super::{data, find_log, login, run_alone, tls};
 use crate::config::{Config, Global};
 
 /// Where HTTP is spoken, and with which certificate.
@@ -51,7 +51,7 @@ pub(crate) async fn work(
     let keys = config.keys_dir();
     let bridge = BridgeConfig {
         nats: login(&config, &url, "bridge")?,
-        log: config.log(),
+        log: find_log(&config, &login(&config, &url, "bridge")?).await?,
         verifier: config.verifier()?,
         cursor_key: data::cursor_key(&keys, false)?,
         replicas: config.nats.replicas,

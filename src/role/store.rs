@@ -53,7 +53,7 @@ pub(crate) async fn work_with(
     let accounts = sign_in(&config, &url).await?;
     let client = accounts.core.clone();
     let worker = worker_name("store");
-    let log = config.log();
+    let log = config.log(&client).await;
     let wanted = Wanted::default();
     let settings = Settings {
         config: &config,
@@ -82,7 +82,12 @@ pub(crate) async fn work_with(
         move || keep_archive(shared, parts, told, stop)
     };
     tasks.spawn(in_background("archive", archiving));
-    tasks.spawn(tell_history(client.clone(), config.clone(), has_opened, stop()));
+    tasks.spawn(tell_history(
+        (client.clone(), log.clone()),
+        config.clone(),
+        has_opened,
+        stop(),
+    ));
     let (open, is_open) = watch::channel(false);
     let serving = devices::run(accounts, settings.devices(), wanted, open, stop());
     tasks.spawn(async { Box::pin(serving).await.context("the work for MQTT devices") });
@@ -110,7 +115,7 @@ async fn keep_archive(
     // Who waits for it may have ended.
     let _ = opened.send(());
     let stop = || shutdown.clone();
-    let log = config.log();
+    let log = archive.log.clone();
     let mut tasks = JoinSet::new();
     let archiving = Box::pin(archive::run(
         client.clone(),
@@ -140,7 +145,7 @@ async fn keep_archive(
 /// Reads the database for people who wait for it: with connections of its own, beside what fills it. Opens it behind that, which brings
 /// the tables up to date.
 async fn tell_history(
-    client: async_nats::Client,
+    (client, log): (async_nats::Client, Log),
     config: Config,
     has_opened: oneshot::Receiver<()>,
     shutdown: CancellationToken,
@@ -157,9 +162,7 @@ async fn tell_history(
         () = shutdown.cancelled() => None,
     };
     let Some(database) = database else { return Ok(()) };
-    history::run(client, database, config.log(), shutdown)
-        .await
-        .context("history")
+    history::run(client, database, log, shutdown).await.context("history")
 }
 
 /// Opens the database, as soon as it is there.

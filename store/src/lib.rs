@@ -9,6 +9,7 @@ pub mod log;
 mod message;
 mod migration;
 mod past;
+pub mod rebuild;
 mod rooms;
 pub mod search;
 pub mod transfer;

@@ -10,6 +10,7 @@
 )]
 
 mod abuse;
+mod backup;
 mod bad_input;
 mod browser;
 mod changes;

@@ -1,7 +1,7 @@
 //! The writer: the only one who decides what goes into the log, in what order and under which number.
 //!
 //! `state`, `recent`, `admit`, `target`, `ephemera` and `heads` are pure. `append` puts one frame into the log, `leader` runs the loop,
-//! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away.
+//! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away, `renew` makes it anew.
 
 mod admit;
 mod append;
@@ -18,6 +18,7 @@ mod leader;
 mod log_time;
 mod notice;
 mod recent;
+mod renew;
 mod state;
 mod target;
 #[cfg(test)]
@@ -29,5 +30,6 @@ pub(crate) use broken::broken;
 pub(crate) use checkpoint::begin as begin_state;
 pub use checkpoint::{CheckpointConfig, TrimConfig, keep_checkpoints, keep_trimmed};
 pub(crate) use notice::Asker;
+pub(crate) use renew::{RenewError, Renewal};
 pub use state::Diverged;
 pub use writer::{Bootstrap, WriterConfig, WriterError, run};

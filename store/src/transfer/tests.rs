@@ -94,6 +94,7 @@ async fn a_room_goes_out_and_in_again_byte_for_byte(engine: Engine) {
         log: &house.log,
         tenant: &tenant,
         room: &room,
+        apart: None,
     };
     let mut file = Vec::new();
     let count = export(&source, what, &mut file, |_, _| {}).await.unwrap();

@@ -3,8 +3,8 @@
 //! What was trimmed from the log is judged by itself: by the hash that was stored with each event, by its columns, and by
 //! each room's numbers. What later events made of messages is compared with the archive's own events.
 
-mod compare;
-mod read;
+pub(crate) mod compare;
+pub(crate) mod read;
 mod repair;
 
 #[cfg(test)]
