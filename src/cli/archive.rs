@@ -2,10 +2,10 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use natterjack_nats_config::contract::Id;
 use natterjack_store::archive::{Address, Database, Tables};
-use natterjack_store::transfer::{Exported, copy, export, import};
+use natterjack_store::transfer::{Exported, ExportedUser, copy, export, export_user, import};
 
 use super::verify::bar;
 use crate::config::{Config, Global, read_password};
@@ -22,7 +22,7 @@ enum Action {
     /// Copy the archive into another database, as it stands. Both may be of any engine, and the archive in use; once more
     /// copies what came since
     Copy(Copy),
-    /// Write a room's events as JSON lines: a header, then each event exactly as it stands in the log
+    /// Write a room's events, or a user's, as JSON lines: a header, then each event exactly as it stands in the log
     Export(Export),
     /// Read such a file into an empty archive
     Import(Import),
@@ -41,7 +41,11 @@ struct Copy {
 #[derive(Debug, clap::Args)]
 struct Export {
     /// The room
-    room: Id,
+    #[arg(required_unless_present = "user")]
+    room: Option<Id>,
+    /// Not a room but all that this user wrote, and where they are a member since when
+    #[arg(long, conflicts_with_all = ["room", "epoch"])]
+    user: Option<Id>,
     /// Its tenant [default: the one of the configuration]
     #[arg(long)]
     tenant: Option<Id>,
@@ -88,12 +92,8 @@ async fn run_copy(config: &Config, command: &Copy) -> anyhow::Result<()> {
 
 async fn run_export(config: &Config, command: &Export) -> anyhow::Result<()> {
     let database = Database::open(&config.database()?, Tables::Refuse).await?;
-    let what = Exported {
-        log: &database.log(&config.subjects()).await?,
-        tenant: command.tenant.as_ref().unwrap_or(&config.tenant),
-        room: &command.room,
-        apart: command.epoch,
-    };
+    let log = &database.log(&config.subjects()).await?;
+    let tenant = command.tenant.as_ref().unwrap_or(&config.tenant);
     let mut out: Box<dyn Write> = match &command.output {
         Some(file) => Box::new(BufWriter::new(
             File::create_new(file).with_context(|| format!("cannot make {}", file.display()))?,
@@ -101,11 +101,24 @@ async fn run_export(config: &Config, command: &Export) -> anyhow::Result<()> {
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
     let bar = bar("events")?;
-    let exported = export(&database, what, &mut out, |done, all| {
+    let progress = |done, all| {
         bar.set_length(all);
         bar.set_position(done);
-    })
-    .await;
+    };
+    let exported = match (&command.room, &command.user) {
+        (_, Some(user)) => export_user(&database, ExportedUser { log, tenant, user }, &mut out, progress).await,
+        (Some(room), None) => {
+            let apart = command.epoch;
+            let what = Exported {
+                log,
+                tenant,
+                room,
+                apart,
+            };
+            export(&database, what, &mut out, progress).await
+        }
+        (None, None) => bail!("name a room, or a user with --user"),
+    };
     bar.finish_and_clear();
     exported?;
     Ok(())

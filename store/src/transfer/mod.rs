@@ -3,6 +3,7 @@
 mod copy;
 mod lines;
 mod top_up;
+mod user;
 
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use sea_orm::DbErr;
 pub use copy::copy;
 pub use lines::{Exported, Header, export, import};
 pub use top_up::{ToppedUp, top_up};
+pub use user::{ExportedUser, export_user};
 
 /// Why nothing more is moved. What was moved so far stays, and is whole up to the watermark.
 #[derive(Debug, thiserror::Error)]
