@@ -1,5 +1,6 @@
 //! The configuration: built-in defaults, then a file, then the environment, then flags. Unknown keys are refused.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,6 +102,15 @@ pub(crate) struct Store {
     pub(crate) checkpoint_frames: u64,
     pub(crate) checkpoint_bytes: u64,
     pub(crate) audit_every: u64,
+    pub(crate) retention: Retention,
+}
+
+/// How long messages are kept where their room does not say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retention {
+    pub(crate) days: u32,
+    pub(crate) tenants: BTreeMap<Id, u32>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

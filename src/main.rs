@@ -30,6 +30,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Send(send) => cli::send::run(config, &send),
         Command::Tail(tail) => cli::tail::run(config, &tail),
         Command::History(history) => cli::history::run(config, &history),
+        Command::Hold(hold) => cli::hold::run(config, &hold),
         Command::Log(log) => cli::log::run(config, &log),
         Command::Migrate(migrate) => cli::migrate::run(config, &migrate),
         Command::Archive(archive) => cli::archive::run(config, &archive),

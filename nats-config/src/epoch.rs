@@ -44,7 +44,7 @@ pub async fn find(client: &Client, subjects: &Subjects) -> Log {
                 };
             }
             Err(error) if attempt == SILENT_ATTEMPTS => {
-                tracing::warn!(%error, "waiting to learn which log is the newest")
+                tracing::warn!(%error, "waiting to learn which log is the newest");
             }
             Err(error) => tracing::debug!(%error, "waiting to learn which log is the newest"),
         }

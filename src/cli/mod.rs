@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod history;
+pub(crate) mod hold;
 pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod nats;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Tail(tail::Tail),
     /// Show what was said in a room
     History(history::History),
+    /// Keep rooms, and what users wrote, whatever their age (legal hold); show what is held. For administrators and auditors
+    Hold(hold::HoldCommand),
     /// Look at the log itself
     Log(log::LogCommand),
     /// The tables of the archive: what they lack, and bring them up to date

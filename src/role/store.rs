@@ -12,6 +12,7 @@ use natterjack_store::history;
 use natterjack_store::log::{
     self, Bootstrap, CheckpointConfig, TrimConfig, WriterConfig, keep_checkpoints, keep_trimmed,
 };
+use natterjack_store::retention::{RetentionConfig, keep_retention};
 use natterjack_store::search;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -82,12 +83,8 @@ pub(crate) async fn work_with(
         move || keep_archive(shared, parts, told, stop)
     };
     tasks.spawn(in_background("archive", archiving));
-    tasks.spawn(tell_history(
-        (client.clone(), log.clone()),
-        config.clone(),
-        has_opened,
-        stop(),
-    ));
+    let telling = (client.clone(), log.clone(), config.clone());
+    tasks.spawn(tell_history(telling, has_opened, stop()));
     let (open, is_open) = watch::channel(false);
     let serving = devices::run(accounts, settings.devices(), wanted, open, stop());
     tasks.spawn(async { Box::pin(serving).await.context("the work for MQTT devices") });
@@ -105,7 +102,7 @@ pub(crate) async fn work_with(
 async fn keep_archive(
     (client, config): (async_nats::Client, Config),
     (archive, audit): (ArchiveConfig, AuditConfig),
-    (progress, leads, opened): (watch::Sender<Progress>, watch::Receiver<bool>, oneshot::Sender<()>),
+    (progress, leading, opened): (watch::Sender<Progress>, watch::Receiver<bool>, oneshot::Sender<()>),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let database = tokio::select! {
@@ -131,8 +128,15 @@ async fn keep_archive(
             keep_bytes: config.store.log_keep_bytes,
             keep: Duration::from_secs(config.store.log_keep_secs),
         };
+        let leads = leading.clone();
         tasks.spawn(keep_trimmed((client.clone(), database.clone()), trim, leads, stop()).map(Ok));
     }
+    let retention = RetentionConfig {
+        log: log.clone(),
+        days: config.store.retention.days,
+        tenants: config.store.retention.tenants.clone(),
+    };
+    tasks.spawn(keep_retention(database.clone(), retention, leading, stop()).map(Ok));
     let auditing = audit::run(client, database.clone(), audit, stop());
     tasks.spawn(async { auditing.await.context("the audit") });
     tasks.spawn(search::keep(database, log, stop()).map(Ok));
@@ -145,8 +149,7 @@ async fn keep_archive(
 /// Reads the database for people who wait for it: with connections of its own, beside what fills it. Opens it behind that, which brings
 /// the tables up to date.
 async fn tell_history(
-    (client, log): (async_nats::Client, Log),
-    config: Config,
+    (client, log, config): (async_nats::Client, Log, Config),
     has_opened: oneshot::Receiver<()>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {

@@ -12,8 +12,9 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
-    ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, MESSAGE_VERB, PAST_VERB, PastPage,
-    PastQuery, Problem, ProblemCode, ROOMS_VERB, RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects, WATERMARK_VERB,
+    ArchiveWatermark, HISTORY_VERB, HOLDS_VERB, HistoryPage, HistoryQuery, HoldsQuery, MAX_HISTORY_BYTES, MESSAGE_VERB,
+    PAST_VERB, PastPage, PastQuery, Problem, ProblemCode, ROOMS_VERB, RoomsQuery, SEARCH_VERB, SearchQuery, Seq,
+    Subjects, WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -23,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Database, now, sql};
 use crate::entity::changed;
+use crate::holds::holds;
 use crate::message::message;
 use crate::past::past;
+use crate::retention;
 use crate::rooms::rooms;
 use crate::search::search;
 
@@ -50,6 +53,7 @@ enum Verb {
     Past,
     Rooms,
     Search,
+    Holds,
     Watermark,
 }
 
@@ -86,6 +90,7 @@ pub async fn run(
     let rooms = add(&service, &log.subjects, ROOMS_VERB).await?;
     let search = add(&service, &log.subjects, SEARCH_VERB).await?;
     let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
+    let holds = add(&service, &log.subjects, HOLDS_VERB).await?;
     let endpoints = [
         (Verb::History, history),
         (Verb::Message, message),
@@ -93,6 +98,7 @@ pub async fn run(
         (Verb::Rooms, rooms),
         (Verb::Search, search),
         (Verb::Watermark, watermark),
+        (Verb::Holds, holds),
     ];
     let mut serving = pin!(
         requests(endpoints).for_each_concurrent(CONCURRENCY, |(verb, request)| answer(&database, &log, verb, request))
@@ -119,7 +125,7 @@ async fn add(service: &service::Service, subjects: &Subjects, verb: &str) -> Res
         .map_err(|error| HistoryError(error.to_string()))
 }
 
-fn requests(endpoints: [(Verb, Endpoint); 6]) -> impl Stream<Item = (Verb, service::Request)> {
+fn requests(endpoints: [(Verb, Endpoint); 7]) -> impl Stream<Item = (Verb, service::Request)> {
     stream::select_all(endpoints.map(|(verb, endpoint)| endpoint.map(move |request| (verb, request))))
 }
 
@@ -143,6 +149,7 @@ async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Re
             Verb::Rooms => what_is_read(connection, log, &request.message.payload).await,
             Verb::Search => what_is_found(connection, log, &request.message.payload).await,
             Verb::Watermark => watermark(connection, log).await,
+            Verb::Holds => what_is_held(connection, log, &request.message.payload).await,
         }
     });
     let answered = answered.await.unwrap_or_else(|_| Err(lagging()));
@@ -186,6 +193,13 @@ async fn what_was(connection: &DatabaseConnection, log: &Log, request: &[u8]) ->
     to_json(&PastPage { events, ..page })
 }
 
+async fn what_is_held(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query: HoldsQuery =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of holds: {error}")))?;
+    let page = holds(connection, log, &query).await;
+    to_json(&page.map_err(|error| no_answer(&error))?)
+}
+
 async fn what_is_read(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
     let query: RoomsQuery =
         serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of rooms: {error}")))?;
@@ -204,7 +218,7 @@ async fn what_is_found(connection: &DatabaseConnection, log: &Log, request: &[u8
 
 /// The page without its messages, and their lines as they now stand. The watermark is read first: what is below it does not
 /// change. What has become of it may be later, and then the watermark is.
-async fn read(
+pub(crate) async fn read(
     connection: &DatabaseConnection,
     log: &Log,
     query: &HistoryQuery,
@@ -219,7 +233,10 @@ async fn read(
         watermark,
         messages: Vec::new(),
         next: None,
+        retained_from: None,
     };
+    let horizon = retention::of_room(connection, log, room.names()).await?;
+    page.retained_from = Some(horizon).filter(|horizon| *horizon > query.visible_from);
     let Some(range) = range(query, watermark) else {
         return Ok((page, Vec::new()));
     };
@@ -241,20 +258,29 @@ async fn read(
     };
     let cut = cut(&sizes.iter().map(now).collect::<Vec<_>>(), usize::from(query.limit));
     page.next = cut.next;
-    let lines = match (cut.range, pinned) {
-        (Some(range), Some(places)) => {
-            let is_in = |place: &i64| (sql::bound(range.first)..=sql::bound(range.last)).contains(place);
-            let places: Vec<i64> = places.into_iter().filter(is_in).collect();
-            sql::lines_of(connection, now::events_of(log, &places)).await?
-        }
-        (Some(range), None) => sql::lines(connection, room, range).await?,
-        (None, _) => Vec::new(),
-    };
+    let lines = lines(connection, room, (cut.range, pinned)).await?;
     let lines = now::show(connection, log, lines, &changes).await?;
     if !changes.is_empty() {
         page.watermark = sql::archived(connection, log).await?;
     }
     Ok((page, lines.into_iter().map(|(_, line)| line).collect()))
+}
+
+/// The lines of a page's messages, which may be the pinned ones.
+async fn lines(
+    connection: &DatabaseConnection,
+    room: sql::Room<'_>,
+    (range, pinned): (Option<sql::Range>, Option<Vec<i64>>),
+) -> Result<Vec<(i64, Vec<u8>)>, DbErr> {
+    match (range, pinned) {
+        (Some(range), Some(places)) => {
+            let is_in = |place: &i64| (sql::bound(range.first)..=sql::bound(range.last)).contains(place);
+            let places: Vec<i64> = places.into_iter().filter(is_in).collect();
+            sql::lines_of(connection, now::events_of(room.log, &places)).await
+        }
+        (Some(range), None) => sql::lines(connection, room, range).await,
+        (None, _) => Ok(Vec::new()),
+    }
 }
 
 /// How those of the messages stand that were changed.

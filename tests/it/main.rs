@@ -23,6 +23,7 @@ mod described;
 mod devices;
 mod ephemera;
 mod fan_out;
+mod holds;
 mod hooks;
 mod hostile;
 mod issuers;

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 use natterjack_nats_config::Subjects;
 use natterjack_nats_config::contract::{
-    Actor, ApiCall, By, Id, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomKind, Seq,
+    Actor, ApiCall, By, Id, MemberBody, Principal, Problem, ProblemCode, Retention, RoomBody, RoomKind, Seq,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,8 @@ struct PutRoom {
     kind: RoomKind,
     #[serde(default)]
     title: Option<String>,
+    #[serde(default)]
+    retention: Option<Retention>,
     #[serde(default)]
     key: Option<String>,
 }
@@ -254,10 +256,7 @@ impl Shared {
                 let ask: ListOf = read_or_default(payload)?;
                 rooms(bridge, who, ask).await
             }
-            ("rooms", "put") => {
-                let PutRoom { room, kind, title, key } = read(payload)?;
-                json(&ops::put_room(bridge, who, room, &RoomBody { kind, title }, key).await?)
-            }
+            ("rooms", "put") => put_room(bridge, who, payload).await,
             ("members", "list") => {
                 let ask: MembersOf = read(payload)?;
                 let (members, next) = ops::members(bridge, who, &ask.room, &Listing::new(ask.limit, ask.next)?)?;
@@ -295,6 +294,18 @@ async fn events(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Byte
     Ok(ops::events(bridge, who, query, None).await?.to_json())
 }
 
+async fn put_room(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, Problem> {
+    let PutRoom {
+        room,
+        kind,
+        title,
+        retention,
+        key,
+    } = read(payload)?;
+    let body = RoomBody { kind, title, retention };
+    json(&ops::put_room(bridge, who, room, &body, key).await?)
+}
+
 async fn rooms(bridge: &Bridge, who: &Actor, ask: ListOf) -> Result<Bytes, Problem> {
     let listing = Listing::new(ask.limit, ask.next)?;
     let (rooms, next) = if ask.unread {
@@ -324,7 +335,7 @@ async fn history(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, 
         },
     )
     .await?;
-    json(&json!({"messages": page.messages, "next": page.next}))
+    json(&page.shown())
 }
 
 fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Problem> {

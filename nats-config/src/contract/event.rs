@@ -38,6 +38,9 @@ pub enum Kind {
     User,
     /// Tokens are good no longer: body [`TokenBody`].
     Token,
+    /// A room, or what a user wrote, must be kept, or need not be any more: body [`HoldBody`]. It stands in
+    /// [`TENANT_ROOM`](super::TENANT_ROOM).
+    Hold,
     /// Somebody is typing. Not kept: an [`Ephemeral`].
     Typing,
     /// Somebody is there, or goes. Not kept: an [`Ephemeral`].
@@ -66,7 +69,41 @@ pub struct RoomBody {
     /// Any Unicode, at most 256 bytes; none means the id is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// How long its messages are kept; none leaves it to the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
+
+/// How long a room's messages are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// In days of log time, at most [`MAX_RETENTION_DAYS`]; 0 for ever.
+    pub days: u32,
+}
+
+/// The most days that may be said: a hundred years. Who wants more wants 0.
+pub const MAX_RETENTION_DAYS: u32 = 36_500;
+
+/// Body of a [`Kind::Hold`] event: of either a room or a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldBody {
+    /// Which room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Id>,
+    /// Which user: what they wrote, in whatever room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Id>,
+    /// Whether it is held from now on, or free.
+    pub held: bool,
+    /// Why, for the audit: at most [`MAX_REASON_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The longest reason, in bytes.
+pub const MAX_REASON_BYTES: usize = 256;
 
 /// Body of a [`Kind::Member`] event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,6 +310,7 @@ impl Kind {
             Self::Member => "member",
             Self::User => "user",
             Self::Token => "token",
+            Self::Hold => "hold",
             Self::Typing => "typing",
             Self::Presence => "presence",
             Self::Signal => "signal",
@@ -297,6 +335,7 @@ impl Kind {
             Self::Member,
             Self::User,
             Self::Token,
+            Self::Hold,
             Self::Typing,
             Self::Presence,
             Self::Signal,
@@ -308,7 +347,7 @@ impl Kind {
     /// Whether the event says who may do what; such events change the policy view.
     #[must_use]
     pub fn is_policy(self) -> bool {
-        matches!(self, Self::Room | Self::Member | Self::User | Self::Token)
+        matches!(self, Self::Room | Self::Member | Self::User | Self::Token | Self::Hold)
     }
 
     /// Whether it is a message: what history shows, and what others can be about.

@@ -1,5 +1,6 @@
 //! What a backup is made of: a list of its files with their hashes, which is written last. A folder without it is no backup.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -148,7 +149,10 @@ impl Entry {
             hash.update(part);
             bytes += part.len() as u64;
         }
-        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut sha256 = String::with_capacity(64);
+        for byte in hash.finalize() {
+            let _ = write!(sha256, "{byte:02x}");
+        }
         Ok(Self {
             path: path.to_owned(),
             bytes,

@@ -7,9 +7,11 @@
 pub(crate) mod changed;
 pub(crate) mod edit;
 pub(crate) mod event;
+pub(crate) mod hold;
 pub(crate) mod quarantine;
 pub(crate) mod reaction;
 pub(crate) mod read_mark;
+pub(crate) mod retention;
 pub(crate) mod room;
 pub(crate) mod search_mark;
 pub(crate) mod watermark;

@@ -38,7 +38,9 @@ impl Renewal {
         rooms.republish = None;
         let jetstream = jetstream::new(client.clone());
         match jetstream.get_stream(&rooms.name).await {
-            Ok(_) => drop(jetstream.delete_stream(&rooms.name).await.map_err(failed)?),
+            Ok(_) => {
+                jetstream.delete_stream(&rooms.name).await.map_err(failed)?;
+            }
             Err(error) if is_not_found(&error) => {}
             Err(error) => return Err(failed(error)),
         }

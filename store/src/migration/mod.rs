@@ -6,6 +6,7 @@ mod m0001_archive;
 mod m0002_search;
 mod m0003_changes;
 mod m0004_rooms;
+mod m0006_retention;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -19,6 +20,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_search::Migration),
             Box::new(m0003_changes::Migration),
             Box::new(m0004_rooms::Migration),
+            Box::new(m0006_retention::Migration),
         ]
     }
 }

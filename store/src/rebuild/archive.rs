@@ -41,7 +41,8 @@ pub async fn rebuild_archive(
 ) -> Result<Rebuilt, RebuildError> {
     let shard = Log::first(config.subjects.clone()).shard;
     let held = Held::take(client, config, &[format!("archive.{shard}")]).await?;
-    held.hold(renew(client, database, (past, config), &progress)).await
+    held.hold(Box::pin(renew(client, database, (past, config), &progress)))
+        .await
 }
 
 async fn renew(
@@ -118,11 +119,12 @@ async fn put_aside(database: &Database, (old, log): (&Log, &Log)) -> Result<(i64
         return Err(RebuildError::Lost);
     }
     let label = free_label(&transaction, row.shard).await?;
-    set_aside(&transaction, row.shard, (row.epoch, label)).await?;
-    // What an earlier attempt left.
-    if row.epoch != i64::from(log.epoch) {
-        set_aside(&transaction, row.shard, (i64::from(log.epoch), label - 1)).await?;
+    let epoch = i64::from(log.epoch);
+    // First what an earlier attempt left.
+    if row.epoch != epoch {
+        set_aside(&transaction, row.shard, (epoch, label - 1), None).await?;
     }
+    set_aside(&transaction, row.shard, (row.epoch, label), Some(epoch)).await?;
     let apart = event::Entity::find()
         .filter(event::Column::Epoch.eq(label))
         .filter(event::Column::Shard.eq(row.shard))
@@ -163,6 +165,17 @@ async fn take_over(
         transaction.commit().await?;
         progress(after.unsigned_abs() >> 10, upto);
     }
+    finish((source, (epoch, shard)), (database, log), end).await?;
+    progress(upto, upto);
+    Ok(count)
+}
+
+/// Takes over the record of what was no event, and moves the watermark.
+async fn finish(
+    (source, (epoch, shard)): (&DatabaseConnection, (i64, i64)),
+    (database, log): (&Database, &Log),
+    end: i64,
+) -> Result<(), RebuildError> {
     let records: Vec<quarantine::Model> = quarantine::Entity::find()
         .filter(quarantine::Column::Epoch.eq(epoch))
         .filter(quarantine::Column::Shard.eq(shard))
@@ -187,9 +200,7 @@ async fn take_over(
         transaction.rollback().await?;
         return Err(RebuildError::Lost);
     }
-    transaction.commit().await?;
-    progress(upto, upto);
-    Ok(count)
+    Ok(transaction.commit().await?)
 }
 
 fn ours(row: event::Model, log: &Log) -> event::Model {

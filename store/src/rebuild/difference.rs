@@ -6,6 +6,7 @@ use natterjack_nats_config::tail::Log;
 use super::RebuildError;
 use crate::archive::Database;
 use crate::entity::event;
+use crate::retention::forgive;
 use crate::verify::read;
 
 /// Frames that are compared at a time.
@@ -25,8 +26,9 @@ pub(super) async fn first_difference(
         return Ok(None);
     }
     let mut frames = read::frames(client, log, bounds.first, upto).await?;
-    while let Some(part) = frames.next(FRAMES).await? {
+    while let Some(mut part) = frames.next(FRAMES).await? {
         let (archived, _) = read::archived(database, archived_as, &part).await?;
+        forgive(database.connection(), archived_as, (&mut part.rows.events, &archived)).await?;
         if let Some(frame) = differing(&part.rows.events, &archived) {
             return Ok(Some(frame));
         }

@@ -39,7 +39,7 @@ pub async fn rebuild_log(
 ) -> Result<Rebuilt, RebuildError> {
     let shard = Log::first(config.subjects.clone()).shard;
     let held = Held::take(client, config, &[format!("writer.{shard}"), format!("archive.{shard}")]).await?;
-    held.hold(renew(client, database, config, &progress)).await
+    held.hold(Box::pin(renew(client, database, config, &progress))).await
 }
 
 async fn renew(

@@ -2,7 +2,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, Statement};
 
 /// The tables whose rows are told apart by the epoch of their log, but for `watermark`, and for the index of words, which is
 /// filled again by itself.
-pub(super) const TABLES: [&str; 7] = [
+pub(super) const TABLES: [&str; 9] = [
     "event",
     "quarantine",
     "changed",
@@ -10,6 +10,8 @@ pub(super) const TABLES: [&str; 7] = [
     "reaction",
     "read_mark",
     "room",
+    "retention",
+    "hold",
 ];
 
 /// Gives all that the archive has of one epoch to another, which has nothing yet.
@@ -25,12 +27,20 @@ pub(super) async fn rekey(db: &DatabaseTransaction, shard: i64, (from, to): (i64
 }
 
 /// Puts what the archive has of an epoch under a label, a number below zero that nobody reads: the events and what was no
-/// event. What is made of them is forgotten.
-pub(super) async fn set_aside(db: &DatabaseTransaction, shard: i64, (epoch, label): (i64, i64)) -> Result<(), DbErr> {
+/// event. What is made of them is forgotten. What is said of how long they are kept goes to the epoch `to`, where it is looked at
+/// again; without one it is forgotten too.
+pub(super) async fn set_aside(
+    db: &DatabaseTransaction,
+    shard: i64,
+    (epoch, label): (i64, i64),
+    to: Option<i64>,
+) -> Result<(), DbErr> {
     for name in TABLES {
-        let sql = match name {
-            "event" | "quarantine" => format!("UPDATE {name} SET epoch = {label} WHERE"),
-            name => format!("DELETE FROM {name} WHERE"),
+        let sql = match (name, to) {
+            ("event" | "quarantine", _) => format!("UPDATE {name} SET epoch = {label} WHERE"),
+            ("retention", Some(to)) => format!("UPDATE retention SET epoch = {to}, looked = 0 WHERE"),
+            ("hold", Some(to)) => format!("UPDATE hold SET epoch = {to} WHERE"),
+            (name, _) => format!("DELETE FROM {name} WHERE"),
         };
         run(db, format!("{sql} shard = {shard} AND epoch = {epoch}")).await?;
     }

@@ -127,12 +127,20 @@ async fn a_fork_keeps_both_sides(engine: Engine) {
     let stopped = worker.ended().await.unwrap_err();
     assert!(stopped.to_string().contains("natterjack rebuild"), "{stopped}");
 
-    let done = rebuilt(&house, &database).await.unwrap();
+    both_sides_are_kept((&mut house, &database), before, (scribe, &other)).await;
+}
+
+async fn both_sides_are_kept(
+    (house, database): (&mut House, &Database),
+    before: Vec<event::Model>,
+    (mut scribe, other): (Scribe, &Scribe),
+) {
+    let done = rebuilt(house, database).await.unwrap();
     let last = other.end().frame();
     assert_eq!(done.upto, last, "no frame's number is given twice");
     let apart = other.lines.iter().filter(|(seq, _)| seq.frame() > 4).count() as u64;
     assert_eq!(done.apart, Some((apart, 1)));
-    let rows = events(&database).await;
+    let rows = events(database).await;
     let of = |epoch: i64| rows.iter().filter(move |row| row.epoch == epoch);
     let moved: Vec<event::Model> = before
         .into_iter()
@@ -151,7 +159,7 @@ async fn a_fork_keeps_both_sides(engine: Engine) {
         .collect();
     assert_eq!(kept, there);
     assert!(
-        quarantined(&database)
+        quarantined(database)
             .await
             .iter()
             .any(|row| row.reason.contains("a new epoch begins"))
@@ -164,11 +172,10 @@ async fn a_fork_keeps_both_sides(engine: Engine) {
         .await;
     assert!(refused.is_err(), "{refused:?}");
     house.log = done.log.clone();
-    let mut scribe = scribe;
     (scribe.log, scribe.next_frame) = (done.log.clone(), last + 1);
     scribe.chatter(2, 2).await;
-    archive(&house, &database, scribe.end()).await;
-    assert_eq!(faults(&house, &database, &done.log).await, 0);
+    archive(house, database, scribe.end()).await;
+    assert_eq!(faults(house, database, &done.log).await, 0);
 }
 
 async fn a_log_that_is_the_archives_is_left_alone(engine: Engine) {

@@ -22,6 +22,7 @@ use crate::archive::project::Rows;
 use crate::archive::rooms::{self, Standings};
 use crate::archive::{Database, sql};
 use crate::entity::event;
+use crate::retention::{self, Horizons};
 
 /// Frames that are compared at a time.
 const FRAMES: usize = 64;
@@ -105,8 +106,9 @@ pub async fn verify(
         .await?;
     let mut frames = read::frames(client, log, first, archived).await?;
     while let Some(part) = frames.next(FRAMES).await? {
-        verifying.with_log(&part).await?;
-        progress(part.last, archived);
+        let last = part.last;
+        verifying.with_log(part).await?;
+        progress(last, archived);
     }
     verifying.standing().await?;
     Ok(verifying.verified)
@@ -143,8 +145,10 @@ impl Verifying<'_> {
         }
     }
 
-    async fn with_log(&mut self, part: &read::Part) -> Result<(), VerifyError> {
-        let (mut events, kept) = read::archived(self.database, self.log, part).await?;
+    async fn with_log(&mut self, mut part: read::Part) -> Result<(), VerifyError> {
+        let (mut events, kept) = read::archived(self.database, self.log, &part).await?;
+        let db = self.database.connection();
+        retention::forgive(db, self.log, (&mut part.rows.events, &events)).await?;
         let found = compare::with_log(&part.rows, &events, &kept);
         self.verified.frames += part.frames.len() as u64;
         if !found.is_empty() {
@@ -153,9 +157,9 @@ impl Verifying<'_> {
                 self.note(finding);
             }
             if self.repair {
-                repair::repair(self.database, self.log, part, &events).await?;
+                repair::repair(self.database, self.log, &part, &events).await?;
                 self.verified.repaired += faults;
-                events = part.rows.events.clone();
+                events.clone_from(&part.rows.events);
             }
         }
         self.order(&events).await
@@ -169,6 +173,11 @@ impl Verifying<'_> {
         for row in events {
             let Some(before) = self.rooms.follow(row) else { continue };
             let upto = row.seq.unsigned_abs() >> 10;
+            let horizon = retention::of_room(self.database.connection(), self.log, (&row.tenant, &row.room)).await?;
+            // All that is missing lies before it.
+            if sql::bound(horizon) > row.prev {
+                continue;
+            }
             if !read::anything_apart(self.database, self.log, (before.frame(), upto)).await? {
                 self.note(compare::finding(row.seq, Fault::Order));
             }
@@ -179,8 +188,10 @@ impl Verifying<'_> {
     /// Messages must stand as the events make them.
     async fn standing(&mut self) -> Result<(), VerifyError> {
         let db = self.database.connection();
-        let wrong = now::differing(db, self.log, &self.changes, self.archived).await?;
-        let wrong_rooms = rooms::differing(db, self.log, &self.standings, self.archived).await?;
+        let horizons = Horizons::load(db, self.log).await?;
+        let (log, upto) = (self.log, self.archived);
+        let wrong = now::differing(db, log, &self.changes, (upto, &horizons)).await?;
+        let wrong_rooms = rooms::differing(db, log, &self.standings, (upto, &horizons)).await?;
         let faults = wrong.len() as u64 + wrong_rooms;
         if faults == 0 {
             return Ok(());

@@ -12,7 +12,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATC
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use natterjack_nats_config::contract::{Id, MemberBody, Problem, ProblemCode, RoomBody, RoomKind, Seq};
+use natterjack_nats_config::contract::{Id, MemberBody, Problem, ProblemCode, Retention, RoomBody, RoomKind, Seq};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{asyncapi, events, hooks, message, openapi, reaction, read, revocations, send, ws};
+use super::{asyncapi, events, holds, hooks, message, openapi, reaction, read, revocations, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -49,6 +49,8 @@ struct NewRoom {
     kind: RoomKind,
     #[serde(default)]
     title: Option<String>,
+    #[serde(default)]
+    retention: Option<Retention>,
 }
 
 /// `PUT …/members/{user}`
@@ -97,6 +99,9 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(hooks::post))
         .routes(routes!(me))
         .routes(routes!(revocations::revoke))
+        .routes(routes!(holds::list))
+        .routes(routes!(holds::hold_room, holds::release_room))
+        .routes(routes!(holds::hold_user, holds::release_user))
         .routes(routes!(livez))
         .routes(routes!(readyz))
         .routes(routes!(metrics))
@@ -131,8 +136,7 @@ async fn history(State(door): Door, caller: Caller, path: Path, request: Request
         pinned: false,
     };
     let page = ops::history(&door.bridge, &caller.who, ask).await?;
-    let body =
-        serde_json::to_vec(&json!({"messages": page.messages, "next": page.next})).map_err(|error| internal(&error))?;
+    let body = serde_json::to_vec(&page.shown()).map_err(|error| internal(&error))?;
     Ok(with_etag(request.headers(), body.into()))
 }
 
@@ -218,12 +222,18 @@ async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
 )]
 async fn new_room(State(door): Door, caller: Caller, request: Request) -> Answer {
     let (headers, body) = read_body(request, door.max_body_bytes).await?;
-    let NewRoom { id, kind, title } = read_json(&headers, &body)?;
+    let NewRoom {
+        id,
+        kind,
+        title,
+        retention,
+    } = read_json(&headers, &body)?;
     let id = match id {
         Some(id) => id,
         None => self::id("id", &uuid::Uuid::now_v7().simple().to_string())?,
     };
-    make_room(&door, &caller, id, &RoomBody { kind, title }, &headers).await
+    let room = RoomBody { kind, title, retention };
+    make_room(&door, &caller, id, &room, &headers).await
 }
 
 #[utoipa::path(
