@@ -3,7 +3,7 @@ use std::io::Write;
 
 use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq};
 use natterjack_nats_config::tail::Log;
-use sea_orm::{ColumnTrait, Condition, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, Condition, Order, QueryFilter, QueryOrder, QuerySelect};
 use serde::Serialize;
 
 use super::TransferError;
