@@ -1,10 +1,12 @@
 //! The configuration: built-in defaults, then a file, then the environment, then flags. Unknown keys are refused.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use async_nats::Client;
 use clap::Args;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -12,6 +14,7 @@ use figment::value::Dict;
 use natterjack_authz::token::{IssuerSettings, Verifier};
 use natterjack_bridge::{ForwardedHeader, Proxies};
 use natterjack_nats_config::contract::{Id, Subjects};
+use natterjack_nats_config::epoch;
 use natterjack_nats_config::limits::Limits;
 use natterjack_nats_config::tail::Log;
 use natterjack_store::archive::{Address, Tables};
@@ -102,6 +105,15 @@ pub(crate) struct Store {
     pub(crate) checkpoint_frames: u64,
     pub(crate) checkpoint_bytes: u64,
     pub(crate) audit_every: u64,
+    pub(crate) retention: Retention,
+}
+
+/// How long messages are kept where their room does not say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retention {
+    pub(crate) days: u32,
+    pub(crate) tenants: BTreeMap<Id, u32>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -316,9 +328,14 @@ impl Config {
         Proxies::parse(trusted_proxies, *forwarded_header).context("`bridge.trusted_proxies`")
     }
 
-    /// The log of this installation.
-    pub(crate) fn log(&self) -> Log {
-        Log::first(Subjects::new(&self.nats.prefix))
+    /// How subjects and streams are named.
+    pub(crate) fn subjects(&self) -> Subjects {
+        Subjects::new(&self.nats.prefix)
+    }
+
+    /// The log of this installation, in its newest epoch. Waits until NATS answers.
+    pub(crate) async fn log(&self, client: &Client) -> Log {
+        epoch::find(client, &self.subjects()).await
     }
 
     /// Where the keys are: `keys.dir`, or `keys` in the data folder.

@@ -2,10 +2,10 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
-use natterjack_nats_config::contract::{Id, Subjects};
+use anyhow::{Context, bail};
+use natterjack_nats_config::contract::Id;
 use natterjack_store::archive::{Address, Database, Tables};
-use natterjack_store::transfer::{Exported, copy, export, import};
+use natterjack_store::transfer::{Exported, ExportedUser, copy, export, export_user, import};
 
 use super::verify::bar;
 use crate::config::{Config, Global, read_password};
@@ -22,7 +22,7 @@ enum Action {
     /// Copy the archive into another database, as it stands. Both may be of any engine, and the archive in use; once more
     /// copies what came since
     Copy(Copy),
-    /// Write a room's events as JSON lines: a header, then each event exactly as it stands in the log
+    /// Write a room's events, or a user's, as JSON lines: a header, then each event exactly as it stands in the log
     Export(Export),
     /// Read such a file into an empty archive
     Import(Import),
@@ -41,10 +41,17 @@ struct Copy {
 #[derive(Debug, clap::Args)]
 struct Export {
     /// The room
-    room: Id,
+    #[arg(required_unless_present = "user")]
+    room: Option<Id>,
+    /// Not a room but all that this user wrote, and where they are a member since when
+    #[arg(long, conflicts_with_all = ["room", "epoch"])]
+    user: Option<Id>,
     /// Its tenant [default: the one of the configuration]
     #[arg(long)]
     tenant: Option<Id>,
+    /// What is kept apart under an epoch, or under a label (a number below zero), instead of what is shown
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    epoch: Option<i64>,
     /// Where to [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -72,7 +79,8 @@ async fn run_copy(config: &Config, command: &Copy) -> anyhow::Result<()> {
     let source = Database::open(&config.database()?, Tables::Refuse).await?;
     let target = Database::open(&to, Tables::Migrate).await?;
     let bar = bar("frames")?;
-    let copied = copy(&source, &target, &config.log(), |done, all| {
+    let log = source.log(&config.subjects()).await?;
+    let copied = copy(&source, &target, &log, |done, all| {
         bar.set_length(all);
         bar.set_position(done);
     })
@@ -84,11 +92,8 @@ async fn run_copy(config: &Config, command: &Copy) -> anyhow::Result<()> {
 
 async fn run_export(config: &Config, command: &Export) -> anyhow::Result<()> {
     let database = Database::open(&config.database()?, Tables::Refuse).await?;
-    let what = Exported {
-        log: &config.log(),
-        tenant: command.tenant.as_ref().unwrap_or(&config.tenant),
-        room: &command.room,
-    };
+    let log = &database.log(&config.subjects()).await?;
+    let tenant = command.tenant.as_ref().unwrap_or(&config.tenant);
     let mut out: Box<dyn Write> = match &command.output {
         Some(file) => Box::new(BufWriter::new(
             File::create_new(file).with_context(|| format!("cannot make {}", file.display()))?,
@@ -96,11 +101,24 @@ async fn run_export(config: &Config, command: &Export) -> anyhow::Result<()> {
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
     let bar = bar("events")?;
-    let exported = export(&database, what, &mut out, |done, all| {
+    let progress = |done, all| {
         bar.set_length(all);
         bar.set_position(done);
-    })
-    .await;
+    };
+    let exported = match (&command.room, &command.user) {
+        (_, Some(user)) => export_user(&database, ExportedUser { log, tenant, user }, &mut out, progress).await,
+        (Some(room), None) => {
+            let apart = command.epoch;
+            let what = Exported {
+                log,
+                tenant,
+                room,
+                apart,
+            };
+            export(&database, what, &mut out, progress).await
+        }
+        (None, None) => bail!("name a room, or a user with --user"),
+    };
     bar.finish_and_clear();
     exported?;
     Ok(())
@@ -113,7 +131,7 @@ async fn run_import(config: &Config, command: &Import) -> anyhow::Result<()> {
         None => Box::new(std::io::stdin()),
     };
     let bar = bar("events")?;
-    let subjects = Subjects::new(&config.nats.prefix);
+    let subjects = config.subjects();
     let imported = import(&database, &subjects, &mut BufReader::new(input), |done, all| {
         bar.set_length(all);
         bar.set_position(done);

@@ -98,7 +98,7 @@ async fn examine(config: &Config, url: &str) -> anyhow::Result<Vec<Check>> {
     let servers = servers(&connect(&login("sys")?).await?).await?;
     let wanted = url.split(',').count().max(config.nats.servers);
     let mut checks = vec![judge_servers(&servers, wanted)];
-    let log = config.log();
+    let log = config.log(&client).await;
     let subjects = &log.subjects;
     let lease = format!("KV_{}", subjects.lease_bucket());
     let mut end = None;
@@ -161,7 +161,7 @@ async fn space(client: &Client, stream: &str) -> Option<(u64, u64)> {
 }
 
 async fn workers(client: &Client, config: &Config) -> Vec<Check> {
-    let leases = match Leases::join(client, &config.log().subjects).await {
+    let leases = match Leases::join(client, &config.subjects()).await {
         Ok(leases) => leases,
         Err(error) => {
             return vec![Check::bad(

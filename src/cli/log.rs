@@ -54,7 +54,8 @@ pub(crate) fn run(global: &Global, command: &LogCommand) -> anyhow::Result<()> {
             role: "bridge",
             seed,
         };
-        let (client, log) = (connect(&login).await?, config.log());
+        let client = connect(&login).await?;
+        let log = config.log(&client).await;
         match command.what {
             What::View(what) => view(&client, &log, what, &shutdown).await,
             What::Checkpoints { json } => checkpoints(&client, &log, json).await,

@@ -2,16 +2,19 @@
 
 pub(crate) mod archive;
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod history;
+pub(crate) mod hold;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod nats;
 mod print;
+pub(crate) mod rebuild;
 pub(crate) mod revoke;
 pub(crate) mod room;
 pub(crate) mod send;
@@ -64,12 +67,21 @@ pub(crate) enum Command {
     History(history::History),
     /// Who changed rights, revoked tokens, was refused: the audit trail, newest first; for those with `tenant.audit`
     Audit(audit::Audit),
+    /// Keep rooms, and what users wrote, whatever their age (legal hold); show what is held. For administrators and auditors
+    Hold(hold::HoldCommand),
     /// Look at the log itself
     Log(log::LogCommand),
     /// The tables of the archive: what they lack, and bring them up to date
     Migrate(migrate::MigrateCommand),
     /// Move the archive to another database; write a room's events to a file, and read them from there
     Archive(archive::ArchiveCommand),
+    /// Write a backup of everything into a new folder, while all of it runs: the archive with the end of the log, keys,
+    /// settings. It is compared with the log once it is written
+    Backup(backup::Backup),
+    /// Make a new data folder of a backup, and a log of a new epoch that goes on behind it
+    Restore(backup::Restore),
+    /// Make the log anew from the archive, or the archive from the log. All workers must have been stopped
+    Rebuild(rebuild::RebuildCommand),
     /// Compare the archive with the log, and repair it. Fails if faults are left
     Verify(verify::Verify),
     /// NATS accounts for tools of your own

@@ -21,6 +21,9 @@ enum What {
         /// What people call it
         #[arg(long)]
         title: Option<String>,
+        /// Remove its messages from the archive after so many days; 0: never [default: as `store.retention` says]
+        #[arg(long, value_name = "DAYS")]
+        keep_days: Option<u32>,
         #[command(flatten)]
         server: Server,
     },
@@ -54,8 +57,14 @@ enum What {
 
 pub(crate) fn run(global: &Global, room: &Room) -> anyhow::Result<()> {
     match &room.what {
-        What::Create { room, title, server } => {
-            let body = json!({"kind": "group", "title": title});
+        What::Create {
+            room,
+            title,
+            keep_days,
+            server,
+        } => {
+            let retention = keep_days.map(|days| json!({"days": days}));
+            let body = json!({"kind": "group", "title": title, "retention": retention});
             server.connect(global)?.put(&format!("/v1/rooms/{room}"), &body)?;
             say(format_args!("room {room} is there"))
         }

@@ -35,7 +35,8 @@ pub(crate) fn run(global: &Global, command: &Verify) -> anyhow::Result<()> {
         let client = connect(&login).await?;
         let database = Database::open(&address, Tables::Refuse).await?;
         let bar = bar("frames")?;
-        let verified = verify(&client, &database, &config.log(), command.repair, |done, all| {
+        let log = config.log(&client).await;
+        let verified = verify(&client, &database, &log, command.repair, |done, all| {
             bar.set_length(all);
             bar.set_position(done);
         })

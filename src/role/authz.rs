@@ -3,7 +3,7 @@ use natterjack_nats_config::client::Seed;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{login, run_alone, worker_name};
+use super::{find_log, login, run_alone, worker_name};
 use crate::config::{Config, Global};
 
 pub(crate) fn run(global: &Global) -> anyhow::Result<()> {
@@ -24,7 +24,7 @@ pub(crate) async fn work(
         sys: login(&config, &url, "sys")?,
         issuer: Seed::read(&keys.join("issuer.nk"))?,
         xkey: Seed::read(&keys.join("xkey.nk"))?,
-        log: config.log(),
+        log: find_log(&config, &login(&config, &url, "authz")?).await?,
         verifier: config.verifier()?,
         tenant: config.tenant.clone(),
         limits: std::sync::Arc::new(config.limits.clone()),

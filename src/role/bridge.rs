@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{data, login, run_alone, tls, worker_name};
+use super::{data, find_log, login, run_alone, tls, worker_name};
 use crate::config::{Config, Global};
 
 /// Where HTTP is spoken, and with which certificate.
@@ -56,7 +56,7 @@ pub(crate) async fn work(
     let keys = config.keys_dir();
     let bridge = BridgeConfig {
         nats: login(&config, &url, "bridge")?,
-        log: config.log(),
+        log: find_log(&config, &login(&config, &url, "bridge")?).await?,
         verifier: config.verifier()?,
         cursor_key: data::cursor_key(&keys, false)?,
         replicas: config.nats.replicas,

@@ -6,11 +6,13 @@ mod banner;
 pub(crate) mod bridge;
 pub(crate) mod data;
 pub(crate) mod servers;
+pub(crate) mod standstill;
 pub(crate) mod store;
 pub(crate) mod tls;
 pub(crate) mod up;
 
-use natterjack_nats_config::client::{Login, LoginError, Seed};
+use natterjack_nats_config::client::{Login, LoginError, Seed, connect};
+use natterjack_nats_config::tail::Log;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,13 +34,19 @@ where
 }
 
 /// How a worker signs in, with the seed that the keys folder holds under its name.
-fn login(config: &Config, url: &str, role: &'static str) -> Result<Login, LoginError> {
+pub(crate) fn login(config: &Config, url: &str, role: &'static str) -> Result<Login, LoginError> {
     let seed = Seed::read(&config.keys_dir().join(format!("{role}.nk")))?;
     Ok(Login {
         url: url.to_owned(),
         role,
         seed,
     })
+}
+
+/// The log, for a role that signs in only later.
+async fn find_log(config: &Config, login: &Login) -> Result<Log, LoginError> {
+    let client = connect(login).await?;
+    Ok(config.log(&client).await)
 }
 
 /// A name for this worker that no other has: the role and a random part.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use natterjack_nats_config::client::connect;
-use natterjack_nats_config::contract::Subjects;
 use natterjack_nats_config::copies::{lead_elsewhere, wait_until_whole};
 use natterjack_nats_config::local_server::{
     ClusterConfig, End, Find, Keys, LocalCluster, LocalServer, RouteSecret, ServerConfig, ServerTls, TOOL_STORE, Tool,
@@ -136,7 +135,7 @@ pub(crate) async fn restart_in_turn(nats: &LocalCluster, config: &Config) {
 
 async fn try_restart(nats: &LocalCluster, config: &Config) -> anyhow::Result<()> {
     let client = connect(&login(config, &nats.nats_url(), "store")?).await?;
-    let (log, subjects) = (config.log(), Subjects::new(&config.nats.prefix));
+    let (log, subjects) = (config.log(&client).await, config.subjects());
     let lease = format!("KV_{}", subjects.lease_bucket());
     let streams = [log.stream(), subjects.rooms_stream(log.shard), lease];
     let mut since = Instant::now();

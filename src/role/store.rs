@@ -13,6 +13,7 @@ use natterjack_store::history;
 use natterjack_store::log::{
     self, Bootstrap, CheckpointConfig, TrimConfig, WriterConfig, keep_checkpoints, keep_trimmed,
 };
+use natterjack_store::retention::{RetentionConfig, keep_retention};
 use natterjack_store::search;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -54,7 +55,7 @@ pub(crate) async fn work_with(
     let accounts = sign_in(&config, &url).await?;
     let client = accounts.core.clone();
     let worker = worker_name("store");
-    let log = config.log();
+    let log = config.log(&client).await;
     let wanted = Wanted::default();
     let settings = Settings {
         config: &config,
@@ -83,7 +84,8 @@ pub(crate) async fn work_with(
         move || keep_archive(shared, parts, told, stop)
     };
     tasks.spawn(in_background("archive", archiving));
-    tasks.spawn(tell_history(client.clone(), config.clone(), has_opened, stop()));
+    let telling = (client.clone(), log.clone(), config.clone());
+    tasks.spawn(tell_history(telling, has_opened, stop()));
     let (open, is_open) = watch::channel(false);
     let serving = devices::run(accounts, settings.devices(), wanted, open, stop());
     tasks.spawn(async { Box::pin(serving).await.context("the work for MQTT devices") });
@@ -101,7 +103,7 @@ pub(crate) async fn work_with(
 async fn keep_archive(
     (client, config): (async_nats::Client, Config),
     (archive, audit): (ArchiveConfig, AuditConfig),
-    (progress, leads, opened): (watch::Sender<Progress>, watch::Receiver<bool>, oneshot::Sender<()>),
+    (progress, leading, opened): (watch::Sender<Progress>, watch::Receiver<bool>, oneshot::Sender<()>),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let database = tokio::select! {
@@ -111,7 +113,7 @@ async fn keep_archive(
     // Who waits for it may have ended.
     let _ = opened.send(());
     let stop = || shutdown.clone();
-    let log = config.log();
+    let log = archive.log.clone();
     let mut tasks = JoinSet::new();
     let archiving = Box::pin(archive::run(
         client.clone(),
@@ -127,8 +129,15 @@ async fn keep_archive(
             keep_bytes: config.store.log_keep_bytes,
             keep: Duration::from_secs(config.store.log_keep_secs),
         };
+        let leads = leading.clone();
         tasks.spawn(keep_trimmed((client.clone(), database.clone()), trim, leads, stop()).map(Ok));
     }
+    let retention = RetentionConfig {
+        log: log.clone(),
+        days: config.store.retention.days,
+        tenants: config.store.retention.tenants.clone(),
+    };
+    tasks.spawn(keep_retention(database.clone(), retention, leading, stop()).map(Ok));
     let auditing = audit::run(client, database.clone(), audit, stop());
     tasks.spawn(async { auditing.await.context("the audit") });
     tasks.spawn(search::keep(database, log, stop()).map(Ok));
@@ -141,8 +150,7 @@ async fn keep_archive(
 /// Reads the database for people who wait for it: with connections of its own, beside what fills it. Opens it behind that, which brings
 /// the tables up to date.
 async fn tell_history(
-    client: async_nats::Client,
-    config: Config,
+    (client, log, config): (async_nats::Client, Log, Config),
     has_opened: oneshot::Receiver<()>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -158,9 +166,7 @@ async fn tell_history(
         () = shutdown.cancelled() => None,
     };
     let Some(database) = database else { return Ok(()) };
-    history::run(client, database, config.log(), shutdown)
-        .await
-        .context("history")
+    history::run(client, database, log, shutdown).await.context("history")
 }
 
 /// Opens the database, as soon as it is there.

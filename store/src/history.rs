@@ -12,9 +12,9 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
-    ArchiveWatermark, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES, MESSAGE_VERB, PAST_VERB, PastPage,
-    PastQuery, Problem, ProblemCode, REACTIONS_VERB, ROOMS_VERB, RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects,
-    TRAIL_VERB, TrailQuery, WATERMARK_VERB,
+    ArchiveWatermark, HISTORY_VERB, HOLDS_VERB, HistoryPage, HistoryQuery, HoldsQuery, MAX_HISTORY_BYTES, MESSAGE_VERB,
+    PAST_VERB, PastPage, PastQuery, Problem, ProblemCode, REACTIONS_VERB, ROOMS_VERB, RoomsQuery, SEARCH_VERB,
+    SearchQuery, Seq, Subjects, TRAIL_VERB, TrailQuery, WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -24,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Database, now, replies, sql};
 use crate::entity::changed;
+use crate::holds::holds;
 use crate::message::message;
 use crate::past::past;
 use crate::reactions::what_was_made_of_it;
+use crate::retention;
 use crate::rooms::rooms;
 use crate::search::search;
 use crate::trail::trail;
@@ -54,6 +56,7 @@ enum Verb {
     Reactions,
     Rooms,
     Search,
+    Holds,
     Trail,
     Watermark,
 }
@@ -68,8 +71,8 @@ pub(crate) struct Cut {
     pub(crate) next: Option<Seq>,
 }
 
-/// Answers `chat.store.history`, `.message`, `.past`, `.reactions`, `.rooms`, `.search`, `.trail` and `.watermark` until `shutdown`;
-/// what is in work is answered first.
+/// Answers `chat.store.history`, `.holds`, `.message`, `.past`, `.reactions`, `.rooms`, `.search`, `.trail` and `.watermark` until
+/// `shutdown`; what is in work is answered first.
 ///
 /// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
 /// [`Problem`] with the headers `Nats-Service-Error` and `Nats-Service-Error-Code`.
@@ -94,6 +97,7 @@ pub async fn run(
     let search = add(&service, &log.subjects, SEARCH_VERB).await?;
     let trail = add(&service, &log.subjects, TRAIL_VERB).await?;
     let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
+    let holds = add(&service, &log.subjects, HOLDS_VERB).await?;
     let endpoints = [
         (Verb::History, history),
         (Verb::Message, message),
@@ -103,6 +107,7 @@ pub async fn run(
         (Verb::Search, search),
         (Verb::Trail, trail),
         (Verb::Watermark, watermark),
+        (Verb::Holds, holds),
     ];
     let mut serving = pin!(
         requests(endpoints).for_each_concurrent(CONCURRENCY, |(verb, request)| answer(&database, &log, verb, request))
@@ -155,6 +160,7 @@ async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Re
             Verb::Search => what_is_found(connection, log, &request.message.payload).await,
             Verb::Trail => what_was_done(connection, log, &request.message.payload).await,
             Verb::Watermark => watermark(connection, log).await,
+            Verb::Holds => what_is_held(connection, log, &request.message.payload).await,
         }
     });
     let answered = answered.await.unwrap_or_else(|_| Err(lagging()));
@@ -206,6 +212,13 @@ async fn what_was_done(connection: &DatabaseConnection, log: &Log, request: &[u8
     to_json(&page.map_err(|error| no_answer(&error))??)
 }
 
+async fn what_is_held(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query: HoldsQuery =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of holds: {error}")))?;
+    let page = holds(connection, log, &query).await;
+    to_json(&page.map_err(|error| no_answer(&error))?)
+}
+
 async fn what_is_read(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
     let query: RoomsQuery =
         serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of rooms: {error}")))?;
@@ -224,7 +237,7 @@ async fn what_is_found(connection: &DatabaseConnection, log: &Log, request: &[u8
 
 /// The page without its messages, and their lines as they now stand. The watermark is read first: what is below it does not
 /// change. What has become of it may be later, and then the watermark is.
-async fn read(
+pub(crate) async fn read(
     connection: &DatabaseConnection,
     log: &Log,
     query: &HistoryQuery,
@@ -240,6 +253,7 @@ async fn read(
         messages: Vec::new(),
         root: None,
         next: None,
+        retained_from: None,
     };
     if let Some(id) = &query.thread {
         page.root = root(connection, room, (id, query.visible_from)).await?;
@@ -248,6 +262,8 @@ async fn read(
             return Ok((page, Vec::new()));
         }
     }
+    let horizon = retention::of_room(connection, log, room.names()).await?;
+    page.retained_from = Some(horizon).filter(|horizon| *horizon > query.visible_from);
     let Some(range) = range(query, watermark) else {
         return Ok((page, Vec::new()));
     };

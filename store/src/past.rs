@@ -6,6 +6,7 @@ use sea_orm::{DatabaseConnection, DbErr};
 
 use crate::archive::sql::{self, Range};
 use crate::history::{Cut, cut};
+use crate::retention;
 
 /// The most events on a page, as in an answer of the bridge.
 const MAX_EVENTS: usize = 1000;
@@ -26,6 +27,15 @@ pub(crate) async fn past(
     let absence = sql::last_absence(db, log, query.up_to.frame()).await?;
     if let Some((_, last)) = absence.filter(|(_, last)| *last >= first_frame(query.after)) {
         page.earliest = Some(Seq::end_of_frame(last));
+        return Ok((page, Vec::new()));
+    }
+    // What is missing there was removed because of its age.
+    let horizon = match &query.room {
+        Some(room) => retention::of_room(db, log, (query.tenant.as_str(), room.as_str())).await?,
+        None => retention::of_tenant(db, log, query.tenant.as_str()).await?,
+    };
+    if horizon.0 > query.after.0 + 1 && horizon <= query.up_to {
+        page.earliest = Some(Seq(horizon.0 - 1));
         return Ok((page, Vec::new()));
     }
     let watermark = sql::archived(db, log).await?;

@@ -272,7 +272,15 @@ impl<'a> Reader<'a> {
             Record::Room { room, kind, title } => {
                 let room = self.room.insert(room.parse()?);
                 let title = title.map(str::to_owned);
-                tenant.put_room(hashed, room, RoomBody { kind, title });
+                tenant.put_room(
+                    hashed,
+                    room,
+                    RoomBody {
+                        kind,
+                        title,
+                        retention: None,
+                    },
+                );
             }
             Record::ValidAfter {
                 user,

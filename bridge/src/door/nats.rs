@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 use natterjack_nats_config::Subjects;
 use natterjack_nats_config::contract::{
-    Actor, ApiCall, By, Id, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomKind, Seq,
+    Actor, ApiCall, By, Id, MemberBody, Principal, Problem, ProblemCode, Retention, RoomBody, RoomKind, Seq,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,8 @@ struct PutRoom {
     kind: RoomKind,
     #[serde(default)]
     title: Option<String>,
+    #[serde(default)]
+    retention: Option<Retention>,
     #[serde(default)]
     key: Option<String>,
 }
@@ -260,10 +262,7 @@ impl Shared {
                 let ask: ListOf = read_or_default(payload)?;
                 rooms(bridge, who, ask).await
             }
-            ("rooms", "put") => {
-                let PutRoom { room, kind, title, key } = read(payload)?;
-                json(&ops::put_room(bridge, who, room, &RoomBody { kind, title }, key).await?)
-            }
+            ("rooms", "put") => put_room(bridge, who, payload).await,
             ("members", "list") => members(bridge, who, payload),
             ("members", "put") => {
                 let PutMember {
@@ -295,6 +294,18 @@ async fn events(bridge: &Bridge, who: &Principal, payload: &[u8]) -> Result<Byte
     let numbers = [ask.wait, ask.limit, ask.max_bytes];
     let query = EventsQuery::new(ask.cursor, ask.rooms.into_iter().collect(), numbers)?;
     Ok(ops::events(bridge, who, query, None).await?.to_json())
+}
+
+async fn put_room(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, Problem> {
+    let PutRoom {
+        room,
+        kind,
+        title,
+        retention,
+        key,
+    } = read(payload)?;
+    let body = RoomBody { kind, title, retention };
+    json(&ops::put_room(bridge, who, room, &body, key).await?)
 }
 
 async fn rooms(bridge: &Bridge, who: &Actor, ask: ListOf) -> Result<Bytes, Problem> {
@@ -332,7 +343,7 @@ async fn history(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, 
         },
     )
     .await?;
-    json(&json!({"messages": page.messages, "next": page.next}))
+    json(&page.shown())
 }
 
 fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Problem> {

@@ -4,6 +4,7 @@
 mod archive;
 mod events;
 mod history;
+mod holds;
 mod keys;
 mod me;
 mod members;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use archive::{Archive, follow_archive};
 pub(crate) use events::{EventsPage, EventsQuery, events};
 pub(crate) use history::{HistoryAsk, history};
+pub(crate) use holds::{holds, put_hold};
 pub(crate) use keys::{NewKey, keys, make_key, revoke_key};
 pub(crate) use me::{Me, me};
 pub(crate) use members::{check_manages, is_since, members, put_member, remove_member, show_member};

@@ -42,6 +42,9 @@ pub enum Kind {
     Key,
     /// Logins were refused: body [`LoginBody`](super::LoginBody). Only workers say so.
     Login,
+    /// A room, or what a user wrote, must be kept, or need not be any more: body [`HoldBody`]. It stands in
+    /// [`TENANT_ROOM`](super::TENANT_ROOM).
+    Hold,
     /// Somebody is typing. Not kept: an [`Ephemeral`].
     Typing,
     /// Somebody is there, or goes. Not kept: an [`Ephemeral`].
@@ -70,7 +73,41 @@ pub struct RoomBody {
     /// Any Unicode, at most 256 bytes; none means the id is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// How long its messages are kept; none leaves it to the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
+
+/// How long a room's messages are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// In days of log time, at most [`MAX_RETENTION_DAYS`]; 0 for ever.
+    pub days: u32,
+}
+
+/// The most days that may be said: a hundred years. Who wants more wants 0.
+pub const MAX_RETENTION_DAYS: u32 = 36_500;
+
+/// Body of a [`Kind::Hold`] event: of either a room or a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldBody {
+    /// Which room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Id>,
+    /// Which user: what they wrote, in whatever room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Id>,
+    /// Whether it is held from now on, or free.
+    pub held: bool,
+    /// Why, for the audit: at most [`MAX_REASON_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The longest reason, in bytes.
+pub const MAX_REASON_BYTES: usize = 256;
 
 /// Body of a [`Kind::Member`] event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -294,6 +331,7 @@ impl Kind {
             Self::Token => "token",
             Self::Key => "key",
             Self::Login => "login",
+            Self::Hold => "hold",
             Self::Typing => "typing",
             Self::Presence => "presence",
             Self::Signal => "signal",
@@ -320,6 +358,7 @@ impl Kind {
             Self::Token,
             Self::Key,
             Self::Login,
+            Self::Hold,
             Self::Typing,
             Self::Presence,
             Self::Signal,
@@ -331,7 +370,10 @@ impl Kind {
     /// Whether the event says who may do what; such events change the policy view.
     #[must_use]
     pub fn is_policy(self) -> bool {
-        matches!(self, Self::Room | Self::Member | Self::User | Self::Token | Self::Key)
+        matches!(
+            self,
+            Self::Room | Self::Member | Self::User | Self::Token | Self::Key | Self::Hold
+        )
     }
 
     /// Whether it is a message: what history shows, and what others can be about.

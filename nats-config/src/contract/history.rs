@@ -63,6 +63,9 @@ pub struct HistoryPage {
     /// What to ask next in the direction of the query (as `before` for the newest page and for `before`, as `after` for
     /// `after`); none when there is no more in the archive.
     pub next: Option<Seq>,
+    /// Set where messages before this place were removed because of their age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retained_from: Option<Seq>,
 }
 
 /// Asks the store for one message, as it now stands and as it was.
@@ -131,6 +134,25 @@ pub struct PastPage {
     /// place is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earliest: Option<Seq>,
+}
+
+impl HistoryPage {
+    /// As readers get it: without the archive's place.
+    #[must_use]
+    pub fn shown(&self) -> impl Serialize {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            messages: &'a [Box<RawValue>],
+            next: Option<Seq>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            retained_from: Option<Seq>,
+        }
+        Shown {
+            messages: &self.messages,
+            next: self.next,
+            retained_from: self.retained_from,
+        }
+    }
 }
 
 impl HistoryQuery {

@@ -8,6 +8,7 @@ mod checkpoint;
 mod event;
 mod frame;
 mod history;
+mod hold;
 mod id;
 mod problem;
 mod reactions;
@@ -27,14 +28,16 @@ pub use checkpoint::{
     manifest_slot,
 };
 pub use event::{
-    Ephemeral, Event, EventHead, EventLine, Head, Kind, MAX_EMOJI_BYTES, MemberBody, ReactBody, ReadBody, ReadUpTo,
-    RoomBody, RoomHead, RoomKind, Target, TokenBody, UserBody,
+    Ephemeral, Event, EventHead, EventLine, Head, HoldBody, Kind, MAX_EMOJI_BYTES, MAX_REASON_BYTES,
+    MAX_RETENTION_DAYS, MemberBody, ReactBody, ReadBody, ReadUpTo, Retention, RoomBody, RoomHead, RoomKind, Target,
+    TokenBody, UserBody,
 };
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{
     ArchiveWatermark, DEFAULT_HISTORY_LIMIT, HISTORY_VERB, HistoryPage, HistoryQuery, MAX_HISTORY_BYTES,
     MAX_HISTORY_LIMIT, MESSAGE_VERB, MessageQuery, MessageShown, PAST_VERB, PastPage, PastQuery, WATERMARK_VERB,
 };
+pub use hold::{HOLDS_VERB, Hold, HoldsPage, HoldsQuery, MAX_HOLDS};
 pub use id::{Id, InvalidId, MAX_ID_BYTES};
 pub use problem::{More, Problem, ProblemCode};
 pub use reactions::{MAX_REACTIONS, REACTIONS_VERB, Reacted, ReactedBy, ReactionsPage, ReactionsQuery};

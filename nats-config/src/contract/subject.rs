@@ -115,6 +115,13 @@ impl Subjects {
         self.stream(&format!("LOG_{shard}_{epoch}"))
     }
 
+    /// The epoch of a shard's log, by the name of its stream; none if that is another stream.
+    #[must_use]
+    pub fn log_epoch(&self, shard: u16, stream: &str) -> Option<u32> {
+        let epoch = stream.strip_prefix(&self.stream(&format!("LOG_{shard}_")))?;
+        epoch.parse().ok().filter(|parsed: &u32| parsed.to_string() == epoch)
+    }
+
     /// The log's one subject: `chat.log.{shard}.{epoch}`.
     #[must_use]
     pub fn log(&self, shard: u16, epoch: u32) -> String {

@@ -2,6 +2,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use natterjack_nats_config::contract::Subjects;
+use natterjack_nats_config::tail::Log;
 use sea_orm::sqlx::mysql::MySqlConnectOptions;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -13,6 +15,7 @@ use url::Url;
 use super::address::{Address, Place};
 use super::insert::Insert;
 use super::schema::{self, Schema};
+use super::sql;
 
 /// How long a statement waits for another connection's write before it fails and is tried again (SQLite).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -160,6 +163,17 @@ impl Database {
         let done = schema::migrate(&connection, &address.to_string()).await;
         close(connection).await;
         done
+    }
+
+    /// The log that the archive follows: of the first shard, in the epoch of its watermark; in the first one where it is empty.
+    pub async fn log(&self, subjects: &Subjects) -> Result<Log, DbErr> {
+        let first = Log::first(subjects.clone());
+        let row = sql::watermark(&self.connection, &first).await?;
+        let epoch = row.and_then(|row| u32::try_from(row.epoch).ok());
+        Ok(Log {
+            epoch: epoch.unwrap_or(first.epoch),
+            ..first
+        })
     }
 
     /// Ends all connections; what was committed stays.

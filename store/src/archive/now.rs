@@ -16,6 +16,7 @@ use sea_orm::{
 
 use super::sql::{Range, Room, bound, of_log};
 use crate::entity::{changed, edit, event, reaction};
+use crate::retention::Horizons;
 
 use fold::CHANGES;
 pub(crate) use fold::Changes;
@@ -84,14 +85,21 @@ pub(crate) async fn rebuild(db: &DatabaseTransaction, log: &Log) -> Result<(), D
 }
 
 /// The places of messages that stand otherwise than `expected`, which is what all events up to `upto` come to. What was changed
-/// later too cannot be compared.
+/// later too cannot be compared, nor what the archive has only some events of.
 pub(crate) async fn differing(
     db: &impl ConnectionTrait,
     log: &Log,
     expected: &Changes,
-    upto: i64,
+    (upto, horizons): (i64, &Horizons),
 ) -> Result<Vec<i64>, DbErr> {
     let (epoch, shard) = (i64::from(log.epoch), i64::from(log.shard));
+    let is_past = |row: &changed::Model| row.seq < horizons.of(&row.tenant, &row.room);
+    let mut past: HashSet<i64> = expected
+        .changed
+        .values()
+        .filter(|row| is_past(row))
+        .map(|row| row.seq)
+        .collect();
     let mut wrong: HashSet<i64> = expected.changed.keys().copied().collect();
     let mut after = -1;
     loop {
@@ -106,6 +114,9 @@ pub(crate) async fn differing(
         let Some(last) = rows.last() else { break };
         after = last.seq;
         for row in &rows {
+            if is_past(row) {
+                past.insert(row.seq);
+            }
             if expected.changed.get(&row.seq) == Some(row) || row.last() > Some(upto) {
                 wrong.remove(&row.seq);
             } else {
@@ -113,22 +124,32 @@ pub(crate) async fn differing(
             }
         }
     }
+    wrong.extend(differing_edits(db, log, expected, upto).await?);
+    wrong.extend(differing_reactions(db, log, expected, upto).await?);
+    wrong.retain(|seq| !past.contains(seq));
+    let mut wrong: Vec<i64> = wrong.into_iter().collect();
+    wrong.sort_unstable();
+    Ok(wrong)
+}
+
+async fn differing_edits(
+    db: &impl ConnectionTrait,
+    log: &Log,
+    expected: &Changes,
+    upto: i64,
+) -> Result<HashSet<i64>, DbErr> {
     let mut edits: HashSet<(i64, i64)> = expected.edits.iter().map(|edit| (edit.target, edit.seq)).collect();
     let mut stored: Vec<(i64, i64)> = edit::Entity::find()
         .select_only()
         .columns([edit::Column::Target, edit::Column::Seq])
-        .filter(edit::Column::Epoch.eq(epoch))
-        .filter(edit::Column::Shard.eq(shard))
+        .filter(edit::Column::Epoch.eq(i64::from(log.epoch)))
+        .filter(edit::Column::Shard.eq(i64::from(log.shard)))
         .filter(edit::Column::Seq.lte(upto))
         .into_tuple()
         .all(db)
         .await?;
     stored.retain(|edit| !edits.remove(edit));
-    wrong.extend(stored.into_iter().chain(edits).map(|(target, _)| target));
-    wrong.extend(differing_reactions(db, log, expected, upto).await?);
-    let mut wrong: Vec<i64> = wrong.into_iter().collect();
-    wrong.sort_unstable();
-    Ok(wrong)
+    Ok(stored.into_iter().chain(edits).map(|(target, _)| target).collect())
 }
 
 async fn differing_reactions(

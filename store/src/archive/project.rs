@@ -80,6 +80,13 @@ pub(crate) fn absent(log: &Log, first: u64, next: u64) -> Rows {
     }
 }
 
+/// The record of frames that a new epoch does not count again, because a log that is not the archive's had them: `first` to
+/// `last`.
+pub(crate) fn passed_over(log: &Log, first: u64, last: u64) -> quarantine::Model {
+    let reason = format!("a new epoch begins behind frames {first} to {last}, which another log has");
+    quarantined(log, (first, WHOLE_FRAME), reason, &Bytes::from(last.to_string()))
+}
+
 /// The record of an event at a place where the archive has another one.
 pub(crate) fn fork(row: event::Model) -> quarantine::Model {
     quarantine::Model {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::sql::{MESSAGES, Range, Room, bound, of_log};
 use crate::entity::{changed, event, reply, watermark};
+use crate::retention::Horizons;
 
 /// Rows of one statement, of 6 parameters each.
 const ROWS: usize = 500;
@@ -163,11 +164,12 @@ pub(crate) async fn differing(
     db: &impl ConnectionTrait,
     log: &Log,
     expected: &Replies,
-    upto: i64,
+    (upto, horizons): (i64, &Horizons),
 ) -> Result<Vec<i64>, DbErr> {
     let upto = Ord::min(upto, taken_in(db, log).await?);
+    let is_past = |row: &reply::Model| row.seq < horizons.of(&row.tenant, &row.room);
     let mut missing = expected.0.clone();
-    missing.retain(|seq, _| *seq <= upto);
+    missing.retain(|seq, row| *seq <= upto && !is_past(row));
     let mut wrong = Vec::new();
     let mut after = -1;
     loop {
@@ -183,7 +185,7 @@ pub(crate) async fn differing(
         let Some(last) = rows.last() else { break };
         after = last.seq;
         let is_wrong = |row: &reply::Model, known: Option<reply::Model>| known.as_ref() != Some(row);
-        for row in &rows {
+        for row in rows.iter().filter(|row| !is_past(row)) {
             if is_wrong(row, missing.remove(&row.seq)) {
                 wrong.push(row.seq);
             }

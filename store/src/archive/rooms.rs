@@ -13,6 +13,7 @@ use sea_orm::{
 
 use super::sql::{MESSAGES, of_log};
 use crate::entity::{event, read_mark, room};
+use crate::retention::Horizons;
 
 /// Rows of one statement, of 7 parameters each.
 const ROWS: usize = 500;
@@ -131,6 +132,19 @@ pub(crate) async fn store(
 /// Makes all of it anew from a log's events.
 pub(crate) async fn rebuild(db: &DatabaseTransaction, log: &Log) -> Result<(), DbErr> {
     let (epoch, shard) = (i64::from(log.epoch), i64::from(log.shard));
+    let horizons = Horizons::load(db, log).await?;
+    let mut past = Vec::new();
+    if !horizons.is_empty() {
+        let rows = room::Entity::find()
+            .filter(room::Column::Epoch.eq(epoch))
+            .filter(room::Column::Shard.eq(shard))
+            .all(db)
+            .await?;
+        past.extend(
+            rows.into_iter()
+                .filter(|row| row.seq < horizons.of(&row.tenant, &row.room)),
+        );
+    }
     room::Entity::delete_many()
         .filter(room::Column::Epoch.eq(epoch))
         .filter(room::Column::Shard.eq(shard))
@@ -141,7 +155,17 @@ pub(crate) async fn rebuild(db: &DatabaseTransaction, log: &Log) -> Result<(), D
         .filter(read_mark::Column::Shard.eq(shard))
         .exec(db)
         .await?;
-    take_in_behind(db, log, -1).await
+    take_in_behind(db, log, -1).await?;
+    // Rooms whose last events are not there any more.
+    for row in past {
+        raise(db, row).await?;
+    }
+    Ok(())
+}
+
+/// Notes where a room stands, unless it stands further on.
+pub(crate) async fn raise(db: &DatabaseTransaction, row: room::Model) -> Result<(), DbErr> {
+    store_rooms(db, (row.epoch, row.shard), &[row]).await
 }
 
 /// Takes in what was archived by a program that knew nothing of this, which may have gone on beside this one.
@@ -177,9 +201,21 @@ pub(crate) async fn differing(
     db: &impl ConnectionTrait,
     log: &Log,
     expected: &Standings,
-    upto: i64,
+    (upto, horizons): (i64, &Horizons),
 ) -> Result<u64, DbErr> {
     let (mut rooms, mut marks) = (expected.rooms.clone(), expected.marks.clone());
+    // What is not there any more cannot be compared.
+    let comparable = |row: &room::Model| {
+        let horizon = horizons.of(&row.tenant, &row.room);
+        let mut row = row.clone();
+        if row.seq < horizon {
+            (row.seq, row.n) = (0, 0);
+        }
+        if row.message < horizon {
+            row.message = 0;
+        }
+        row
+    };
     let mut wrong = 0;
     let stored = room::Entity::find()
         .filter(room::Column::Epoch.eq(i64::from(log.epoch)))
@@ -188,7 +224,8 @@ pub(crate) async fn differing(
         .await?;
     for row in stored {
         let known = rooms.remove(&(row.tenant.clone(), row.room.clone()));
-        wrong += u64::from(known.as_ref() != Some(&row) && row.seq <= upto);
+        let is_known = known.is_some_and(|known| comparable(&known) == comparable(&row));
+        wrong += u64::from(!is_known && row.seq <= upto);
     }
     let stored = read_mark::Entity::find()
         .filter(read_mark::Column::Epoch.eq(i64::from(log.epoch)))

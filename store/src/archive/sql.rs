@@ -19,6 +19,7 @@ use super::rooms::{self, Standings};
 use super::trail::{self, Trail};
 use crate::entity::{event, quarantine, watermark};
 use crate::log::broken;
+use crate::retention::{self, Rules};
 
 /// How long a read of one row may take before the server is given up for lost: a line that was cut says nothing.
 const READ_LIMIT: Duration = Duration::from_secs(10);
@@ -43,6 +44,13 @@ pub(crate) struct Room<'a> {
     pub(crate) log: &'a Log,
     pub(crate) tenant: &'a Id,
     pub(crate) id: &'a Id,
+}
+
+impl<'a> Room<'a> {
+    /// Of the tenant and of the room.
+    pub(crate) fn names(&self) -> (&'a str, &'a str) {
+        (self.tenant.as_str(), self.id.as_str())
+    }
 }
 
 /// Which of a room's messages: `first` and `last` are inclusive.
@@ -164,6 +172,7 @@ pub(crate) async fn keep(
 ) -> Result<(), DbErr> {
     let (changes, standings) = (Changes::of(&events), Standings::of(&events));
     let replies = Replies::of(&events);
+    let rules = Rules::of(&events);
     let Some(of) = events.first().map(|row| (row.epoch, row.shard)) else {
         return Ok(());
     };
@@ -172,7 +181,8 @@ pub(crate) async fn keep(
     trail::store(transaction, &of_interest).await?;
     now::store(transaction, of, changes).await?;
     rooms::store(transaction, of, standings).await?;
-    replies::store(transaction, of, replies).await
+    replies::store(transaction, of, replies).await?;
+    retention::store(transaction, of, rules).await
 }
 
 /// A transaction that sees what others committed before each of its statements, on every engine: MySQL's own default shows

@@ -39,10 +39,10 @@ pub(crate) struct House {
 
 /// Says what happens in rooms, and appends it to the log as the writer does, remembering each line.
 pub(crate) struct Scribe {
-    log: Log,
+    pub(crate) log: Log,
     jetstream: jetstream::Context,
     rooms: HashMap<String, (u64, Seq)>,
-    next_frame: u64,
+    pub(crate) next_frame: u64,
     pub(crate) lines: Vec<(Seq, Bytes)>,
 }
 
@@ -232,6 +232,11 @@ impl Running {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(LIMIT, self.task).await.unwrap().unwrap().unwrap();
+    }
+
+    /// Waits until it stops by itself.
+    pub(crate) async fn ended(self) -> Result<(), ArchiveError> {
+        tokio::time::timeout(LIMIT, self.task).await.unwrap().unwrap()
     }
 
     /// As a crash: whatever it is doing, it does not finish.

@@ -12,12 +12,13 @@ use sha2::{Digest, Sha256};
 use crate::entity::{audit, event};
 
 /// The kinds that it shows.
-pub(crate) const KINDS: [Kind; 6] = [
+pub(crate) const KINDS: [Kind; 7] = [
     Kind::Room,
     Kind::Member,
     Kind::User,
     Kind::Token,
     Kind::Key,
+    Kind::Hold,
     Kind::Login,
 ];
 /// Rows of one statement, of 7 parameters each.

@@ -54,7 +54,9 @@ pub enum ArchiveError {
     /// The archive holds something else than the log at the same place.
     #[error(
         "the archive and the log of shard {shard}, epoch {epoch} are not the same: they differ at {seq}. One of them \
-         was replaced or restored from elsewhere: give the archive of this log, or start a new epoch of the log"
+         was replaced or restored from elsewhere: give the archive of this log, or stop all stores and say which of the two \
+         is right. `natterjack rebuild log` takes the archive and begins a new epoch of the log, `natterjack rebuild archive` \
+         takes the log; either keeps the other side too"
     )]
     Fork {
         /// The shard.
@@ -65,7 +67,10 @@ pub enum ArchiveError {
         seq: Seq,
     },
     /// The archive follows a later epoch of the log.
-    #[error("the archive of shard {shard} is in epoch {found}, this worker in {epoch}: configure the later epoch")]
+    #[error(
+        "the archive of shard {shard} is in epoch {found}, the newest log in {epoch}: the log of that epoch is lost, or this \
+         is another NATS. `natterjack rebuild log` makes a log of a new epoch from the archive"
+    )]
     LaterEpoch {
         /// The shard.
         shard: u16,
@@ -284,7 +289,8 @@ impl Worker {
         if end < watermark {
             // A leader without quorum may answer with an old end, so this alone is no proof.
             return Err(Trouble::Retry(format!(
-                "the log ends at frame {end}, the archive has {watermark}: the log was replaced or lost its end"
+                "the log ends at frame {end}, the archive has {watermark}: the log was replaced or lost its end. If it stays so: \
+                 `natterjack rebuild log` makes a log of a new epoch from the archive"
             )));
         }
         let Some(last) = sql::last_event(self.database.connection(), log).await? else {

@@ -1,9 +1,9 @@
 use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, tenant_role};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    By, Durability, Event, Id, KeyBody, Kind, LoginBody, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES,
-    MAX_FRAME_EVENTS, MemberBody, Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo, Receipt, Request,
-    RoomBody, Seq, TENANT_ROOM, Target, TokenBody, UserBody,
+    By, Durability, Event, HoldBody, Id, KeyBody, Kind, LoginBody, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES,
+    MAX_FRAME_EVENTS, MAX_REASON_BYTES, MAX_RETENTION_DAYS, MemberBody, Principal, Problem, ProblemCode, ReactBody,
+    ReadBody, ReadUpTo, Receipt, Request, RoomBody, Seq, TENANT_ROOM, Target, TokenBody, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -62,6 +62,8 @@ enum Change {
     Key(KeyBody),
     /// Said by a worker, which nobody has to permit.
     House,
+    /// What must be kept.
+    Hold,
     Nothing,
 }
 
@@ -252,6 +254,7 @@ fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
             let key = read_key(as_asked)?;
             (raw(&key)?, Change::Key(key))
         }
+        Kind::Hold => (raw(&hold_body(as_asked)?)?, Change::Hold),
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
     })
@@ -260,9 +263,14 @@ fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
 /// Whether the request is about a room, the tenant or a message, as its kind is.
 fn check_place(request: &Request) -> Result<(), Problem> {
     let about_tenant = request.room.as_str() == TENANT_ROOM;
-    if about_tenant != matches!(request.kind, Kind::User | Kind::Token | Kind::Key | Kind::Login) {
+    if about_tenant
+        != matches!(
+            request.kind,
+            Kind::User | Kind::Token | Kind::Key | Kind::Login | Kind::Hold
+        )
+    {
         return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token`, `key` and `login` events go there, and nowhere else"
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token`, `key`, `login` and `hold` events go there, and nowhere else"
         )));
     }
     if request.payload.target.is_some() != request.kind.has_target() {
@@ -302,6 +310,31 @@ fn room_body(body: &RawValue) -> Result<RoomBody, Problem> {
             "`title` is longer than {MAX_TITLE_BYTES} bytes"
         )));
     }
+    if body
+        .retention
+        .is_some_and(|retention| retention.days > MAX_RETENTION_DAYS)
+    {
+        return Err(Problem::invalid(format!(
+            "`retention.days` is more than {MAX_RETENTION_DAYS}; 0 keeps messages for ever"
+        )));
+    }
+    Ok(body)
+}
+
+fn hold_body(body: &RawValue) -> Result<HoldBody, Problem> {
+    let body: HoldBody = parse(body)?;
+    if body.room.is_some() == body.user.is_some() {
+        return Err(Problem::invalid("hold a `room` or a `user`"));
+    }
+    if body
+        .reason
+        .as_ref()
+        .is_some_and(|reason| reason.len() > MAX_REASON_BYTES)
+    {
+        return Err(Problem::invalid(format!(
+            "`reason` is longer than {MAX_REASON_BYTES} bytes"
+        )));
+    }
     Ok(body)
 }
 
@@ -320,6 +353,7 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
         }
         // Judged by the time too.
         Change::Token(_) | Change::Key(_) | Change::House => {}
+        Change::Hold => may_in_tenant(view, who, Permission::TenantAudit)?,
         Change::Message | Change::Read(_) | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
     }
     Ok(())

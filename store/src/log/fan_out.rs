@@ -140,12 +140,11 @@ async fn is_live(client: &Client, wanted: &Config) -> bool {
 }
 
 /// The frame behind which the log has to be read. Trimming never overtakes the rooms, so only rooms that were lost begin
-/// where the log now begins; what they held before that is in the history.
+/// where the log now begins, and what they held before that is in the history; or rooms that were filled with what came
+/// before a new epoch of the log.
 async fn begin_behind(client: &Client, log: &Log, place: &Place) -> Result<u64, Interrupted> {
-    if place.chat_seq > Seq::ZERO {
-        return Ok(place.chat_seq.frame().saturating_sub(1));
-    }
-    Ok(log.bounds(client).await.map_err(interrupted)?.first.saturating_sub(1))
+    let first = log.bounds(client).await.map_err(interrupted)?.first;
+    Ok(place.chat_seq.frame().max(first).saturating_sub(1))
 }
 
 async fn set(client: &Client, wanted: &Config) -> Result<(), Interrupted> {

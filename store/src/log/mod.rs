@@ -1,7 +1,7 @@
 //! The writer: the only one who decides what goes into the log, in what order and under which number.
 //!
 //! `state`, `recent`, `admit`, `target`, `rates`, `ephemera` and `heads` are pure. `append` puts one frame into the log, `leader` runs the loop,
-//! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away.
+//! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away, `renew` makes it anew.
 
 mod admit;
 mod api_keys;
@@ -20,6 +20,7 @@ mod log_time;
 mod notice;
 mod rates;
 mod recent;
+mod renew;
 mod state;
 mod target;
 #[cfg(test)]
@@ -31,5 +32,6 @@ pub(crate) use broken::broken;
 pub(crate) use checkpoint::begin as begin_state;
 pub use checkpoint::{CheckpointConfig, TrimConfig, keep_checkpoints, keep_trimmed};
 pub(crate) use notice::Asker;
+pub(crate) use renew::{RenewError, Renewal};
 pub use state::Diverged;
 pub use writer::{Bootstrap, WriterConfig, WriterError, run};

@@ -7,6 +7,7 @@ mod m0002_search;
 mod m0003_changes;
 mod m0004_rooms;
 mod m0005_audit;
+mod m0006_retention;
 mod m0007_replies;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_changes::Migration),
             Box::new(m0004_rooms::Migration),
             Box::new(m0005_audit::Migration),
+            Box::new(m0006_retention::Migration),
             Box::new(m0007_replies::Migration),
         ]
     }

@@ -4,6 +4,7 @@ use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, Order, QueryF
 use super::TransferError;
 use crate::archive::{Database, sql};
 use crate::entity::{event, quarantine, watermark};
+use crate::retention;
 
 /// Frames that are moved in one transaction.
 const FRAMES: i64 = 64;
@@ -35,6 +36,9 @@ pub async fn copy(
             )));
         }
         if at == upto {
+            let transaction = sql::begin(target).await?;
+            retention::carry_over(source, &transaction, log).await?;
+            transaction.commit().await?;
             return Ok(at.unsigned_abs());
         }
         while at < upto {

@@ -3,7 +3,10 @@ use std::io::{BufRead, Write};
 use bytes::Bytes;
 use natterjack_nats_config::contract::{Event, EventLine, Id, Subjects};
 use natterjack_nats_config::tail::Log;
-use sea_orm::{ColumnTrait, EntityTrait, Order, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select};
+use sea_orm::{
+    ColumnTrait, DatabaseConnection, DbErr, EntityTrait, Order, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    Select,
+};
 use serde::{Deserialize, Serialize};
 
 use super::TransferError;
@@ -46,6 +49,8 @@ pub struct Exported<'a> {
     pub tenant: &'a Id,
     /// The room.
     pub room: &'a Id,
+    /// The epoch or the label of what is kept apart, instead of what the archive shows.
+    pub apart: Option<i64>,
 }
 
 /// Writes a header and all events of a room, of every kind, one a line, in log order. Gives how many.
@@ -56,7 +61,7 @@ pub async fn export(
     progress: impl Fn(u64, u64),
 ) -> Result<u64, TransferError> {
     let db = database.connection();
-    let upto = sql::archived(db, what.log).await?.frame();
+    let upto = upto(db, what).await?;
     if upto == 0 {
         return Err(TransferError::Nothing);
     }
@@ -193,9 +198,32 @@ fn of_room(what: Exported<'_>, upto: u64) -> Select<event::Entity> {
     event::Entity::find()
         .filter(event::Column::Tenant.eq(what.tenant.as_str()))
         .filter(event::Column::Room.eq(what.room.as_str()))
-        .filter(event::Column::Epoch.eq(i64::from(what.log.epoch)))
+        .filter(event::Column::Epoch.eq(what.epoch()))
         .filter(event::Column::Shard.eq(i64::from(what.log.shard)))
         .filter(event::Column::Seq.lt(end))
+}
+
+/// The last frame of what is exported.
+async fn upto(db: &DatabaseConnection, what: Exported<'_>) -> Result<u64, DbErr> {
+    if what.apart.is_none() {
+        return Ok(sql::archived(db, what.log).await?.frame());
+    }
+    let last: Option<i64> = event::Entity::find()
+        .select_only()
+        .column(event::Column::Seq)
+        .filter(event::Column::Epoch.eq(what.epoch()))
+        .filter(event::Column::Shard.eq(i64::from(what.log.shard)))
+        .order_by(event::Column::Seq, Order::Desc)
+        .into_tuple()
+        .one(db)
+        .await?;
+    Ok(last.map_or(0, |seq| seq.unsigned_abs() >> 10))
+}
+
+impl Exported<'_> {
+    fn epoch(&self) -> i64 {
+        self.apart.unwrap_or(i64::from(self.log.epoch))
+    }
 }
 
 fn wrong(line: u64, why: impl std::fmt::Display) -> TransferError {

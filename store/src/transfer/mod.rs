@@ -2,6 +2,8 @@
 
 mod copy;
 mod lines;
+mod top_up;
+mod user;
 
 #[cfg(test)]
 mod tests;
@@ -10,6 +12,8 @@ use sea_orm::DbErr;
 
 pub use copy::copy;
 pub use lines::{Exported, Header, export, import};
+pub use top_up::{ToppedUp, top_up};
+pub use user::{ExportedUser, export_user};
 
 /// Why nothing more is moved. What was moved so far stays, and is whole up to the watermark.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +21,9 @@ pub enum TransferError {
     /// A database fails.
     #[error("the archive's database: {0}")]
     Database(#[from] DbErr),
+    /// The log is not read.
+    #[error("the log is not read: {0}")]
+    Log(String),
     /// There is nothing to move.
     #[error("the archive is empty: it has never followed this log")]
     Nothing,

@@ -5,11 +5,13 @@ use crate::archive::Database;
 use crate::archive::now::{self, Changes};
 use crate::archive::sql::{self, Range, Room};
 use crate::archive::testing::{Databases, Engine, House, assert_archived, events, on_each_engine, quarantined};
+use crate::retention::Horizons;
 
 on_each_engine!(
     an_archive_moves_to_every_other_engine_as_it_is,
     a_room_goes_out_and_in_again_byte_for_byte,
     what_is_no_export_is_refused,
+    a_user_is_told_what_they_wrote_and_where_they_are,
 );
 
 const ENGINES: [Engine; 3] = [Engine::Sqlite, Engine::Postgres, Engine::MariaDb];
@@ -65,7 +67,7 @@ async fn assert_stands(database: &Database) {
     let changes = Changes::of(&events(database).await);
     assert_eq!((changes.changed.len(), changes.edits.len()), (1, 2));
     let log = natterjack_nats_config::tail::Log::first(Subjects::default());
-    let wrong = now::differing(database.connection(), &log, &changes, i64::MAX)
+    let wrong = now::differing(database.connection(), &log, &changes, (i64::MAX, &Horizons::default()))
         .await
         .unwrap();
     assert_eq!(wrong, [] as [i64; 0]);
@@ -94,6 +96,7 @@ async fn a_room_goes_out_and_in_again_byte_for_byte(engine: Engine) {
         log: &house.log,
         tenant: &tenant,
         room: &room,
+        apart: None,
     };
     let mut file = Vec::new();
     let count = export(&source, what, &mut file, |_, _| {}).await.unwrap();
@@ -156,4 +159,35 @@ async fn what_is_no_export_is_refused(engine: Engine) {
         assert!(*line == number && found.contains(why), "{file}: {error}");
     }
     assert!(events(&target).await.is_empty());
+}
+
+async fn a_user_is_told_what_they_wrote_and_where_they_are(engine: Engine) {
+    let house = House::new(engine).await;
+    let (scribe, database) = filled(&house).await;
+    let tenant = "main".parse().unwrap();
+    let of = async |user: &str| -> Vec<String> {
+        let (user, mut file) = (user.parse().unwrap(), Vec::new());
+        let what = ExportedUser {
+            log: &house.log,
+            tenant: &tenant,
+            user: &user,
+        };
+        let count = export_user(&database, what, &mut file, |_, _| {}).await.unwrap();
+        let lines: Vec<String> = String::from_utf8(file).unwrap().lines().map(str::to_owned).collect();
+        assert_eq!(lines.len() as u64, count + 1);
+        lines
+    };
+    let header = |lines: &[String]| serde_json::from_str::<serde_json::Value>(&lines[0]).unwrap();
+    let line = |index: usize| String::from_utf8(scribe.lines[index].1.to_vec()).unwrap();
+    let bob = of("bob").await;
+    assert_eq!(bob[1..], [line(1)], "somebody else let him in");
+    let joined = serde_json::json!([
+        {"room": "lobby", "role": "member", "joined": Seq::of(1, 1), "joined_at": "2026-11-23T06:00:00.123Z"}
+    ]);
+    assert_eq!(header(&bob)["rooms"], joined);
+    let alice = of("alice").await;
+    let all: Vec<String> = (0..scribe.lines.len()).map(line).collect();
+    assert_eq!(alice[1..], all);
+    assert_eq!(header(&alice)["events"], scribe.lines.len());
+    assert_eq!(of("erin").await.len(), 1);
 }

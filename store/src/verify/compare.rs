@@ -84,7 +84,7 @@ pub(super) fn with_log(expected: &Rows, events: &[event::Model], kept: &[quarant
 }
 
 /// Looks at an event that the log has not got any more.
-pub(super) fn alone(log: &Log, row: &event::Model) -> Option<Finding> {
+pub(crate) fn alone(log: &Log, row: &event::Model) -> Option<Finding> {
     if project::hash(&row.bytes) != row.hash {
         return Some(finding(row.seq, Fault::Damaged));
     }

@@ -3,8 +3,8 @@
 //! What was trimmed from the log is judged by itself: by the hash that was stored with each event, by its columns, and by
 //! each room's numbers. What later events made of messages is compared with the archive's own events.
 
-mod compare;
-mod read;
+pub(crate) mod compare;
+pub(crate) mod read;
 mod repair;
 
 #[cfg(test)]
@@ -24,6 +24,7 @@ use crate::archive::rooms::{self, Standings};
 use crate::archive::trail::{self, Trail};
 use crate::archive::{Database, sql};
 use crate::entity::event;
+use crate::retention::{self, Horizons};
 
 /// Frames that are compared at a time.
 const FRAMES: usize = 64;
@@ -109,8 +110,9 @@ pub async fn verify(
         .await?;
     let mut frames = read::frames(client, log, first, archived).await?;
     while let Some(part) = frames.next(FRAMES).await? {
-        verifying.with_log(&part).await?;
-        progress(part.last, archived);
+        let last = part.last;
+        verifying.with_log(part).await?;
+        progress(last, archived);
     }
     verifying.standing().await?;
     Ok(verifying.verified)
@@ -149,8 +151,10 @@ impl Verifying<'_> {
         }
     }
 
-    async fn with_log(&mut self, part: &read::Part) -> Result<(), VerifyError> {
-        let (mut events, kept) = read::archived(self.database, self.log, part).await?;
+    async fn with_log(&mut self, mut part: read::Part) -> Result<(), VerifyError> {
+        let (mut events, kept) = read::archived(self.database, self.log, &part).await?;
+        let db = self.database.connection();
+        retention::forgive(db, self.log, (&mut part.rows.events, &events)).await?;
         let found = compare::with_log(&part.rows, &events, &kept);
         self.verified.frames += part.frames.len() as u64;
         if !found.is_empty() {
@@ -159,9 +163,9 @@ impl Verifying<'_> {
                 self.note(finding);
             }
             if self.repair {
-                repair::repair(self.database, self.log, part, &events).await?;
+                repair::repair(self.database, self.log, &part, &events).await?;
                 self.verified.repaired += faults;
-                events = part.rows.events.clone();
+                events.clone_from(&part.rows.events);
             }
         }
         self.order(&events).await
@@ -177,6 +181,11 @@ impl Verifying<'_> {
         for row in events {
             let Some(before) = self.rooms.follow(row) else { continue };
             let upto = row.seq.unsigned_abs() >> 10;
+            let horizon = retention::of_room(self.database.connection(), self.log, (&row.tenant, &row.room)).await?;
+            // All that is missing lies before it.
+            if sql::bound(horizon) > row.prev {
+                continue;
+            }
             if !read::anything_apart(self.database, self.log, (before.frame(), upto)).await? {
                 self.note(compare::finding(row.seq, Fault::Order));
             }
@@ -187,10 +196,12 @@ impl Verifying<'_> {
     /// Messages must stand as the events make them.
     async fn standing(&mut self) -> Result<(), VerifyError> {
         let db = self.database.connection();
-        let mut wrong = now::differing(db, self.log, &self.changes, self.archived).await?;
-        wrong.extend(replies::differing(db, self.log, &self.replies, self.archived).await?);
-        let wrong_rooms = rooms::differing(db, self.log, &self.standings, self.archived).await?;
-        let wrong_trail = trail::differing(db, self.log, &self.trail, self.archived).await?;
+        let horizons = Horizons::load(db, self.log).await?;
+        let (log, upto) = (self.log, self.archived);
+        let mut wrong = now::differing(db, log, &self.changes, (upto, &horizons)).await?;
+        wrong.extend(replies::differing(db, log, &self.replies, (upto, &horizons)).await?);
+        let wrong_rooms = rooms::differing(db, log, &self.standings, (upto, &horizons)).await?;
+        let wrong_trail = trail::differing(db, log, &self.trail, upto).await?;
         let faults = (wrong.len() + wrong_trail.len()) as u64 + wrong_rooms;
         if faults == 0 {
             return Ok(());

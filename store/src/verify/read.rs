@@ -20,21 +20,21 @@ const EVENTS: u64 = 2000;
 const SILENT: Duration = Duration::from_secs(20);
 
 /// Frames of the log in a row, but for those that are not there, and what they must come to.
-pub(super) struct Part {
-    pub(super) last: u64,
-    pub(super) frames: Vec<u64>,
-    pub(super) rows: Rows,
+pub(crate) struct Part {
+    pub(crate) last: u64,
+    pub(crate) frames: Vec<u64>,
+    pub(crate) rows: Rows,
 }
 
 /// The frames of the log, up to one.
-pub(super) struct Frames<'a> {
+pub(crate) struct Frames<'a> {
     log: &'a Log,
     upto: u64,
     passed: u64,
     messages: pull::Ordered,
 }
 
-pub(super) async fn frames<'a>(
+pub(crate) async fn frames<'a>(
     client: &Client,
     log: &'a Log,
     first: u64,
@@ -61,7 +61,7 @@ pub(super) async fn frames<'a>(
 
 impl Frames<'_> {
     /// The next frames; none at the end.
-    pub(super) async fn next(&mut self, count: usize) -> Result<Option<Part>, VerifyError> {
+    pub(crate) async fn next(&mut self, count: usize) -> Result<Option<Part>, VerifyError> {
         let mut part = Part {
             last: self.passed,
             frames: Vec::new(),
@@ -94,7 +94,7 @@ impl Frames<'_> {
 }
 
 /// Events behind a place, of frames before `first`.
-pub(super) async fn events_after(
+pub(crate) async fn events_after(
     database: &Database,
     log: &Log,
     after: i64,
@@ -112,7 +112,7 @@ pub(super) async fn events_after(
 }
 
 /// What the archive has of the frames of a part.
-pub(super) async fn archived(
+pub(crate) async fn archived(
     database: &Database,
     log: &Log,
     part: &Part,
@@ -142,7 +142,7 @@ pub(super) async fn archived(
 }
 
 /// Whether something is recorded from one frame to another that could not be stored as an event, or that the log had lost.
-pub(super) async fn anything_apart(database: &Database, log: &Log, (from, to): (u64, u64)) -> Result<bool, DbErr> {
+pub(crate) async fn anything_apart(database: &Database, log: &Log, (from, to): (u64, u64)) -> Result<bool, DbErr> {
     let count = quarantine::Entity::find()
         .filter(quarantine::Column::Epoch.eq(i64::from(log.epoch)))
         .filter(quarantine::Column::Shard.eq(i64::from(log.shard)))

@@ -29,7 +29,7 @@ pub(crate) struct House {
     /// Settings that are not the default's, as environment variables.
     pub(crate) settings: Vec<(&'static str, String)>,
     /// The archive's database; without one it is a file in the data folder.
-    database: Option<String>,
+    pub(crate) database: Option<String>,
     pub(crate) endpoints: Endpoints,
 }
 

@@ -6,6 +6,7 @@ mod connection;
 mod events;
 mod form;
 mod frame;
+mod holds;
 mod hooks;
 mod keys;
 mod message;

@@ -191,6 +191,10 @@ pub(super) struct HistoryPage {
     /// What to ask next; none when there is no more.
     #[schema(required)]
     next: Option<u64>,
+    /// Messages before this `seq` were removed because of their age.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    retained_from: Option<u64>,
 }
 
 /// What was found, the best first.
@@ -295,6 +299,15 @@ pub(super) enum Durability {
     None,
 }
 
+/// How long a room's messages are kept.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retention {
+    /// 0: for ever.
+    #[schema(maximum = 36500)]
+    days: u32,
+}
+
 /// A room to make or to change.
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -305,6 +318,9 @@ pub(super) struct RoomBody {
     /// At most 256 bytes.
     #[serde(default)]
     title: Option<String>,
+    /// Without it the configuration decides.
+    #[serde(default)]
+    retention: Option<Retention>,
 }
 
 /// A room to make, with an id or without.
@@ -318,6 +334,9 @@ pub(super) struct NewRoom {
     kind: Option<RoomKind>,
     #[serde(default)]
     title: Option<String>,
+    /// Without it the configuration decides.
+    #[serde(default)]
+    retention: Option<Retention>,
 }
 
 /// What a room is for.

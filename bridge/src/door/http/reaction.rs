@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use http::{HeaderMap, StatusCode};
 use natterjack_nats_config::contract::{Kind, ReactBody, SendPayload, Seq};
-use serde_json::json;
 use serde_json::value::to_raw_value;
 
 use super::answer::{Answer, json};
@@ -137,7 +136,7 @@ pub(super) async fn pins(State(door): Door, caller: Caller, path: Path, request:
         pinned: true,
     };
     let page = ops::history(&door.bridge, &caller.who, ask).await?;
-    let body = serde_json::to_vec(&json!({"messages": page.messages, "next": page.next}));
+    let body = serde_json::to_vec(&page.shown());
     let body = body.map_err(|error| internal(&error))?;
     Ok(with_etag(request.headers(), body.into()))
 }

@@ -12,7 +12,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATC
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use natterjack_nats_config::contract::{Id, MemberBody, Problem, ProblemCode, RoomBody, RoomKind, Seq};
+use natterjack_nats_config::contract::{Id, MemberBody, Problem, ProblemCode, Retention, RoomBody, RoomKind, Seq};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -26,8 +26,8 @@ use super::form::{header_key, read_json};
 use super::params::{InRoom, KeyOrBody, Listed, OfMember};
 use super::query::{Fields, id};
 use super::{
-    asyncapi, events, hooks, keys, message, openapi, people, reaction, read, reading, revocations, send, sync, trail,
-    ws,
+    asyncapi, events, holds, hooks, keys, message, openapi, people, reaction, read, reading, revocations, send, sync,
+    trail, ws,
 };
 use crate::door::auth::Caller;
 use crate::ops::{self, Listing};
@@ -53,6 +53,8 @@ struct NewRoom {
     kind: RoomKind,
     #[serde(default)]
     title: Option<String>,
+    #[serde(default)]
+    retention: Option<Retention>,
 }
 
 /// `PUT …/members/{user}`
@@ -108,6 +110,9 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(keys::make, keys::list))
         .routes(routes!(keys::revoke))
         .routes(routes!(trail::trail))
+        .routes(routes!(holds::list))
+        .routes(routes!(holds::hold_room, holds::release_room))
+        .routes(routes!(holds::hold_user, holds::release_user))
         .routes(routes!(livez))
         .routes(routes!(readyz))
         .routes(routes!(metrics))
@@ -163,12 +168,18 @@ async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
 )]
 async fn new_room(State(door): Door, caller: Caller, request: Request) -> Answer {
     let (headers, body) = read_body(request, door.max_body_bytes).await?;
-    let NewRoom { id, kind, title } = read_json(&headers, &body)?;
+    let NewRoom {
+        id,
+        kind,
+        title,
+        retention,
+    } = read_json(&headers, &body)?;
     let id = match id {
         Some(id) => id,
         None => self::id("id", &uuid::Uuid::now_v7().simple().to_string())?,
     };
-    make_room(&door, &caller, id, &RoomBody { kind, title }, &headers).await
+    let room = RoomBody { kind, title, retention };
+    make_room(&door, &caller, id, &room, &headers).await
 }
 
 #[utoipa::path(

@@ -67,9 +67,14 @@ async fn keep(database: &Database, rows: &[event::Model]) {
 }
 
 async fn differing_from(database: &Database, rows: &[event::Model]) -> Vec<i64> {
-    differing(database.connection(), &log(), &Changes::of(rows), i64::MAX)
-        .await
-        .unwrap()
+    differing(
+        database.connection(),
+        &log(),
+        &Changes::of(rows),
+        (i64::MAX, &Horizons::default()),
+    )
+    .await
+    .unwrap()
 }
 
 async fn in_whatever_portions_events_come_they_make_the_same_of_messages(engine: Engine) {

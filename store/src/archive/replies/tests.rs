@@ -5,6 +5,7 @@ use super::*;
 use crate::archive::sql;
 use crate::archive::testing::{Databases, Engine, on_each_engine};
 use crate::archive::{Database, project};
+use crate::retention::Horizons;
 
 on_each_engine!(
     answers_are_the_same_in_whatever_portions_they_are_taken_in,
@@ -54,9 +55,14 @@ async fn insert(database: &Database, rows: &[event::Model]) {
 }
 
 async fn wrong(database: &Database) -> Vec<i64> {
-    differing(database.connection(), &log(), &Replies::of(&rows()), i64::MAX)
-        .await
-        .unwrap()
+    differing(
+        database.connection(),
+        &log(),
+        &Replies::of(&rows()),
+        (i64::MAX, &Horizons::default()),
+    )
+    .await
+    .unwrap()
 }
 
 async fn answers_are_the_same_in_whatever_portions_they_are_taken_in(engine: Engine) {

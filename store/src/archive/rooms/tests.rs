@@ -53,7 +53,13 @@ async fn keep(database: &Database, rows: &[event::Model]) {
 }
 
 async fn assert_stands(database: &Database) {
-    let wrong = differing(database.connection(), &log(), &Standings::of(&rows()), i64::MAX).await;
+    let wrong = differing(
+        database.connection(),
+        &log(),
+        &Standings::of(&rows()),
+        (i64::MAX, &Horizons::default()),
+    )
+    .await;
     assert_eq!(wrong.unwrap(), 0);
     let names = ["lobby", "Lobby", "shed"];
     let (mut rooms, mut marks) = of_user(database.connection(), &log(), ("main", "bob"), &names)
@@ -95,7 +101,13 @@ async fn in_whatever_portions_events_come_rooms_stand_the_same(engine: Engine) {
         for sql in ["UPDATE room SET n = 7 WHERE room = 'lobby'", "DELETE FROM read_mark"] {
             database.connection().execute_unprepared(sql).await.unwrap();
         }
-        let wrong = differing(database.connection(), &log(), &Standings::of(&all), i64::MAX).await;
+        let wrong = differing(
+            database.connection(),
+            &log(),
+            &Standings::of(&all),
+            (i64::MAX, &Horizons::default()),
+        )
+        .await;
         assert_eq!(wrong.unwrap(), 3);
         let transaction = sql::begin(database.connection()).await.unwrap();
         rebuild(&transaction, &log()).await.unwrap();
@@ -124,7 +136,13 @@ async fn an_archive_of_before_is_counted(engine: Engine) {
     }
     database.close().await;
     let database = databases.open("archive").await;
-    let counted = differing(database.connection(), &log(), &Standings::of(before), i64::MAX).await;
+    let counted = differing(
+        database.connection(),
+        &log(),
+        &Standings::of(before),
+        (i64::MAX, &Horizons::default()),
+    )
+    .await;
     assert_eq!(counted.unwrap(), 0);
     insert(&database, behind).await;
     sql::begin_watermark(database.connection(), &log()).await.unwrap();

@@ -41,7 +41,7 @@ pub struct CheckpointConfig {
 
 /// Why there is no new checkpoint; it is tried again.
 #[derive(Debug, thiserror::Error)]
-enum NotMade {
+pub(crate) enum NotMade {
     #[error(transparent)]
     Bucket(#[from] CheckpointError),
     #[error(transparent)]
@@ -228,7 +228,7 @@ async fn fold_to(
 }
 
 /// Reads the parts back and makes the state anew from them: its hash must be the one that the writer told.
-async fn check(checkpoints: &Checkpoints, slot: usize, manifest: &Manifest) -> Result<(), NotMade> {
+pub(super) async fn check(checkpoints: &Checkpoints, slot: usize, manifest: &Manifest) -> Result<(), NotMade> {
     let policy = checkpoints.read_slot(slot, Part::Policy).await?;
     let writer = checkpoints.read_slot(slot, Part::Writer).await?;
     if Piece::of(&policy) != manifest.policy || Piece::of(&writer) != manifest.writer {

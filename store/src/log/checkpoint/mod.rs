@@ -6,6 +6,7 @@
 //! read back and has the hash that the writer told in the log. `trim` removes what nobody needs any more.
 
 pub(crate) mod codec;
+pub(crate) mod found;
 mod make;
 mod plan;
 mod trim;

@@ -173,13 +173,15 @@ async fn kill(pid: u32) {
     assert!(killed.unwrap().success());
 }
 
-/// Has ROOMS keep all events, so that all of them can be compared.
+/// Has ROOMS keep all events, so that all of them can be compared. Once it holds the beginning of the fan-out's batch, whose settings are
+/// behind it: they are read and written, and would take this one back.
 pub(super) async fn keep_all(store: &Client) {
     let jetstream = jetstream::new(store.clone());
     let made = async {
         loop {
             if let Ok(stream) = jetstream.get_stream(ROOMS).await
                 && stream.cached_info().config.republish.is_some()
+                && stream.cached_info().state.messages > 0
             {
                 break stream.cached_info().config.clone();
             }
