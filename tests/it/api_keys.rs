@@ -44,6 +44,24 @@ async fn delete(by: &Http, id: &str) {
     .await;
 }
 
+/// Neither in the log nor in what is logged.
+fn stand_nowhere(house: &House, keys: &[&str]) {
+    let logged = std::fs::read_to_string(house.log_file()).unwrap();
+    for key in keys {
+        assert!(!house.log().concat().contains(key) && !logged.contains(key));
+    }
+}
+
+async fn lists_only(by: &Http, id: &str) {
+    let listed = by.get("/v1/keys").await.ok();
+    let keys = listed["keys"].as_array().unwrap();
+    assert_eq!((keys.len(), &keys[0]["id"]), (1, &json!(id)), "{listed}");
+    assert!(
+        listed["next"].is_null() && !listed.to_string().contains("sha256"),
+        "{listed}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_opens_what_a_token_does_and_with_its_end_all_of_that_ends() {
     let mut house = House::start().await;
@@ -81,11 +99,7 @@ async fn a_key_opens_what_a_token_does_and_with_its_end_all_of_that_ends() {
         .is_problem(404, "not-found");
 
     // Neither the log nor what is logged has a key; and both outlive a restart.
-    for key in [&lost_key, &kept_key] {
-        assert!(!house.log().concat().contains(key.as_str()));
-        let logged = std::fs::read_to_string(house.log_file()).unwrap();
-        assert!(!logged.contains(key.as_str()));
-    }
+    stand_nowhere(&house, &[&lost_key, &kept_key]);
     house.stop();
     house.restart().await;
     by(&house, &lost_key)
@@ -93,17 +107,7 @@ async fn a_key_opens_what_a_token_does_and_with_its_end_all_of_that_ends() {
         .await
         .is_problem(401, "token-invalid");
     by(&house, &kept_key).get("/v1/me").await.ok();
-    let listed = house.http("bob").get("/v1/keys").await.ok();
-    assert_eq!(
-        (
-            &listed["keys"][0]["id"],
-            listed["keys"].as_array().unwrap().len(),
-            &listed["next"]
-        ),
-        (&json!(kept), 1, &Value::Null),
-        "{listed}"
-    );
-    assert!(!listed.to_string().contains("sha256"), "{listed}");
+    lists_only(&house.http("bob"), &kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
