@@ -26,6 +26,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Bridge => role::bridge::run(config),
         Command::Token(token) => cli::token::run(config, &token),
         Command::Room(room) => cli::room::run(config, &room),
+        Command::Role(role) => cli::role::run(config, &role),
+        Command::Explain(explain) => cli::explain::run(config, &explain),
         Command::Revoke(revoke) => cli::revoke::run(config, &revoke),
         Command::Send(send) => cli::send::run(config, &send),
         Command::Tail(tail) => cli::tail::run(config, &tail),

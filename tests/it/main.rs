@@ -28,6 +28,7 @@ mod issuers;
 mod journey;
 mod keys;
 mod membership;
+mod policy;
 mod rates;
 mod repair;
 mod restart;

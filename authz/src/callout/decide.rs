@@ -1,7 +1,7 @@
 use natterjack_nats_config::contract::{Principal, Subjects};
 
 use super::claims::Request;
-use crate::policy::{SubjectPermissions, View, subject_permissions, token_is_good};
+use crate::policy::{SubjectPermissions, View, is_blocked, subject_permissions, token_is_good};
 use crate::token::{Session, TokenError};
 
 /// Over which door of the server a client comes.
@@ -38,6 +38,8 @@ pub(crate) enum Refusal {
     Tenant(String),
     #[error("the token was revoked")]
     Revoked,
+    #[error("the user is blocked in the tenant")]
+    Blocked,
     #[error("this worker is not registered now")]
     NotRegistered,
 }
@@ -73,6 +75,9 @@ pub(crate) fn judge(request: &Request, session: Session, view: &View, subjects: 
     }
     if !token_is_good(view, &session.principal, &session.token()) {
         return Err(Refusal::Revoked);
+    }
+    if is_blocked(view, &session.principal) {
+        return Err(Refusal::Blocked);
     }
     Ok(Entry {
         account: kind.account(),
@@ -142,6 +147,8 @@ mod tests {
             let events = [
                 json!({"room": "lobby", "kind": "room", "body": {}}),
                 json!({"room": "lobby", "kind": "member", "body": {"user": "bob", "role": "member"}}),
+                json!({"room": "lobby", "kind": "member", "body": {"user": "mal", "role": "member"}}),
+                json!({"room": "_", "kind": "user", "body": {"user": "mal", "role": "blocked"}}),
             ];
             for (i, mut event) in events.into_iter().enumerate() {
                 for (name, value) in [
@@ -248,6 +255,8 @@ mod tests {
         );
         let refused = desk.judge("nats", "", json!({"auth_token": desk.token("other", "bob")}));
         assert_eq!(refused, Err(Refusal::Tenant("other".to_owned())));
+        let refused = desk.judge("nats", "", json!({"auth_token": desk.token("main", "mal")}));
+        assert_eq!(refused, Err(Refusal::Blocked));
         let refused = desk.judge("leafnode", "", json!({"auth_token": desk.token("main", "bob")}));
         assert!(matches!(refused, Err(Refusal::Kind(_))));
     }

@@ -1,16 +1,23 @@
 use std::collections::HashMap;
 
-use natterjack_nats_config::contract::{Id, InvalidId, RoomBody, RoomKind, Seq};
+use natterjack_nats_config::contract::{Id, InvalidId, RoleScope, RoomBody, RoomHistory, RoomKind, Seq};
 use serde::{Deserialize, Serialize};
 
+use super::PermissionSet;
+use super::ban::Ban;
+use super::role::Role;
 use super::tokens::Tokens;
 use super::view::{Hashed, Membership, Tenant, User, View};
 
 /// The version of a view's bytes and of its hash. Raise it when either changes: when a view keeps another fact, spells one
 /// differently, or folds an event differently. Bytes of another version are not read.
-pub const SNAPSHOT_VERSION: u16 = 2;
+pub const SNAPSHOT_VERSION: u16 = 3;
 
-/// Version 1 knew nothing of revoked tokens: the same bytes without those records.
+/// Since this version a view knows which events made rooms and gave tenant roles.
+pub const KEEPS_PLACES: u16 = 3;
+
+/// Version 1 knew nothing of revoked tokens, version 2 nothing of roles, bans, settings of rooms and the events that made them:
+/// the same bytes without those records.
 const OLDEST_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"nj-polic";
@@ -78,6 +85,30 @@ enum Record<'a> {
         user: Option<&'a str>,
         seq: u64,
     },
+    // From here on since version 3.
+    /// Before all tenants: which events made rooms and gave tenant roles is noted.
+    KeepsPlaces,
+    UserSince {
+        user: &'a str,
+        since: u64,
+    },
+    Role {
+        role: &'a str,
+        scope: RoleScope,
+        permissions: u32,
+        since: u64,
+    },
+    /// Of the room that was named last.
+    RoomSettings {
+        history: RoomHistory,
+        since: u64,
+    },
+    /// From the room that was named last.
+    Ban {
+        user: &'a str,
+        reason: Option<&'a str>,
+        since: u64,
+    },
 }
 
 /// Record after record, into bytes.
@@ -100,10 +131,14 @@ impl View {
             bytes: Vec::new(),
             records: 0,
         };
+        if !self.keeps_no_places {
+            records.put(&Record::KeepsPlaces)?;
+        }
         let mut tenants: Vec<_> = self.tenants.iter().collect();
         tenants.sort_unstable_by_key(|(name, _)| *name);
         for (name, tenant) in tenants {
             records.put(&Record::Tenant(name.as_str()))?;
+            records.put_roles(tenant)?;
             records.put_users(tenant)?;
             records.put_tokens(None, &tenant.tokens)?;
             records.put_tokens_of_users(tenant)?;
@@ -129,12 +164,19 @@ impl View {
         if !(OLDEST_VERSION..=SNAPSHOT_VERSION).contains(&head.version) {
             return Err(SnapshotError::Version(head.version));
         }
-        let mut view = Self::default();
+        let mut view = Self {
+            keeps_no_places: true,
+            ..Self::default()
+        };
         let mut reader = Reader::default();
         let mut tenant: Option<Id> = None;
         for _ in 0..head.records {
             let (record, after) = postcard::take_from_bytes::<Record<'_>>(rest)?;
             rest = after;
+            if let Record::KeepsPlaces = record {
+                view.keeps_no_places = false;
+                continue;
+            }
             if let Record::Tenant(name) = record {
                 let name: Id = name.parse()?;
                 view.tenant(&name);
@@ -160,6 +202,18 @@ impl Writer {
         Ok(())
     }
 
+    fn put_roles(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
+        for (name, role) in &tenant.roles {
+            self.put(&Record::Role {
+                role: name.as_str(),
+                scope: role.scope,
+                permissions: role.permissions.bits(),
+                since: role.since.0,
+            })?;
+        }
+        Ok(())
+    }
+
     fn put_users(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
         let mut users: Vec<_> = tenant
             .users
@@ -173,6 +227,12 @@ impl Writer {
                 role: user.role.as_ref().map(Id::as_str),
                 changed_ms: user.changed_ms,
             })?;
+            if user.role_since != Seq::ZERO {
+                self.put(&Record::UserSince {
+                    user: name.as_str(),
+                    since: user.role_since.0,
+                })?;
+            }
         }
         Ok(())
     }
@@ -217,6 +277,19 @@ impl Writer {
                 kind: room.kind,
                 title: room.title.as_deref(),
             })?;
+            if (room.history, room.since) != (RoomHistory::All, Seq::ZERO) {
+                self.put(&Record::RoomSettings {
+                    history: room.history,
+                    since: room.since.0,
+                })?;
+            }
+            for (user, ban) in &room.bans {
+                self.put(&Record::Ban {
+                    user: user.as_str(),
+                    reason: ban.reason.as_deref(),
+                    since: ban.since.0,
+                })?;
+            }
             for (user, member) in &room.members {
                 self.put(&Record::Member {
                     user: user.as_str(),
@@ -233,7 +306,7 @@ impl Writer {
 impl<'a> Reader<'a> {
     fn take(&mut self, tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'a>) -> Result<(), SnapshotError> {
         match record {
-            Record::Tenant(_) => {}
+            Record::Tenant(_) | Record::KeepsPlaces => {}
             Record::User { user, role, changed_ms } => {
                 let role = role.map(|role| self.role(role)).transpose()?;
                 tenant.change_user(hashed, &user.parse()?, |user: &mut User| {
@@ -243,7 +316,18 @@ impl<'a> Reader<'a> {
             Record::Room { room, kind, title } => {
                 let room = self.room.insert(room.parse()?);
                 let title = title.map(str::to_owned);
-                tenant.put_room(hashed, room, RoomBody { kind, title });
+                let body = RoomBody {
+                    kind,
+                    title,
+                    ..RoomBody::default()
+                };
+                tenant.put_room(hashed, room, body, Seq::ZERO);
+            }
+            Record::UserSince { user, since } => {
+                tenant.change_user(hashed, &user.parse()?, |user| user.role_since = Seq(since));
+            }
+            record @ (Record::Role { .. } | Record::RoomSettings { .. } | Record::Ban { .. }) => {
+                self.take_settings(tenant, hashed, record)?;
             }
             Record::ValidAfter {
                 user,
@@ -272,6 +356,53 @@ impl<'a> Reader<'a> {
                 let room = self.room.as_ref().ok_or(SnapshotError::Order("no room is named"))?;
                 tenant.put_member(hashed, (room, &user.parse()?), Some(member));
             }
+        }
+        Ok(())
+    }
+
+    /// Of those that there are since version 3: roles, settings of rooms, bans.
+    fn take_settings(
+        &self,
+        tenant: &mut Tenant,
+        hashed: &mut Hashed<'_>,
+        record: Record<'a>,
+    ) -> Result<(), SnapshotError> {
+        let room = || self.room.as_ref().ok_or(SnapshotError::Order("no room is named"));
+        match record {
+            Record::Role {
+                role,
+                scope,
+                permissions,
+                since,
+            } => {
+                let permissions = PermissionSet::from_bits(permissions)
+                    .ok_or(SnapshotError::Order("a role has a permission that is unknown"))?;
+                let made = Role {
+                    scope,
+                    permissions,
+                    since: Seq(since),
+                };
+                tenant.put_role(hashed, &role.parse()?, Some(made));
+            }
+            Record::RoomSettings { history, since } => {
+                let name = room()?;
+                let known = tenant.rooms.get(name).ok_or(SnapshotError::Order("no room is there"))?;
+                let body = RoomBody {
+                    kind: known.kind,
+                    title: known.title.clone(),
+                    history,
+                    with: None,
+                };
+                tenant.put_room(hashed, name, body, Seq(since));
+            }
+            Record::Ban { user, reason, since } => {
+                let ban = Ban {
+                    reason: reason.map(Into::into),
+                    since: Seq(since),
+                };
+                tenant.put_ban(hashed, (room()?, &user.parse()?), Some(ban));
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -310,17 +441,24 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum What {
-        Room(Option<String>),
+        Room(Option<String>, bool),
         Member(Option<&'static str>, Option<u64>),
         User(Option<&'static str>),
         Token(bool, u8, u64),
+        Role(Option<u8>),
+        Ban(bool, Option<String>),
+        /// A writer of this or of an earlier version begins.
+        Term(bool),
         Odd,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let role = prop_oneof![Just("owner"), Just("member"), Just("reader")];
+        let role = prop_oneof![Just("owner"), Just("member"), Just("reader"), Just("role1")];
         let what = prop_oneof![
-            prop::option::of("\\PC{0,8}").prop_map(What::Room),
+            (prop::option::of("\\PC{0,8}"), any::<bool>()).prop_map(|(title, joined)| What::Room(title, joined)),
+            prop::option::of(1u8..9).prop_map(What::Role),
+            (any::<bool>(), prop::option::of("\\PC{0,3}")).prop_map(|(banned, reason)| What::Ban(banned, reason)),
+            any::<bool>().prop_map(What::Term),
             (prop::option::of(role), prop::option::of(0u64..99)).prop_map(|(role, from)| What::Member(role, from)),
             prop::option::of(Just("admin")).prop_map(What::User),
             (any::<bool>(), 0u8..3, 0u64..8).prop_map(|(one, form, value)| What::Token(one, form, value)),
@@ -339,7 +477,19 @@ mod tests {
     fn event(number: usize, step: &Step) -> Event {
         let user = format!("u{}", step.user);
         let (kind, body) = match &step.what {
-            What::Room(title) => (Kind::Room, json!({"title": title})),
+            What::Room(title, joined) => {
+                let history = if *joined { "joined" } else { "all" };
+                let kind = if *joined { "announcement" } else { "group" };
+                (Kind::Room, json!({"title": title, "history": history, "kind": kind}))
+            }
+            What::Role(bits) => {
+                let permissions = bits.map(|bits| PermissionSet::from_bits(u32::from(bits)).unwrap());
+                let verbs = permissions.map(|set| set.iter().map(|one| one.as_str()).collect::<Vec<_>>());
+                let role = format!("role{}", step.room);
+                (Kind::Role, json!({"role": role, "scope": "room", "permissions": verbs}))
+            }
+            What::Ban(banned, reason) => (Kind::Ban, json!({"user": user, "banned": banned, "reason": reason})),
+            What::Term(_) => (Kind::Msg, json!({})),
             What::Member(role, from) => (Kind::Member, json!({"user": user, "role": role, "visible_from": from})),
             What::User(role) => (Kind::User, json!({"user": user, "role": role})),
             What::Token(one, form, value) => {
@@ -376,6 +526,9 @@ mod tests {
     fn fold(mut view: View, steps: &[Step], from: usize) -> View {
         for (number, step) in steps.iter().enumerate().skip(from) {
             view.apply(&event(number, step));
+            if let What::Term(keeps_places) = step.what {
+                view.begin_term(keeps_places);
+            }
         }
         view
     }
@@ -402,6 +555,14 @@ mod tests {
         }
 
         #[test]
+        fn whether_places_are_kept_is_part_of_the_hash(steps in steps()) {
+            let view = fold(View::default(), &steps, 0);
+            let other = View { keeps_no_places: !view.keeps_no_places, ..view.clone() };
+            prop_assert_ne!(view.hash(), other.hash());
+            prop_assert_ne!(view.to_bytes().unwrap(), other.to_bytes().unwrap());
+        }
+
+        #[test]
         fn damaged_bytes_are_refused_or_read_as_another_view(steps in steps(), at in any::<prop::sample::Index>(), flip in 1u8..) {
             let view = fold(View::default(), &steps, 0);
             let mut bytes = view.to_bytes().unwrap();
@@ -416,7 +577,8 @@ mod tests {
     #[test]
     fn the_version_before_is_read() {
         let steps = [
-            What::Room(None),
+            What::Term(false),
+            What::Room(None, false),
             What::Member(Some("member"), Some(3)),
             What::User(Some("admin")),
         ];
@@ -428,16 +590,18 @@ mod tests {
         });
         let view = fold(View::default(), &steps, 0);
         let mut bytes = view.to_bytes().unwrap();
-        // What version 1 wrote of this view: nothing but its number is other.
-        bytes[8] = 1;
-        assert_eq!(View::from_bytes(&bytes).unwrap(), view);
+        // What versions 1 and 2 wrote of this view: nothing but their number is other. The kind of the room is one that they know.
+        for version in [1, 2] {
+            bytes[8] = version;
+            assert_eq!(View::from_bytes(&bytes).unwrap(), view);
+        }
     }
 
     #[test]
     fn another_version_is_told_apart_from_damage() {
         let mut bytes = View::default().to_bytes().unwrap();
         bytes[8] += 1;
-        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(3))));
+        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(4))));
         bytes[8] = 0;
         assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(0))));
         assert!(matches!(View::from_bytes(b"something"), Err(SnapshotError::NotAView)));

@@ -2,6 +2,7 @@
 //! server lets a client publish only as itself.
 
 mod messages;
+mod policy;
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 use natterjack_nats_config::Subjects;
 use natterjack_nats_config::contract::{
-    Actor, ApiCall, By, Id, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomKind, Seq,
+    Actor, ApiCall, By, Id, MemberBody, Principal, Problem, ProblemCode, RoomBody, RoomHistory, RoomKind, Seq,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,15 @@ pub(crate) const OFFERED: &[(&str, &str)] = &[
     ("members", "put"),
     ("members", "remove"),
     ("me", "get"),
+    ("roles", "list"),
+    ("roles", "put"),
+    ("roles", "delete"),
+    ("users", "put"),
+    ("direct", "put"),
+    ("bans", "list"),
+    ("bans", "put"),
+    ("bans", "remove"),
+    ("auth", "explain"),
 ];
 
 /// Serves native clients.
@@ -109,6 +119,8 @@ struct PutRoom {
     kind: RoomKind,
     #[serde(default)]
     title: Option<String>,
+    #[serde(default)]
+    history: RoomHistory,
     #[serde(default)]
     key: Option<String>,
 }
@@ -255,8 +267,14 @@ impl Shared {
                 rooms(bridge, who, ask).await
             }
             ("rooms", "put") => {
-                let PutRoom { room, kind, title, key } = read(payload)?;
-                json(&ops::put_room(bridge, who, room, &RoomBody { kind, title }, key).await?)
+                let ask: PutRoom = read(payload)?;
+                let body = RoomBody {
+                    kind: ask.kind,
+                    title: ask.title,
+                    history: ask.history,
+                    with: None,
+                };
+                json(&ops::put_room(bridge, who, ask.room, &body, ask.key).await?)
             }
             ("members", "list") => {
                 let ask: MembersOf = read(payload)?;
@@ -283,7 +301,7 @@ impl Shared {
                 json(&ops::remove_member(bridge, who, room, user, key).await?)
             }
             ("me", "get") => json(&ops::me(bridge, who)?),
-            _ => Err(Problem::new(ProblemCode::NotFound, "there is no such service")),
+            name => policy::call(bridge, who, name, payload).await,
         }
     }
 }

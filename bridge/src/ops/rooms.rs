@@ -1,6 +1,6 @@
 use natterjack_authz::policy::Room;
 use natterjack_nats_config::contract::{
-    Actor, Head, Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, RoomStanding, SendPayload, Seq,
+    Actor, Head, Id, Kind, Principal, Problem, Receipt, RoomBody, RoomHistory, RoomKind, RoomStanding, SendPayload, Seq,
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -14,6 +14,11 @@ pub(crate) struct RoomShown {
     id: Id,
     kind: RoomKind,
     title: Option<String>,
+    /// From where on new members may read.
+    history: RoomHistory,
+    /// Of a direct room: the other one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    with: Option<Id>,
     /// The caller's role; none for an administrator who is no member.
     role: Option<Id>,
     /// How many are in it.
@@ -37,7 +42,7 @@ pub(crate) struct RoomMade {
 }
 
 impl RoomShown {
-    pub(super) fn id(&self) -> &Id {
+    pub(crate) fn id(&self) -> &Id {
         &self.id
     }
 
@@ -109,6 +114,8 @@ fn shown(who: &Principal, id: &Id, room: &Room) -> RoomShown {
         id: id.clone(),
         kind: room.kind,
         title: room.title.clone(),
+        history: room.history,
+        with: other(who, room),
         role: room.members.get(&who.user).map(|member| member.role.clone()),
         members: room.members.len(),
         last: None,
@@ -116,4 +123,10 @@ fn shown(who: &Principal, id: &Id, room: &Room) -> RoomShown {
         read: None,
         unread: None,
     }
+}
+
+fn other(who: &Principal, room: &Room) -> Option<Id> {
+    let is_direct = room.kind == RoomKind::Direct;
+    let mut others = room.members.keys().filter(|member| is_direct && **member != who.user);
+    others.next().cloned()
 }

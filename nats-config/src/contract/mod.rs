@@ -4,6 +4,7 @@ mod audit;
 mod body;
 mod bundle;
 mod checkpoint;
+mod direct;
 mod event;
 mod frame;
 mod history;
@@ -22,9 +23,11 @@ pub use checkpoint::{
     CHECKPOINT_SLOTS, CHECKPOINTS_KEPT, MANIFEST_VERSION, Manifest, Part, Piece, STATE, StateStamp, checkpoint_object,
     manifest_slot,
 };
+pub use direct::{direct_room, is_direct_room};
 pub use event::{
-    Ephemeral, Event, EventHead, EventLine, Head, Kind, MAX_EMOJI_BYTES, MemberBody, ReactBody, ReadBody, ReadUpTo,
-    RoomBody, RoomHead, RoomKind, Target, TokenBody, UserBody,
+    BanBody, Ephemeral, Event, EventHead, EventLine, Head, Kind, MAX_EMOJI_BYTES, MAX_REASON_BYTES, MemberBody,
+    ReactBody, ReadBody, ReadUpTo, RoleBody, RoleScope, RoomBody, RoomHead, RoomHistory, RoomKind, Target, TokenBody,
+    UserBody,
 };
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{

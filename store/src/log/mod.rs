@@ -18,6 +18,8 @@ mod leader;
 mod log_time;
 mod notice;
 mod recent;
+mod roles;
+mod rooms;
 mod state;
 mod target;
 #[cfg(test)]

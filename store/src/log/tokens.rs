@@ -1,8 +1,8 @@
 //! Tokens that are good no longer, at the writer. Pure.
 
 use natterjack_authz::policy::{
-    MAX_REVOKED_TOKENS, Permission, View, is_revoking, may_in_tenant, revocation_is_open, revoked_one_by_one,
-    token_is_good,
+    MAX_REVOKED_TOKENS, Permission, View, is_blocked, is_revoking, may_in_tenant, revocation_is_open,
+    revoked_one_by_one, token_is_good,
 };
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{By, Kind, MAX_TOKEN_ID_BYTES, Problem, ProblemCode, Request, TokenBody};
@@ -14,10 +14,11 @@ use super::admit::{Wanted, parse, raw};
 /// that run ahead. Those issued until then are void too, so that none issued before slips through.
 const LEEWAY_MS: i64 = 5000;
 
-/// Whether whoever asks may ask still. A request by a connection does not say by which token that was opened: while one of
+/// Whether whoever asks may ask still: nobody blocked, nobody by a revoked token. A request by a connection does not say by which token that was opened: while one of
 /// its user's is being revoked it has to come again. What is in flight is judged here, at its place in the log.
 pub(super) fn by_a_good_token(view: &View, request: &Request) -> Result<(), Problem> {
     match &request.by {
+        By::Token(_) | By::Connection if is_blocked(view, &request.principal) => Err(Problem::blocked()),
         By::Token(token) if !token_is_good(view, &request.principal, token) => Err(Problem::token_revoked()),
         By::Connection if is_revoking(view, &request.principal) => Err(Problem::revocation_in_progress()),
         By::House | By::Token(_) | By::Connection => Ok(()),

@@ -2,6 +2,7 @@
 
 mod answer;
 mod asyncapi;
+mod bans;
 mod connection;
 mod events;
 mod form;
@@ -10,10 +11,12 @@ mod hooks;
 mod message;
 mod openapi;
 mod origins;
+mod policy;
 mod query;
 mod reaction;
 mod read;
 mod revocations;
+mod roles;
 mod routes;
 mod send;
 mod serve;

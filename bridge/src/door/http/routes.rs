@@ -12,7 +12,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATC
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use natterjack_nats_config::contract::{Id, MemberBody, Problem, ProblemCode, RoomBody, RoomKind, Seq};
+use natterjack_nats_config::contract::{Id, MemberBody, Problem, ProblemCode, RoomBody, RoomHistory, RoomKind, Seq};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -24,7 +24,7 @@ use super::DoorState;
 use super::answer::{Answer, Refusal, json, json_bytes};
 use super::form::{header_key, read_json};
 use super::query::{Fields, id};
-use super::{asyncapi, events, hooks, message, openapi, reaction, read, revocations, send, ws};
+use super::{asyncapi, bans, events, hooks, message, openapi, policy, reaction, read, revocations, roles, send, ws};
 use crate::door::auth::Caller;
 use crate::ops::{self, HistoryAsk, Listing, SearchAsk};
 
@@ -49,6 +49,8 @@ struct NewRoom {
     kind: RoomKind,
     #[serde(default)]
     title: Option<String>,
+    #[serde(default)]
+    history: RoomHistory,
 }
 
 /// `PUT …/members/{user}`
@@ -93,9 +95,16 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(room, put_room))
         .routes(routes!(members))
         .routes(routes!(member, put_member, remove_member))
+        .routes(routes!(bans::list))
+        .routes(routes!(bans::show, bans::put, bans::lift))
+        .routes(routes!(policy::direct))
         .routes(routes!(hooks::make))
         .routes(routes!(hooks::post))
         .routes(routes!(me))
+        .routes(routes!(roles::list))
+        .routes(routes!(roles::show, roles::put, roles::remove))
+        .routes(routes!(roles::put_user))
+        .routes(routes!(policy::explain, policy::explain_posted))
         .routes(routes!(revocations::revoke))
         .routes(routes!(livez))
         .routes(routes!(readyz))
@@ -218,12 +227,23 @@ async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
 )]
 async fn new_room(State(door): Door, caller: Caller, request: Request) -> Answer {
     let (headers, body) = read_body(request, door.max_body_bytes).await?;
-    let NewRoom { id, kind, title } = read_json(&headers, &body)?;
+    let NewRoom {
+        id,
+        kind,
+        title,
+        history,
+    } = read_json(&headers, &body)?;
     let id = match id {
         Some(id) => id,
         None => self::id("id", &uuid::Uuid::now_v7().simple().to_string())?,
     };
-    make_room(&door, &caller, id, &RoomBody { kind, title }, &headers).await
+    let body = RoomBody {
+        kind,
+        title,
+        history,
+        with: None,
+    };
+    make_room(&door, &caller, id, &body, &headers).await
 }
 
 #[utoipa::path(
@@ -523,7 +543,7 @@ pub(super) async fn read_body(request: Request, max: usize) -> Result<(HeaderMap
     }
 }
 
-fn listing(request: &Request) -> Result<Listing, Problem> {
+pub(super) fn listing(request: &Request) -> Result<Listing, Problem> {
     listing_of(&Fields::parse(
         request.uri().query().unwrap_or_default(),
         &["limit", "next"],
@@ -540,7 +560,7 @@ fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
 }
 
 /// Where a list goes on. Opaque to clients: today the last entry's id.
-fn next_of(id: &Id) -> String {
+pub(super) fn next_of(id: &Id) -> String {
     URL_SAFE_NO_PAD.encode(id.as_str())
 }
 
