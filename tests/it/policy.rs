@@ -1,6 +1,7 @@
 //! Roles of a tenant's own, kinds of rooms, rooms of two, bans, blocked users, and why.
 
-use natterjack_authz::policy::{KINDS, Permission, ROOM_ROLES, TENANT_ROLES};
+use natterjack_authz::policy::{KINDS, KindRules, Permission, ROOM_ROLES, TENANT_ROLES};
+use natterjack_nats_config::contract::RoleScope;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
@@ -98,8 +99,13 @@ async fn roles_are_made_by_administrators_and_give_nothing_that_they_lack() {
         .await
         .is_problem(400, "invalid-request");
     admin.delete("/v1/roles/odd").await.is_problem(404, "not-found");
+}
 
-    // Over NATS, by the service and straight to the writer, it is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_nats_and_from_a_shell_it_is_the_same() {
+    let house = House::start().await;
+    let alice = house.http("alice");
+    house.room("lobby", &[]).await;
     let native = house.nats("alice").await;
     let ask = json!({"role": "mine", "scope": "room", "permissions": ["room.read"]});
     assert_eq!(native.api("roles.put", &ask).await["code"], "forbidden");
@@ -138,6 +144,10 @@ async fn roles_are_made_by_administrators_and_give_nothing_that_they_lack() {
 
     let listed = house.run(&["role", "list"]);
     assert!(listed.contains("room\tmine\town\troom.read\n"), "{listed}");
+    clerks_give_no_more_than_they_have(&house).await;
+}
+
+async fn clerks_give_no_more_than_they_have(house: &House) {
     house.run(&["role", "set", "clerk", "--scope", "tenant", "tenant.admin"]);
     house.run(&["role", "give", "carl", "clerk"]);
     let carl = house.http("carl");
@@ -232,7 +242,12 @@ async fn two_people_find_one_room_however_they_race() {
     let typed = house.run(&["room", "direct", "alice", "--user", "bob"]);
     assert_eq!(typed.trim(), id);
 
-    // It is closed to everybody else, for ever.
+    is_closed_to_everybody_else(&house, &id).await;
+}
+
+async fn is_closed_to_everybody_else(house: &House, id: &str) {
+    let (admin, alice, bob) = (house.http("admin"), house.http("alice"), house.http("bob"));
+    let nobody = json!({});
     for who in [&alice, &bob, &admin] {
         let path = format!("/v1/rooms/{id}/members/eve");
         let answer = who.put(&path, &json!({"role": "member"})).await;
@@ -465,77 +480,67 @@ async fn a_decision_is_explained_by_the_events_that_it_rests_on() {
     assert_eq!(native["rule"], "tenant-role", "{native}");
 }
 
-/// The tables of docs/roles.md are those of the code.
+/// The rows of a table of docs/roles.md, without the marks.
+fn rows(heading: &str) -> Vec<Vec<String>> {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/roles.md")).unwrap();
+    let section = docs.split(&format!("## {heading}\n")).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let cells = |line: &str| -> Vec<String> {
+        let cells = line.trim_matches('|').split('|');
+        cells.map(|cell| cell.trim().replace('`', "")).collect()
+    };
+    rows.map(cells).collect()
+}
+
+/// What a table says in some of its columns.
+fn told<const N: usize>(heading: &str, columns: [usize; N]) -> Vec<[String; N]> {
+    let rows = rows(heading).into_iter();
+    rows.map(|row| columns.map(|column| row[column].clone())).collect()
+}
+
+fn verbs(list: &[Permission]) -> String {
+    let verbs: Vec<_> = list.iter().map(|permission| permission.as_str()).collect();
+    if verbs.is_empty() {
+        "nothing".to_owned()
+    } else {
+        verbs.join(" ")
+    }
+}
+
+fn scopes(permission: Permission) -> &'static str {
+    match (permission.is_of(RoleScope::Tenant), permission.is_of(RoleScope::Room)) {
+        (true, true) => "tenant, room",
+        (true, false) => "tenant",
+        _ => "room",
+    }
+}
+
+fn row(rules: &KindRules) -> [String; 3] {
+    let without = rules.without.iter();
+    let without: Vec<_> = without.map(|(role, list)| format!("{role}: {}", verbs(list))).collect();
+    let without = if without.is_empty() {
+        verbs(&[])
+    } else {
+        without.join("; ")
+    };
+    [rules.kind.as_str().to_owned(), verbs(rules.nobody), without]
+}
+
 #[test]
 fn the_tables_of_roles_are_those_of_the_code() {
-    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/roles.md")).unwrap();
-    let rows = |heading: &str| -> Vec<Vec<String>> {
-        let section = docs.split(&format!("## {heading}\n")).nth(1).unwrap();
-        let section = section.split("\n## ").next().unwrap();
-        let rows = section.lines().filter(|line| line.starts_with("| `"));
-        rows.map(|line| {
-            line.trim_matches('|')
-                .split('|')
-                .map(|cell| cell.trim().replace('`', ""))
-                .collect()
-        })
-        .collect()
-    };
-    let verbs = |list: &[Permission]| {
-        let verbs: Vec<_> = list.iter().map(|permission| permission.as_str()).collect();
-        if verbs.is_empty() {
-            "nothing".to_owned()
-        } else {
-            verbs.join(" ")
-        }
-    };
-    let scopes = |permission: Permission| {
-        use natterjack_nats_config::contract::RoleScope::{Room, Tenant};
-        match (permission.is_of(Tenant), permission.is_of(Room)) {
-            (true, true) => "tenant, room",
-            (true, false) => "tenant",
-            _ => "room",
-        }
-    };
-    let told: Vec<_> = rows("Permissions")
-        .into_iter()
-        .map(|row| (row[0].clone(), row[2].clone()))
-        .collect();
     let known: Vec<_> = Permission::ALL
         .iter()
-        .map(|permission| (permission.as_str().to_owned(), scopes(*permission).to_owned()))
+        .map(|permission| [permission.as_str().to_owned(), scopes(*permission).to_owned()])
         .collect();
-    assert_eq!(told, known);
+    assert_eq!(told("Permissions", [0, 2]), known);
     for (heading, roles) in [("Roles in the tenant", TENANT_ROLES), ("Roles in a room", ROOM_ROLES)] {
-        let told: Vec<_> = rows(heading)
-            .into_iter()
-            .map(|row| (row[0].clone(), row[1].clone()))
-            .collect();
         let known: Vec<_> = roles
             .iter()
-            .map(|(role, list)| ((*role).to_owned(), verbs(list)))
+            .map(|(role, list)| [(*role).to_owned(), verbs(list)])
             .collect();
-        assert_eq!(told, known);
+        assert_eq!(told(heading, [0, 1]), known);
     }
-    let told: Vec<_> = rows("Kinds of rooms")
-        .into_iter()
-        .map(|row| [row[0].clone(), row[2].clone(), row[3].clone()])
-        .collect();
-    let known: Vec<_> = KINDS
-        .iter()
-        .map(|rules| {
-            let without = rules
-                .without
-                .iter()
-                .map(|(role, list)| format!("{role}: {}", verbs(list)));
-            let without = without.collect::<Vec<_>>().join("; ");
-            let without = if without.is_empty() {
-                "nothing".to_owned()
-            } else {
-                without
-            };
-            [rules.kind.as_str().to_owned(), verbs(rules.nobody), without]
-        })
-        .collect();
-    assert_eq!(told, known);
+    let known: Vec<_> = KINDS.iter().map(row).collect();
+    assert_eq!(told("Kinds of rooms", [0, 2, 3]), known);
 }

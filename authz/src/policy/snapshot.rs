@@ -329,19 +329,9 @@ impl<'a> Reader<'a> {
             record @ (Record::Role { .. } | Record::RoomSettings { .. } | Record::Ban { .. }) => {
                 self.take_settings(tenant, hashed, record)?;
             }
-            Record::ValidAfter {
-                user,
-                valid_after_ms,
-                changed_ms,
-            } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-                (tokens.valid_after_ms, tokens.changed_ms) = (valid_after_ms, changed_ms);
-            }),
-            Record::Revoked { user, jti } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-                tokens.revoked.insert(jti.into());
-            }),
-            Record::Open { user, seq } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-                tokens.open.insert(Seq(seq));
-            }),
+            record @ (Record::ValidAfter { .. } | Record::Revoked { .. } | Record::Open { .. }) => {
+                take_tokens(tenant, hashed, record)?;
+            }
             Record::Member {
                 user,
                 role,
@@ -417,6 +407,27 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Of those about tokens.
+fn take_tokens(tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'_>) -> Result<(), SnapshotError> {
+    match record {
+        Record::ValidAfter {
+            user,
+            valid_after_ms,
+            changed_ms,
+        } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+            (tokens.valid_after_ms, tokens.changed_ms) = (valid_after_ms, changed_ms);
+        }),
+        Record::Revoked { user, jti } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+            tokens.revoked.insert(jti.into());
+        }),
+        Record::Open { user, seq } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+            tokens.open.insert(Seq(seq));
+        }),
+        _ => {}
+    }
+    Ok(())
+}
+
 fn id(name: Option<&str>) -> Result<Option<Id>, InvalidId> {
     name.map(str::parse).transpose()
 }
@@ -429,6 +440,7 @@ mod tests {
     use serde_json::value::to_raw_value;
 
     use super::*;
+    use crate::policy::Permission;
 
     /// What an event of the tests is about: few names, so that the same ones meet often.
     #[derive(Debug, Clone)]
@@ -484,7 +496,7 @@ mod tests {
             }
             What::Role(bits) => {
                 let permissions = bits.map(|bits| PermissionSet::from_bits(u32::from(bits)).unwrap());
-                let verbs = permissions.map(|set| set.iter().map(|one| one.as_str()).collect::<Vec<_>>());
+                let verbs = permissions.map(|set| set.iter().map(Permission::as_str).collect::<Vec<_>>());
                 let role = format!("role{}", step.room);
                 (Kind::Role, json!({"role": role, "scope": "room", "permissions": verbs}))
             }

@@ -266,16 +266,7 @@ impl Shared {
                 let ask: ListOf = read_or_default(payload)?;
                 rooms(bridge, who, ask).await
             }
-            ("rooms", "put") => {
-                let ask: PutRoom = read(payload)?;
-                let body = RoomBody {
-                    kind: ask.kind,
-                    title: ask.title,
-                    history: ask.history,
-                    with: None,
-                };
-                json(&ops::put_room(bridge, who, ask.room, &body, ask.key).await?)
-            }
+            ("rooms", "put") => put_room(bridge, who, read(payload)?).await,
             ("members", "list") => {
                 let ask: MembersOf = read(payload)?;
                 let (members, next) = ops::members(bridge, who, &ask.room, &Listing::new(ask.limit, ask.next)?)?;
@@ -321,6 +312,16 @@ async fn rooms(bridge: &Bridge, who: &Actor, ask: ListOf) -> Result<Bytes, Probl
         ops::rooms(bridge, who, &listing)?
     };
     json(&json!({"rooms": rooms, "next": next}))
+}
+
+async fn put_room(bridge: &Bridge, who: &Actor, ask: PutRoom) -> Result<Bytes, Problem> {
+    let body = RoomBody {
+        kind: ask.kind,
+        title: ask.title,
+        history: ask.history,
+        with: None,
+    };
+    json(&ops::put_room(bridge, who, ask.room, &body, ask.key).await?)
 }
 
 async fn history(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, Problem> {

@@ -105,9 +105,10 @@ pub(super) fn permit_ban(view: &View, request: &Request, change: &BanBody) -> Re
     let room = view.room(&who.tenant, id);
     let role = room.and_then(|room| view.in_room(&who.tenant, room.kind, &room.members.get(&change.user)?.role));
     let is_high = role.is_some_and(|role| !role.and(FOR_MODERATORS).is_empty());
-    let needed = match change.banned {
-        true if !is_high => Permission::MemberRemove,
-        _ => Permission::RoomManage,
+    let needed = if change.banned && !is_high {
+        Permission::MemberRemove
+    } else {
+        Permission::RoomManage
     };
     may(view, who, id, needed)?;
     if change.banned && change.user == who.user {
