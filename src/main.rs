@@ -27,6 +27,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Token(token) => cli::token::run(config, &token),
         Command::Key(key) => cli::key::run(config, &key),
         Command::Room(room) => cli::room::run(config, &room),
+        Command::Role(role) => cli::role::run(config, &role),
+        Command::Explain(explain) => cli::explain::run(config, &explain),
         Command::Revoke(revoke) => cli::revoke::run(config, &revoke),
         Command::Send(send) => cli::send::run(config, &send),
         Command::Tail(tail) => cli::tail::run(config, &tail),

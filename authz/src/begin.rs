@@ -11,7 +11,9 @@ use crate::policy::View;
 /// made a checkpoint yet. Go on with the frame behind `view.seq()`. Waits until NATS answers.
 pub async fn begin_view(client: &Client, log: &Log) -> Result<View, BeginError> {
     let found = checkpoint::begin(client, log, &[Part::Policy], read).await?;
-    Ok(found.map(|(_, view)| view).unwrap_or_default())
+    let mut view = found.map(|(_, view)| view).unwrap_or_default();
+    view.keep_places();
+    Ok(view)
 }
 
 fn read(manifest: &Manifest, parts: Vec<Vec<u8>>) -> Result<View, String> {

@@ -45,7 +45,7 @@ impl Followed {
 
     fn take(&self, frame: &Frame) -> Vec<Change> {
         let mut view = self.view.write();
-        let changes = frame.events.iter().filter_map(|line| view.apply(&line.event));
+        let changes = frame.events.iter().flat_map(|line| view.apply(&line.event));
         let changes = changes.collect();
         view.pass(Seq::end_of_frame(frame.stream_seq));
         changes

@@ -7,6 +7,7 @@ pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod hold;
 pub(crate) mod key;
@@ -16,6 +17,7 @@ pub(crate) mod nats;
 mod print;
 pub(crate) mod rebuild;
 pub(crate) mod revoke;
+pub(crate) mod role;
 pub(crate) mod room;
 pub(crate) mod send;
 pub(crate) mod server;
@@ -56,6 +58,10 @@ pub(crate) enum Command {
     Key(key::Key),
     /// Make rooms, list them, add and remove members
     Room(room::Room),
+    /// Roles: list them, make and change the tenant's own, give them in the tenant
+    Role(role::Role),
+    /// Say why somebody may do something, or not: the rule, and the events that it rests on
+    Explain(explain::Explain),
     /// Revoke tokens: of a user, one of them, or everybody's; or end a membership. The answer comes when it has reached every
     /// connection
     Revoke(revoke::Revoke),

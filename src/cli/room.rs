@@ -24,6 +24,12 @@ enum What {
         /// Remove its messages from the archive after so many days; 0: never [default: as `store.retention` says]
         #[arg(long, value_name = "DAYS")]
         keep_days: Option<u32>,
+        /// group, announcement (few send, many read) or device (telemetry in, commands out)
+        #[arg(long, default_value = "group")]
+        kind: String,
+        /// all, or joined: who becomes a member reads what comes after
+        #[arg(long, default_value = "all")]
+        history: String,
         #[command(flatten)]
         server: Server,
     },
@@ -38,9 +44,37 @@ enum What {
         room: Id,
         /// The user to add
         member: Id,
-        /// owner, moderator, member, reader or device
+        /// owner, moderator, member, reader, device, or one of the tenant's own
         #[arg(long, default_value = "member")]
         role: Id,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Find or make your one room with somebody, and print its id
+    Direct {
+        /// The other one
+        with: Id,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Ban somebody from a room, a member or not
+    Ban {
+        /// The room
+        room: Id,
+        /// Whom
+        member: Id,
+        /// Why; who reads the room reads it
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Lift a ban
+    Unban {
+        /// The room
+        room: Id,
+        /// Whose
+        member: Id,
         #[command(flatten)]
         server: Server,
     },
@@ -61,10 +95,12 @@ pub(crate) fn run(global: &Global, room: &Room) -> anyhow::Result<()> {
             room,
             title,
             keep_days,
+            kind,
+            history,
             server,
         } => {
             let retention = keep_days.map(|days| json!({"days": days}));
-            let body = json!({"kind": "group", "title": title, "retention": retention});
+            let body = json!({"kind": kind, "title": title, "history": history, "retention": retention});
             server.connect(global)?.put(&format!("/v1/rooms/{room}"), &body)?;
             say(format_args!("room {room} is there"))
         }
@@ -78,6 +114,26 @@ pub(crate) fn run(global: &Global, room: &Room) -> anyhow::Result<()> {
             let path = format!("/v1/rooms/{room}/members/{member}");
             let answer = server.connect(global)?.put(&path, &json!({"role": role}))?;
             say(format_args!("{member} is {role} of {room}{}", state(&answer)))
+        }
+        What::Direct { with, server } => {
+            let room = server.connect(global)?.put(&format!("/v1/direct/{with}"), &json!({}))?;
+            say(room.get("id").and_then(Value::as_str).unwrap_or_default())
+        }
+        What::Ban {
+            room,
+            member,
+            reason,
+            server,
+        } => {
+            let path = format!("/v1/rooms/{room}/bans/{member}");
+            let answer = server.connect(global)?.put(&path, &json!({"reason": reason}))?;
+            say(format_args!("{member} is banned from {room}{}", state(&answer)))
+        }
+        What::Unban { room, member, server } => {
+            server
+                .connect(global)?
+                .delete(&format!("/v1/rooms/{room}/bans/{member}"))?;
+            say(format_args!("{member} is banned from {room} no more"))
         }
         What::Remove { room, member, server } => {
             let answer = server

@@ -37,6 +37,7 @@ pub(crate) async fn rooms(
     };
     let places: Vec<i64> = query.rooms.iter().filter_map(|room| may_see(&room)).collect();
     let mut last = last_messages(db, log, &places).await?;
+    let hidden = hidden(db, log, query, &marks).await?;
     // Nothing on it is later.
     let watermark = sql::archived(db, log).await?;
     let rooms = query.rooms.iter().filter_map(|asked| {
@@ -46,7 +47,7 @@ pub(crate) async fn rooms(
         Some(show(
             asked,
             standing,
-            marks.get(name).copied(),
+            (marks.get(name).copied(), hidden.get(name).copied().unwrap_or_default()),
             (message, query.user.as_str()),
         ))
     });
@@ -57,7 +58,7 @@ pub(crate) async fn rooms(
 fn show(
     asked: &SearchRoom,
     standing: &room::Model,
-    mark: Option<&read_mark::Model>,
+    (mark, hidden): (Option<&read_mark::Model>, i64),
     (message, user): (Option<Last>, &str),
 ) -> Result<RoomStanding, Problem> {
     let mut read = mark.map_or((0, 0), |mark| (mark.seq, mark.n));
@@ -77,8 +78,36 @@ fn show(
         last: head((standing.seq, standing.n)),
         last_message: line.map(raw).transpose()?,
         read: head(read),
-        unread: standing.n.saturating_sub(read.1).unsigned_abs(),
+        unread: standing.n.saturating_sub(read.1.max(hidden)).unsigned_abs(),
     })
+}
+
+/// Of each room how many of its first events its reader may not see, where that is more than what is read: they are not unread.
+async fn hidden<'a>(
+    db: &DatabaseConnection,
+    log: &Log,
+    query: &'a RoomsQuery,
+    marks: &HashMap<&str, &read_mark::Model>,
+) -> Result<HashMap<&'a str, i64>, DbErr> {
+    let mut hidden = HashMap::new();
+    for room in &query.rooms {
+        let (name, from) = (room.id.as_str(), sql::bound(room.visible_from));
+        let read = marks.get(name).map_or(0, |mark| mark.seq);
+        if from <= read.max(1) {
+            continue;
+        }
+        let last_hidden = read_mark::Model {
+            epoch: i64::from(log.epoch),
+            shard: i64::from(log.shard),
+            tenant: query.tenant.to_string(),
+            room: name.to_owned(),
+            from_user: query.user.to_string(),
+            seq: from - 1,
+            n: 0,
+        };
+        hidden.insert(name, archived::number_at(db, &last_hidden).await?);
+    }
+    Ok(hidden)
 }
 
 async fn last_messages(db: &DatabaseConnection, log: &Log, places: &[i64]) -> Result<HashMap<i64, Last>, DbErr> {

@@ -35,6 +35,7 @@ mod keys;
 mod limits;
 mod membership;
 mod people;
+mod policy;
 mod proxies;
 mod rates;
 mod repair;

@@ -1,7 +1,7 @@
 use natterjack_nats_config::contract::{Id, Principal, Subjects};
 
 use super::claims::Request;
-use crate::policy::{SubjectPermissions, View, subject_permissions, token_is_good};
+use crate::policy::{SubjectPermissions, View, is_blocked, subject_permissions, token_is_good};
 use crate::token::{Session, TokenError, is_api_key};
 
 /// Over which door of the server a client comes.
@@ -42,6 +42,8 @@ pub(crate) enum Refusal {
     TooManyConnections(usize),
     #[error("too many logins from there were refused, and this credential is not known")]
     TooManyRefused,
+    #[error("the user is blocked in the tenant")]
+    Blocked,
     #[error("this worker is not registered now")]
     NotRegistered,
 }
@@ -105,6 +107,9 @@ pub(crate) fn judge(request: &Request, session: Session, view: &View, subjects: 
     }
     if !token_is_good(view, &session.principal, &session.token()) {
         return Err(Refusal::Revoked);
+    }
+    if is_blocked(view, &session.principal) {
+        return Err(Refusal::Blocked);
     }
     Ok(Entry {
         account: kind.account(),
@@ -174,6 +179,8 @@ mod tests {
             let events = [
                 json!({"room": "lobby", "kind": "room", "body": {}}),
                 json!({"room": "lobby", "kind": "member", "body": {"user": "bob", "role": "member"}}),
+                json!({"room": "lobby", "kind": "member", "body": {"user": "mal", "role": "member"}}),
+                json!({"room": "_", "kind": "user", "body": {"user": "mal", "role": "blocked"}}),
             ];
             for (i, mut event) in events.into_iter().enumerate() {
                 for (name, value) in [
@@ -280,6 +287,8 @@ mod tests {
         );
         let refused = desk.judge("nats", "", json!({"auth_token": desk.token("other", "bob")}));
         assert_eq!(refused, Err(Refusal::Tenant("other".to_owned())));
+        let refused = desk.judge("nats", "", json!({"auth_token": desk.token("main", "mal")}));
+        assert_eq!(refused, Err(Refusal::Blocked));
         let refused = desk.judge("leafnode", "", json!({"auth_token": desk.token("main", "bob")}));
         assert!(matches!(refused, Err(Refusal::Kind(_))));
     }

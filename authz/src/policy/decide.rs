@@ -1,6 +1,8 @@
 use natterjack_nats_config::contract::{EventHead, Id, Principal, Problem, ProblemCode, Seq};
+use serde::Serialize;
 
-use super::{Permission, View, room_role, tenant_role};
+use super::view::{Membership, Room, User};
+use super::{BLOCKED, Permission, PermissionSet, View, kind};
 
 /// Why not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,34 +13,151 @@ pub struct Denied {
     pub room_is_visible: bool,
 }
 
+/// The rule by which something was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// Yes: the role in the room has the permission.
+    RoomRole,
+    /// Yes: the role in the tenant has it, for every room or for the tenant.
+    TenantRole,
+    /// No: the user is blocked in the tenant.
+    Blocked,
+    /// No: nothing is known of the tenant.
+    NoSuchTenant,
+    /// No: there is no such room.
+    NoSuchRoom,
+    /// No: rooms of this kind let nobody do that, or not by this built-in role.
+    RoomKind,
+    /// No: the user is no member, and the role in the tenant does not have it.
+    NoMember,
+    /// No: neither the role in the room nor that in the tenant has it.
+    RoleLacks,
+}
+
+/// A decision, and what it rests on. [`may`], [`may_in_tenant`] and [`explain`](super::explain) are made of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judgement<'a> {
+    pub(super) rule: Rule,
+    pub(super) room: Option<&'a Room>,
+    pub(super) member: Option<&'a Membership>,
+    pub(super) user: Option<&'a User>,
+    /// Whether who asks may know that the room exists.
+    pub(super) room_is_visible: bool,
+}
+
+impl Rule {
+    /// Whether it allows.
+    #[must_use]
+    pub fn allows(self) -> bool {
+        matches!(self, Self::RoomRole | Self::TenantRole)
+    }
+}
+
+/// Decides: the one place where it is.
+pub(super) fn judge<'a>(view: &'a View, who: &Principal, room: Option<&Id>, permission: Permission) -> Judgement<'a> {
+    let mut judged = Judgement {
+        rule: Rule::NoSuchTenant,
+        room: None,
+        member: None,
+        user: None,
+        room_is_visible: room.is_none(),
+    };
+    let Some(tenant) = view.tenants.get(&who.tenant) else {
+        return judged;
+    };
+    judged.user = tenant.users.get(&who.user);
+    let role = judged.user.and_then(|user| user.role.as_ref());
+    if role.is_some_and(|role| role.as_str() == BLOCKED) {
+        judged.rule = Rule::Blocked;
+        return judged;
+    }
+    let in_tenant = tenant.permissions(role);
+    let Some(name) = room else {
+        let has = in_tenant.contains(permission);
+        judged.rule = if has { Rule::TenantRole } else { Rule::RoleLacks };
+        return judged;
+    };
+    judged.room = tenant.rooms.get(name);
+    let Some(room) = judged.room else {
+        judged.rule = Rule::NoSuchRoom;
+        return judged;
+    };
+    judged.member = room.members.get(&who.user);
+    // A role in the tenant that is for rooms is for all of them.
+    let by_tenant = in_tenant.and(MANAGING);
+    judged.room_is_visible = judged.member.is_some() || !by_tenant.is_empty();
+    let in_room = judged.member.and_then(|member| tenant.in_room(room.kind, &member.role));
+    judged.rule = if in_room.is_some_and(|in_room| in_room.contains(permission)) {
+        Rule::RoomRole
+    } else if by_tenant.without(kind::forbidden(room.kind)).contains(permission) {
+        Rule::TenantRole
+    } else if is_by_kind(room, judged.member, permission) {
+        Rule::RoomKind
+    } else if judged.member.is_some() {
+        Rule::RoleLacks
+    } else {
+        Rule::NoMember
+    };
+    judged
+}
+
+/// What a role in the tenant may give for all its rooms: whatever a room is managed by, and nothing of what is said in it.
+const MANAGING: PermissionSet = PermissionSet::of(&[
+    Permission::RoomManage,
+    Permission::MemberInvite,
+    Permission::MemberRemove,
+    Permission::MessageDeleteAny,
+]);
+
+fn is_by_kind(room: &Room, member: Option<&Membership>, permission: Permission) -> bool {
+    let lacking = member.is_some_and(|member| kind::lacking(room.kind, &member.role).contains(permission));
+    lacking || kind::forbidden(room.kind).contains(permission)
+}
+
 /// Whether a principal may do something in a room.
 pub fn may(view: &View, who: &Principal, room: &Id, permission: Permission) -> Result<(), Denied> {
-    let membership = view.membership(&who.tenant, room, &who.user);
-    let in_room = membership
-        .and_then(|member| room_role(member.role.as_str()))
-        .unwrap_or_default();
-    let in_tenant = tenant_role(view.tenant_role(&who.tenant, &who.user)).unwrap_or_default();
-    let manages_all = in_tenant.contains(&Permission::TenantAdmin);
-    let exists = view.room(&who.tenant, room).is_some();
-    if exists && (in_room.contains(&permission) || (manages_all && in_tenant.contains(&permission))) {
+    let judged = judge(view, who, Some(room), permission);
+    if judged.rule.allows() {
         return Ok(());
     }
     Err(Denied {
         permission,
-        room_is_visible: exists && (membership.is_some() || manages_all),
+        room_is_visible: judged.room_is_visible,
     })
 }
 
 /// Whether a principal may do something in its tenant.
 pub fn may_in_tenant(view: &View, who: &Principal, permission: Permission) -> Result<(), Denied> {
-    let role = tenant_role(view.tenant_role(&who.tenant, &who.user)).unwrap_or_default();
-    if view.has_tenant(&who.tenant) && role.contains(&permission) {
+    if judge(view, who, None, permission).rule.allows() {
         return Ok(());
     }
     Err(Denied {
         permission,
         room_is_visible: true,
     })
+}
+
+/// Whether a user may do nothing in the tenant, whatever else is given to them.
+#[must_use]
+pub fn is_blocked(view: &View, who: &Principal) -> bool {
+    view.tenant_role(&who.tenant, &who.user) == BLOCKED
+}
+
+/// Everything that a principal may do in a room.
+#[must_use]
+pub fn all_in_room(view: &View, who: &Principal, room: &Id) -> PermissionSet {
+    let all = Permission::ALL.into_iter();
+    all.filter(|permission| judge(view, who, Some(room), *permission).rule.allows())
+        .collect()
+}
+
+/// Everything that a principal may do in its tenant.
+#[must_use]
+pub fn all_in_tenant(view: &View, who: &Principal) -> PermissionSet {
+    let all = Permission::ALL.into_iter();
+    all.filter(|permission| judge(view, who, None, *permission).rule.allows())
+        .collect()
 }
 
 /// From which sequence on a principal may read a room; `None` if it may not.
@@ -59,7 +178,7 @@ pub fn visible(view: &View, who: &Principal, event: &EventHead) -> bool {
     if readable(view, who, &event.room).is_some_and(|from| event.seq >= from) {
         return true;
     }
-    event.concerns.as_ref() == Some(&who.user)
+    event.concerns.as_ref() == Some(&who.user) && !is_blocked(view, who)
 }
 
 impl From<Denied> for Problem {
@@ -103,7 +222,7 @@ mod tests {
         fn event(&mut self, room: &str, kind: Kind, body: &serde_json::Value) -> Option<Change> {
             self.seq += 1;
             let event = event(self.seq, room, kind, body);
-            self.view.apply(&event)
+            self.view.apply(&event).pop()
         }
 
         fn member(&mut self, user: &str, role: Option<&str>) -> Option<Change> {

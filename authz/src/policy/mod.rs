@@ -1,22 +1,32 @@
 //! Who may do what: pure, a fold of the log's policy events and decisions on it. No I/O in here.
 
+mod ban;
 mod decide;
-mod granted;
+mod explain;
 mod keys;
+mod kind;
 mod permission;
+mod permission_set;
 mod permissions;
+mod role;
 mod set_hash;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 mod tokens;
 mod view;
 
-pub use decide::{Denied, may, may_in_tenant, readable, visible};
-pub use granted::{granted_in_room, granted_in_tenant};
+pub use ban::{Ban, MAX_BANS};
+pub use decide::{Denied, Rule, all_in_room, all_in_tenant, is_blocked, may, may_in_tenant, readable, visible};
+pub use explain::{Explanation, PolicyFact, Says, explain};
 pub use keys::{Key, MAX_KEYS, find_key, keys_of};
-pub use permission::{Permission, ROOM_ROLES, TENANT_ROLES, room_role, tenant_role};
+pub use kind::{KINDS, KindRules};
+pub use permission::{BLOCKED, FOR_MODERATORS, Permission, ROOM_ROLES, TENANT_ROLES, built_in, is_built_in};
+pub use permission_set::PermissionSet;
 pub use permissions::{MAX_LISTED_ROOMS, SubjectPermissions, subject_permissions};
+pub use role::{MAX_ROLES, Role};
 pub use set_hash::{Fact, SetHash};
-pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
+pub use snapshot::{KEEPS_PLACES, SNAPSHOT_VERSION, SnapshotError};
 pub use tokens::{
     MAX_LIFETIME_MS, MAX_REVOKED_TOKENS, is_revoking, last_revocation_ms, open_revocations, revocation_is_open,
     revoked_one_by_one, token_is_good, would_void,

@@ -1,14 +1,22 @@
 use std::fmt;
 
+use natterjack_nats_config::contract::RoleScope;
+
+use super::PermissionSet;
+
 /// Something a principal may be allowed to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Permission {
     /// Make rooms in the tenant.
     RoomCreate,
+    /// Have rooms of two with others who may, too.
+    RoomDirect,
     /// Receive a room's events and read its history.
     RoomRead,
-    /// Send messages, commands and replies to a room.
+    /// Send messages and replies to a room.
     RoomSend,
+    /// Send commands to a room.
+    CommandSend,
     /// React to messages, and take one's own reactions back.
     RoomReact,
     /// Pin messages.
@@ -19,11 +27,11 @@ pub enum Permission {
     MessageDeleteOwn,
     /// Delete anybody's messages.
     MessageDeleteAny,
-    /// Change a room's settings and give or take any of its roles.
+    /// Change a room's settings, give or take any of its roles, and lift bans.
     RoomManage,
-    /// Add members with a role below moderator.
+    /// Add members with a role that has nothing which the giver lacks, nor anything that is for moderators.
     MemberInvite,
-    /// Remove members whose role is below moderator.
+    /// Remove and ban members whose role has nothing that is for moderators.
     MemberRemove,
     /// Give and take tenant roles; manage every room's members (reading needs a membership all the same).
     TenantAdmin,
@@ -32,16 +40,17 @@ pub enum Permission {
 }
 
 use Permission::{
-    MemberInvite, MemberRemove, MessageDeleteAny, MessageDeleteOwn, MessageEditOwn, MessagePin, RoomCreate, RoomManage,
-    RoomReact, RoomRead, RoomSend, TenantAdmin, TenantAudit,
+    CommandSend, MemberInvite, MemberRemove, MessageDeleteAny, MessageDeleteOwn, MessageEditOwn, MessagePin,
+    RoomCreate, RoomDirect, RoomManage, RoomReact, RoomRead, RoomSend, TenantAdmin, TenantAudit,
 };
 
-/// The built-in roles in a tenant. A user whom no event names is a `member`.
+/// The built-in roles in a tenant. A user whom no event names is a `member`. Who is [`BLOCKED`] may do nothing anywhere.
 pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
     (
         "admin",
         &[
             RoomCreate,
+            RoomDirect,
             RoomManage,
             MemberInvite,
             MemberRemove,
@@ -51,18 +60,23 @@ pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
         ],
     ),
     ("auditor", &[TenantAudit]),
-    ("member", &[RoomCreate]),
+    ("member", &[RoomCreate, RoomDirect]),
     ("guest", &[]),
     ("device", &[]),
+    (BLOCKED, &[]),
 ];
 
-/// The built-in roles in a room.
+/// The role in a tenant of those who may do nothing, whatever else is given to them.
+pub const BLOCKED: &str = "blocked";
+
+/// The built-in roles in a room, before its kind takes from them: see [`KINDS`](super::KINDS).
 pub const ROOM_ROLES: &[(&str, &[Permission])] = &[
     (
         "owner",
         &[
             RoomRead,
             RoomSend,
+            CommandSend,
             RoomReact,
             MessageEditOwn,
             MessageDeleteOwn,
@@ -78,6 +92,7 @@ pub const ROOM_ROLES: &[(&str, &[Permission])] = &[
         &[
             RoomRead,
             RoomSend,
+            CommandSend,
             RoomReact,
             MessageEditOwn,
             MessageDeleteOwn,
@@ -89,30 +104,50 @@ pub const ROOM_ROLES: &[(&str, &[Permission])] = &[
     ),
     (
         "member",
-        &[RoomRead, RoomSend, RoomReact, MessageEditOwn, MessageDeleteOwn],
+        &[
+            RoomRead,
+            RoomSend,
+            CommandSend,
+            RoomReact,
+            MessageEditOwn,
+            MessageDeleteOwn,
+        ],
     ),
     ("reader", &[RoomRead]),
-    ("device", &[RoomRead, RoomSend]),
+    ("device", &[RoomRead, RoomSend, CommandSend]),
 ];
 
-/// The permissions of a role in a tenant; `None` if there is no such role.
+/// What makes a role one that only [`Permission::RoomManage`] gives and takes.
+pub const FOR_MODERATORS: PermissionSet =
+    PermissionSet::of(&[RoomManage, MemberInvite, MemberRemove, MessageDeleteAny]);
+
+/// Whether a name is that of a built-in role, in a tenant or a room: no other role may have it.
 #[must_use]
-pub fn tenant_role(name: &str) -> Option<&'static [Permission]> {
-    find(TENANT_ROLES, name)
+pub fn is_built_in(name: &str) -> bool {
+    TENANT_ROLES.iter().chain(ROOM_ROLES).any(|(role, _)| *role == name)
 }
 
-/// The permissions of a role in a room; `None` if there is no such role.
+/// The permissions of a built-in role; `None` if there is no such role.
 #[must_use]
-pub fn room_role(name: &str) -> Option<&'static [Permission]> {
-    find(ROOM_ROLES, name)
+pub fn built_in(scope: RoleScope, name: &str) -> Option<PermissionSet> {
+    let roles = match scope {
+        RoleScope::Tenant => TENANT_ROLES,
+        _ => ROOM_ROLES,
+    };
+    roles
+        .iter()
+        .find(|(role, _)| *role == name)
+        .map(|(_, permissions)| PermissionSet::of(permissions))
 }
 
 impl Permission {
-    /// All there are.
-    pub const ALL: &[Self] = &[
+    /// All of them. A permission's place in here is its bit in a [`PermissionSet`] and so in checkpoints: new ones go to the end.
+    pub const ALL: [Self; 15] = [
         RoomCreate,
+        RoomDirect,
         RoomRead,
         RoomSend,
+        CommandSend,
         RoomReact,
         MessagePin,
         MessageEditOwn,
@@ -125,10 +160,23 @@ impl Permission {
         TenantAudit,
     ];
 
-    /// Whether it is about the tenant, and in a room means nothing.
+    /// The permission of that verb.
     #[must_use]
-    pub fn is_of_tenant(self) -> bool {
-        matches!(self, RoomCreate | TenantAdmin | TenantAudit)
+    pub fn parse(verb: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|permission| permission.as_str() == verb)
+    }
+
+    /// Whether a role of a scope may hold it. What is about a room's messages is given in that room only; what is about
+    /// managing rooms may be given for all rooms of a tenant.
+    #[must_use]
+    pub fn is_of(self, scope: RoleScope) -> bool {
+        match self {
+            RoomCreate | RoomDirect | TenantAdmin | TenantAudit => scope == RoleScope::Tenant,
+            RoomManage | MemberInvite | MemberRemove | MessageDeleteAny => true,
+            RoomRead | RoomSend | CommandSend | RoomReact | MessagePin | MessageEditOwn | MessageDeleteOwn => {
+                scope == RoleScope::Room
+            }
+        }
     }
 
     /// The verb that problems and docs show.
@@ -136,8 +184,10 @@ impl Permission {
     pub fn as_str(self) -> &'static str {
         match self {
             RoomCreate => "room.create",
+            RoomDirect => "room.direct",
             RoomRead => "room.read",
             RoomSend => "room.send",
+            CommandSend => "command.send",
             RoomReact => "room.react",
             MessagePin => "message.pin",
             MessageEditOwn => "message.edit.own",
@@ -158,9 +208,30 @@ impl fmt::Display for Permission {
     }
 }
 
-fn find(roles: &'static [(&str, &[Permission])], name: &str) -> Option<&'static [Permission]> {
-    roles
-        .iter()
-        .find(|(role, _)| *role == name)
-        .map(|(_, permissions)| *permissions)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_roles_hold_what_roles_of_their_scope_may_hold() {
+        for (scope, roles) in [(RoleScope::Tenant, TENANT_ROLES), (RoleScope::Room, ROOM_ROLES)] {
+            for (role, permissions) in roles {
+                let strange = permissions.iter().find(|permission| !permission.is_of(scope));
+                assert_eq!(strange, None, "{role}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_are_all_and_known_by_their_verbs() {
+        for (bit, permission) in Permission::ALL.into_iter().enumerate() {
+            assert_eq!(
+                permission as usize, bit,
+                "{permission}: the enum and the list have one order"
+            );
+            assert_eq!(Permission::parse(permission.as_str()), Some(permission));
+        }
+        assert_eq!(Permission::TenantAudit as usize + 1, Permission::ALL.len());
+        assert_eq!(Permission::parse("room.fly"), None);
+    }
 }

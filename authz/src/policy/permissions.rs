@@ -46,11 +46,11 @@ pub fn subject_permissions(view: &View, subjects: &Subjects, who: &Principal) ->
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-    use crate::policy::may;
-    use crate::policy::{Permission, ROOM_ROLES, TENANT_ROLES};
+    use crate::policy::testing::{ROOMS, TENANTS, USERS, events, id, view_of};
+    use crate::policy::{Permission, may};
 
     /// Whether a subject meets a pattern, by the words of the NATS protocol: `*` is one token, `>` at the end one or more.
     fn meets(pattern: &str, subject: &str) -> bool {
@@ -76,49 +76,6 @@ mod tests {
                 _ => return false,
             }
         }
-    }
-
-    /// Few names, so that they meet often, and some that are the beginning of others.
-    const TENANTS: [&str; 3] = ["t", "t1", "T"];
-    const ROOMS: [&str; 4] = ["r", "r1", "_", "log"];
-    const USERS: [&str; 4] = ["u", "u1", "U", "in"];
-
-    fn id(name: &str) -> Id {
-        name.parse().unwrap()
-    }
-
-    fn events() -> impl Strategy<Value = Vec<Value>> {
-        let one = |roles: &'static [(&'static str, &'static [Permission])]| {
-            prop::option::of(prop::sample::select(roles).prop_map(|(name, _)| name))
-        };
-        let name = |names: &'static [&'static str]| prop::sample::select(names);
-        let event = (
-            name(&TENANTS),
-            name(&ROOMS),
-            name(&USERS),
-            one(ROOM_ROLES),
-            one(TENANT_ROLES),
-            0..4u8,
-        );
-        let event = event.prop_map(|(tenant, room, user, in_room, in_tenant, what)| match what {
-            0 => json!({"tenant": tenant, "room": room, "kind": "room", "body": {}}),
-            1 => json!({"tenant": tenant, "room": "_", "kind": "user", "body": {"user": user, "role": in_tenant}}),
-            _ => json!({"tenant": tenant, "room": room, "kind": "member", "body": {"user": user, "role": in_room}}),
-        });
-        prop::collection::vec(event, 0..60)
-    }
-
-    fn view_of(events: &[Value]) -> View {
-        let mut view = View::default();
-        for (number, event) in events.iter().enumerate() {
-            let mut event = event.clone();
-            let rest = json!({
-                "v": 1, "seq": number + 1, "n": 1, "prev": 0, "id": "x", "from": "root", "at": "2026-11-23T06:00:00.000Z",
-            });
-            event.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-            view.apply(&serde_json::from_str(&event.to_string()).unwrap());
-        }
-        view
     }
 
     /// A subject, and whether a principal may use it: to publish, to subscribe.

@@ -1,9 +1,12 @@
 use std::collections::HashMap;
 
-use natterjack_nats_config::contract::{Id, InvalidId, RoomBody, RoomKind, Seq};
+use natterjack_nats_config::contract::{Id, InvalidId, RoleScope, RoomBody, RoomHistory, RoomKind, Seq};
 use serde::{Deserialize, Serialize};
 
+use super::PermissionSet;
+use super::ban::Ban;
 use super::keys::Key;
+use super::role::Role;
 use super::tokens::Tokens;
 use super::view::{Hashed, Membership, Tenant, User, View};
 
@@ -11,8 +14,11 @@ use super::view::{Hashed, Membership, Tenant, User, View};
 /// differently, or folds an event differently. Bytes of another version are not read.
 pub const SNAPSHOT_VERSION: u16 = 3;
 
-/// Version 1 knew nothing of revoked tokens, version 2 nothing of API keys nor of when a revoked token expires: the same bytes
-/// without those records.
+/// Since this version a view knows which events made rooms and gave tenant roles.
+pub const KEEPS_PLACES: u16 = 3;
+
+/// Version 1 knew nothing of revoked tokens, version 2 nothing of API keys and of when a revoked token expires, nor of roles,
+/// bans, settings of rooms and the events that made them: the same bytes without those records.
 const OLDEST_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"nj-polic";
@@ -94,6 +100,29 @@ enum Record<'a> {
         created_ms: i64,
         expires_ms: Option<i64>,
     },
+    /// Before all tenants: which events made rooms and gave tenant roles is noted.
+    KeepsPlaces,
+    UserSince {
+        user: &'a str,
+        since: u64,
+    },
+    Role {
+        role: &'a str,
+        scope: RoleScope,
+        permissions: u32,
+        since: u64,
+    },
+    /// Of the room that was named last.
+    RoomSettings {
+        history: RoomHistory,
+        since: u64,
+    },
+    /// From the room that was named last.
+    Ban {
+        user: &'a str,
+        reason: Option<&'a str>,
+        since: u64,
+    },
 }
 
 /// Record after record, into bytes.
@@ -116,10 +145,14 @@ impl View {
             bytes: Vec::new(),
             records: 0,
         };
+        if !self.keeps_no_places {
+            records.put(&Record::KeepsPlaces)?;
+        }
         let mut tenants: Vec<_> = self.tenants.iter().collect();
         tenants.sort_unstable_by_key(|(name, _)| *name);
         for (name, tenant) in tenants {
             records.put(&Record::Tenant(name.as_str()))?;
+            records.put_roles(tenant)?;
             records.put_users(tenant)?;
             records.put_tokens(None, &tenant.tokens)?;
             records.put_tokens_of_users(tenant)?;
@@ -145,12 +178,19 @@ impl View {
         if !(OLDEST_VERSION..=SNAPSHOT_VERSION).contains(&head.version) {
             return Err(SnapshotError::Version(head.version));
         }
-        let mut view = Self::default();
+        let mut view = Self {
+            keeps_no_places: true,
+            ..Self::default()
+        };
         let mut reader = Reader::default();
         let mut tenant: Option<Id> = None;
         for _ in 0..head.records {
             let (record, after) = postcard::take_from_bytes::<Record<'_>>(rest)?;
             rest = after;
+            if let Record::KeepsPlaces = record {
+                view.keeps_no_places = false;
+                continue;
+            }
             if let Record::Tenant(name) = record {
                 let name: Id = name.parse()?;
                 view.tenant(&name);
@@ -176,6 +216,18 @@ impl Writer {
         Ok(())
     }
 
+    fn put_roles(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
+        for (name, role) in &tenant.roles {
+            self.put(&Record::Role {
+                role: name.as_str(),
+                scope: role.scope,
+                permissions: role.permissions.bits(),
+                since: role.since.0,
+            })?;
+        }
+        Ok(())
+    }
+
     fn put_users(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
         let mut users: Vec<_> = tenant
             .users
@@ -189,6 +241,12 @@ impl Writer {
                 role: user.role.as_ref().map(Id::as_str),
                 changed_ms: user.changed_ms,
             })?;
+            if user.role_since != Seq::ZERO {
+                self.put(&Record::UserSince {
+                    user: name.as_str(),
+                    since: user.role_since.0,
+                })?;
+            }
         }
         Ok(())
     }
@@ -246,6 +304,19 @@ impl Writer {
                 kind: room.kind,
                 title: room.title.as_deref(),
             })?;
+            if (room.history, room.since) != (RoomHistory::All, Seq::ZERO) {
+                self.put(&Record::RoomSettings {
+                    history: room.history,
+                    since: room.since.0,
+                })?;
+            }
+            for (user, ban) in &room.bans {
+                self.put(&Record::Ban {
+                    user: user.as_str(),
+                    reason: ban.reason.as_deref(),
+                    since: ban.since.0,
+                })?;
+            }
             for (user, member) in &room.members {
                 self.put(&Record::Member {
                     user: user.as_str(),
@@ -262,7 +333,7 @@ impl Writer {
 impl<'a> Reader<'a> {
     fn take(&mut self, tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'a>) -> Result<(), SnapshotError> {
         match record {
-            Record::Tenant(_) => {}
+            Record::Tenant(_) | Record::KeepsPlaces => {}
             Record::User { user, role, changed_ms } => {
                 let role = role.map(|role| self.role(role)).transpose()?;
                 tenant.change_user(hashed, &user.parse()?, |user: &mut User| {
@@ -272,25 +343,25 @@ impl<'a> Reader<'a> {
             Record::Room { room, kind, title } => {
                 let room = self.room.insert(room.parse()?);
                 let title = title.map(str::to_owned);
-                tenant.put_room(
-                    hashed,
-                    room,
-                    RoomBody {
-                        kind,
-                        title,
-                        retention: None,
-                    },
-                );
+                let body = RoomBody {
+                    kind,
+                    title,
+                    ..RoomBody::default()
+                };
+                tenant.put_room(hashed, room, body, Seq::ZERO);
             }
-            Record::ValidAfter {
-                user,
-                valid_after_ms,
-                changed_ms,
-            } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-                (tokens.valid_after_ms, tokens.changed_ms) = (valid_after_ms, changed_ms);
-            }),
-            Record::Revoked { .. } | Record::RevokedUntil { .. } | Record::Open { .. } | Record::Key { .. } => {
-                take_token(tenant, hashed, record)?;
+            Record::UserSince { user, since } => {
+                tenant.change_user(hashed, &user.parse()?, |user| user.role_since = Seq(since));
+            }
+            record @ (Record::Role { .. } | Record::RoomSettings { .. } | Record::Ban { .. }) => {
+                self.take_settings(tenant, hashed, record)?;
+            }
+            record @ (Record::ValidAfter { .. }
+            | Record::Revoked { .. }
+            | Record::RevokedUntil { .. }
+            | Record::Open { .. }
+            | Record::Key { .. }) => {
+                take_tokens(tenant, hashed, record)?;
             }
             Record::Member {
                 user,
@@ -310,6 +381,54 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Of those that there are since version 3: roles, settings of rooms, bans.
+    fn take_settings(
+        &self,
+        tenant: &mut Tenant,
+        hashed: &mut Hashed<'_>,
+        record: Record<'a>,
+    ) -> Result<(), SnapshotError> {
+        let room = || self.room.as_ref().ok_or(SnapshotError::Order("no room is named"));
+        match record {
+            Record::Role {
+                role,
+                scope,
+                permissions,
+                since,
+            } => {
+                let permissions = PermissionSet::from_bits(permissions)
+                    .ok_or(SnapshotError::Order("a role has a permission that is unknown"))?;
+                let made = Role {
+                    scope,
+                    permissions,
+                    since: Seq(since),
+                };
+                tenant.put_role(hashed, &role.parse()?, Some(made));
+            }
+            Record::RoomSettings { history, since } => {
+                let name = room()?;
+                let known = tenant.rooms.get(name).ok_or(SnapshotError::Order("no room is there"))?;
+                let body = RoomBody {
+                    kind: known.kind,
+                    title: known.title.clone(),
+                    history,
+                    with: None,
+                    retention: None,
+                };
+                tenant.put_room(hashed, name, body, Seq(since));
+            }
+            Record::Ban { user, reason, since } => {
+                let ban = Ban {
+                    reason: reason.map(Into::into),
+                    since: Seq(since),
+                };
+                tenant.put_ban(hashed, (room()?, &user.parse()?), Some(ban));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn role(&mut self, name: &'a str) -> Result<Id, InvalidId> {
         if let Some(role) = self.roles.get(name) {
             return Ok(role.clone());
@@ -320,9 +439,16 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A record about single tokens.
-fn take_token(tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'_>) -> Result<(), SnapshotError> {
+/// Of those about tokens.
+fn take_tokens(tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'_>) -> Result<(), SnapshotError> {
     match record {
+        Record::ValidAfter {
+            user,
+            valid_after_ms,
+            changed_ms,
+        } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
+            (tokens.valid_after_ms, tokens.changed_ms) = (valid_after_ms, changed_ms);
+        }),
         Record::Revoked { user, jti } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
             tokens.revoked.insert(jti.into(), None);
         }),
@@ -359,170 +485,4 @@ fn id(name: Option<&str>) -> Result<Option<Id>, InvalidId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use natterjack_nats_config::contract::{Event, Kind};
-    use proptest::prelude::*;
-    use serde_json::json;
-    use serde_json::value::to_raw_value;
-
-    use super::*;
-
-    const AT: i64 = 1_795_413_600_000;
-
-    /// What an event of the tests is about: few names, so that the same ones meet often.
-    #[derive(Debug, Clone)]
-    struct Step {
-        tenant: usize,
-        room: usize,
-        user: usize,
-        what: What,
-    }
-
-    #[derive(Debug, Clone)]
-    enum What {
-        Room(Option<String>),
-        Member(Option<&'static str>, Option<u64>),
-        User(Option<&'static str>),
-        Token(bool, u8, u64),
-        Key(u8, Option<i64>),
-        Odd,
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let role = prop_oneof![Just("owner"), Just("member"), Just("reader")];
-        let what = prop_oneof![
-            prop::option::of("\\PC{0,8}").prop_map(What::Room),
-            (prop::option::of(role), prop::option::of(0u64..99)).prop_map(|(role, from)| What::Member(role, from)),
-            prop::option::of(Just("admin")).prop_map(What::User),
-            (any::<bool>(), 0u8..6, 0u64..8).prop_map(|(one, form, value)| What::Token(one, form, value)),
-            (0u8..4, prop::option::of(AT..AT + 60)).prop_map(|(key, expires)| What::Key(key, expires)),
-            Just(What::Odd),
-        ];
-        let step = (0usize..2, 0usize..4, 0usize..4, what);
-        let step = step.prop_map(|(tenant, room, user, what)| Step {
-            tenant,
-            room,
-            user,
-            what,
-        });
-        prop::collection::vec(step, 0..60)
-    }
-
-    fn event(number: usize, step: &Step) -> Event {
-        let user = format!("u{}", step.user);
-        let (kind, body) = match &step.what {
-            What::Room(title) => (Kind::Room, json!({"title": title})),
-            What::Member(role, from) => (Kind::Member, json!({"user": user, "role": role, "visible_from": from})),
-            What::User(role) => (Kind::User, json!({"user": user, "role": role})),
-            What::Token(one, form, value) => {
-                let mut body = match form {
-                    0 => json!({"jti": format!("j{value}")}),
-                    1 => json!({"valid_after_ms": value}),
-                    3 => json!({"jti": format!("j{value}"), "until_ms": AT + 8 * i64::try_from(*value).unwrap()}),
-                    4 => json!({"valid_after_ms": AT + 8 * i64::try_from(*value).unwrap(), "covers_all": true}),
-                    5 => {
-                        json!({"jti": format!("nj_{}{value:022}{}", step.tenant, step.user), "voids_nothing": value % 2 == 0})
-                    }
-                    _ => json!({"settled": Seq::of(*value, 0)}),
-                };
-                if *one || body.get("jti").is_some() {
-                    body["user"] = json!(user);
-                }
-                (Kind::Token, body)
-            }
-            What::Key(key, expires) => {
-                // Ids are those of one user each.
-                let (id, sha256) = (format!("{}{key:022}{}", step.tenant, step.user), "5a".repeat(32));
-                let body = json!({"user": user, "id": id, "name": "n", "sha256": sha256, "expires_ms": expires});
-                (Kind::Key, body)
-            }
-            What::Odd => (Kind::Member, json!("no membership")),
-        };
-        Event {
-            v: 1,
-            seq: Seq::of(number as u64 + 1, 0),
-            n: 1,
-            prev: Seq::ZERO,
-            id: String::new(),
-            tenant: format!("t{}", step.tenant).parse().unwrap(),
-            room: format!("r{}", step.room).parse().unwrap(),
-            from: "root".parse().unwrap(),
-            kind,
-            at: natterjack_nats_config::clock::format_ms(AT + i64::try_from(number).unwrap()),
-            key: None,
-            reply_to: None,
-            target: None,
-            body: to_raw_value(&body).unwrap(),
-        }
-    }
-
-    fn fold(mut view: View, steps: &[Step], from: usize) -> View {
-        for (number, step) in steps.iter().enumerate().skip(from) {
-            view.apply(&event(number, step));
-        }
-        view
-    }
-
-    proptest! {
-        #[test]
-        fn a_view_that_was_put_away_and_taken_up_again_is_the_same(steps in steps(), cut in 0usize..60) {
-            let cut = cut.min(steps.len());
-            let whole = fold(View::default(), &steps, 0);
-            let first = fold(View::default(), &steps[..cut], 0);
-            let taken_up = View::from_bytes(&first.to_bytes().unwrap()).unwrap();
-            prop_assert_eq!(taken_up.hash(), first.hash(), "the hash is that of what was read");
-            let resumed = fold(taken_up, &steps, cut);
-            prop_assert_eq!(resumed.hash(), whole.hash());
-            prop_assert_eq!(resumed.to_bytes().unwrap(), whole.to_bytes().unwrap());
-            prop_assert_eq!(resumed.seq(), whole.seq());
-        }
-
-        #[test]
-        fn views_that_differ_have_other_hashes(steps in steps(), other in steps()) {
-            let (one, two) = (fold(View::default(), &steps, 0), fold(View::default(), &other, 0));
-            let bytes = |view: &View| View { seq: Seq::ZERO, ..view.clone() }.to_bytes().unwrap();
-            prop_assert_eq!(one.hash() == two.hash(), bytes(&one) == bytes(&two));
-        }
-
-        #[test]
-        fn damaged_bytes_are_refused_or_read_as_another_view(steps in steps(), at in any::<prop::sample::Index>(), flip in 1u8..) {
-            let view = fold(View::default(), &steps, 0);
-            let mut bytes = view.to_bytes().unwrap();
-            let cut = at.index(bytes.len());
-            prop_assert!(View::from_bytes(&bytes[..cut]).is_err(), "cut off at {}", cut);
-            bytes[cut] ^= flip;
-            // A SHA-256 stands beside the bytes; here it is enough that nothing panics.
-            let _ = View::from_bytes(&bytes);
-        }
-    }
-
-    #[test]
-    fn the_version_before_is_read() {
-        let steps = [
-            What::Room(None),
-            What::Member(Some("member"), Some(3)),
-            What::User(Some("admin")),
-        ];
-        let steps = steps.map(|what| Step {
-            tenant: 0,
-            room: 0,
-            user: 0,
-            what,
-        });
-        let view = fold(View::default(), &steps, 0);
-        let mut bytes = view.to_bytes().unwrap();
-        // What version 1 wrote of this view: nothing but its number is other.
-        bytes[8] = 1;
-        assert_eq!(View::from_bytes(&bytes).unwrap(), view);
-    }
-
-    #[test]
-    fn another_version_is_told_apart_from_damage() {
-        let mut bytes = View::default().to_bytes().unwrap();
-        bytes[8] += 1;
-        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(4))));
-        bytes[8] = 0;
-        assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(0))));
-        assert!(matches!(View::from_bytes(b"something"), Err(SnapshotError::NotAView)));
-    }
-}
+mod tests;

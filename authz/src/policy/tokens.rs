@@ -273,7 +273,9 @@ mod tests {
                 "v": 1, "seq": self.seq, "n": 1, "prev": 0, "id": "x", "tenant": "main", "room": "_", "from": "root",
                 "kind": "token", "at": "2026-11-23T06:00:00.000Z", "body": body,
             });
-            self.view.apply(&serde_json::from_str(&event.to_string()).unwrap())
+            self.view
+                .apply(&serde_json::from_str(&event.to_string()).unwrap())
+                .pop()
         }
 
         fn is_good(&self, user: &str, jti: &str, issued_at_ms: i64) -> bool {

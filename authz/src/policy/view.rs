@@ -1,10 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, RoomBody, RoomKind, Seq, UserBody};
+use natterjack_nats_config::contract::{
+    Event, Id, Kind, MemberBody, RoleScope, RoomBody, RoomHistory, RoomKind, Seq, UserBody,
+};
 
+use super::ban::Ban;
+use super::role::Role;
 use super::tokens::Tokens;
-use super::{Fact, Permission, SetHash, room_role, tenant_role};
+use super::{BLOCKED, Fact, PermissionSet, SetHash, built_in, kind};
 
 /// What the log says about who may do what, up to a sequence. The same events give the same view everywhere.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -12,12 +16,16 @@ pub struct View {
     pub(super) tenants: HashMap<Id, Tenant>,
     pub(super) seq: Seq,
     pub(super) hash: SetHash,
+    /// Whether a writer of an earlier version is at work, which does not know which events made rooms and gave tenant roles:
+    /// they are then noted by nobody, so that all know the same.
+    pub(super) keeps_no_places: bool,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Tenant {
     pub(super) rooms: HashMap<Id, Room>,
     pub(super) users: HashMap<Id, User>,
+    pub(super) roles: BTreeMap<Id, Role>,
     /// Everybody's tokens.
     pub(super) tokens: Tokens,
     /// Whose API keys there are, to find one by its id.
@@ -29,6 +37,8 @@ pub(super) struct Tenant {
 pub(super) struct User {
     /// The role in the tenant, where an event gave one.
     pub(super) role: Option<Id>,
+    /// The event that gave it or took it back last; 0 if that is not known.
+    pub(super) role_since: Seq,
     /// The rooms with a membership of theirs.
     pub(super) rooms: BTreeSet<Id>,
     /// When their rights last changed, in log time; 0 for never.
@@ -50,8 +60,14 @@ pub struct Room {
     pub kind: RoomKind,
     /// What people call it.
     pub title: Option<String>,
+    /// From where on new members may read.
+    pub history: RoomHistory,
+    /// The event that made it what it is; 0 if that is not known.
+    pub since: Seq,
     /// Who is in it.
     pub members: BTreeMap<Id, Membership>,
+    /// Who may not be in it.
+    pub bans: BTreeMap<Id, Ban>,
 }
 
 /// A user's place in a room.
@@ -102,34 +118,75 @@ impl View {
     /// A hash of everything in the view, except how far it has read. Views that know the same have the same.
     #[must_use]
     pub fn hash(&self) -> SetHash {
-        self.hash
+        let mut hash = self.hash;
+        // A view of an earlier version has the hash that it had then.
+        if !self.keeps_no_places {
+            hash.add(&Fact::new(KEEPS_PLACES));
+        }
+        hash
     }
 
-    /// Applies an event; one that was passed before, or that is no policy, changes nothing.
-    pub fn apply(&mut self, event: &Event) -> Option<Change> {
+    /// Applies an event; one that was passed before, or that is no policy, changes nothing. Whose rights it changed: one
+    /// user's or everybody's, or, where a role was changed, those of each who holds it.
+    pub fn apply(&mut self, event: &Event) -> Vec<Change> {
         if event.seq <= self.seq {
-            return None;
+            return Vec::new();
         }
         self.seq = event.seq;
         if !event.kind.is_policy() {
-            return None;
+            return Vec::new();
         }
+        self.apply_policy(event).unwrap_or_default()
+    }
+
+    /// `None` where the body cannot be read.
+    fn apply_policy(&mut self, event: &Event) -> Option<Vec<Change>> {
+        let place = if self.keeps_no_places { Seq::ZERO } else { event.seq };
         let (tenant, mut hashed) = self.tenant(&event.tenant);
         let body = event.body.get();
-        match event.kind {
+        let change = match event.kind {
             Kind::Room => {
-                tenant.put_room(&mut hashed, &event.room, serde_json::from_str(body).ok()?);
+                tenant.put_room(&mut hashed, &event.room, serde_json::from_str(body).ok()?, place);
                 None
             }
             Kind::Member => tenant.apply_member(&mut hashed, event, serde_json::from_str(body).ok()?),
-            Kind::User => tenant.apply_user(&mut hashed, event, serde_json::from_str(body).ok()?),
+            Kind::User => tenant.apply_user(&mut hashed, event, serde_json::from_str(body).ok()?, place),
             Kind::Token => tenant.apply_token(&mut hashed, event, &serde_json::from_str(body).ok()?),
             Kind::Key => {
                 tenant.apply_key(&mut hashed, event, serde_json::from_str(body).ok()?);
                 None
             }
+            Kind::Ban => {
+                tenant.apply_ban(&mut hashed, event, serde_json::from_str(body).ok()?);
+                None
+            }
+            Kind::Role => return Some(tenant.apply_role(&mut hashed, event, serde_json::from_str(body).ok()?)),
             _ => None,
+        };
+        Some(change.into_iter().collect())
+    }
+
+    /// Another writer has begun; `keeps_places` says whether it is of a version that notes which events made rooms and gave
+    /// tenant roles. Nothing of that is kept from before one that does not, so that a worker which begins with that one's
+    /// checkpoint knows what all others know.
+    pub fn begin_term(&mut self, keeps_places: bool) {
+        self.keeps_no_places = !keeps_places;
+        if keeps_places {
+            return;
         }
+        for (tenant, known) in &mut self.tenants {
+            let mut hashed = Hashed {
+                tenant,
+                hash: &mut self.hash,
+            };
+            known.forget_places(&mut hashed);
+        }
+    }
+
+    /// From here on it is noted which events made rooms and gave tenant roles, whatever the writer does: for readers, whose
+    /// view is compared with nobody's.
+    pub fn keep_places(&mut self) {
+        self.keeps_no_places = false;
     }
 
     /// A tenant, made if no event named it before.
@@ -185,13 +242,37 @@ impl View {
             .map(|(user, _)| user)
     }
 
+    /// Whether any event ever was about this user.
+    #[must_use]
+    pub fn knows(&self, tenant: &Id, user: &Id) -> bool {
+        self.tenants
+            .get(tenant)
+            .is_some_and(|tenant| tenant.users.contains_key(user))
+    }
+
+    /// The permissions of a role in a tenant; `None` if there is no such role.
+    #[must_use]
+    pub fn in_tenant(&self, tenant: &Id, role: &Id) -> Option<PermissionSet> {
+        let own = self.tenants.get(tenant).and_then(|tenant| tenant.roles.get(role));
+        built_in(RoleScope::Tenant, role.as_str()).or_else(|| of_scope(own, RoleScope::Tenant))
+    }
+
+    /// The permissions of a role in rooms of a kind; `None` if there is no such role.
+    #[must_use]
+    pub fn in_room(&self, tenant: &Id, kind: RoomKind, role: &Id) -> Option<PermissionSet> {
+        match self.tenants.get(tenant) {
+            Some(tenant) => tenant.in_room(kind, role),
+            None => Tenant::default().in_room(kind, role),
+        }
+    }
+
     /// The user's role in the tenant, `member` if no event says otherwise.
     #[must_use]
     pub fn tenant_role(&self, tenant: &Id, user: &Id) -> &str {
         self.tenants
             .get(tenant)
             .and_then(|tenant| tenant.users.get(user)?.role.as_ref())
-            .map_or("member", Id::as_str)
+            .map_or(DEFAULT_ROLE, Id::as_str)
     }
 
     /// Everybody whose rights ever changed: tenant, user (none: everybody in it), and when last, in log time (milliseconds
@@ -209,13 +290,37 @@ impl View {
 }
 
 impl Tenant {
-    pub(super) fn put_room(&mut self, hashed: &mut Hashed<'_>, name: &Id, body: RoomBody) {
+    pub(super) fn put_room(&mut self, hashed: &mut Hashed<'_>, name: &Id, body: RoomBody, since: Seq) {
         if let Some(before) = self.rooms.get(name) {
-            hashed.hash.remove(&room_fact(hashed.tenant, name, before));
+            room_facts(hashed.tenant, name, before).for_each(|fact| hashed.hash.remove(&fact));
         }
         let room = self.rooms.entry(name.clone()).or_default();
         (room.kind, room.title) = (body.kind, body.title);
-        hashed.hash.add(&room_fact(hashed.tenant, name, room));
+        (room.history, room.since) = (body.history, since);
+        room_facts(hashed.tenant, name, room).for_each(|fact| hashed.hash.add(&fact));
+    }
+
+    /// Forgets which events made rooms and gave tenant roles.
+    fn forget_places(&mut self, hashed: &mut Hashed<'_>) {
+        for (name, room) in &mut self.rooms {
+            room_facts(hashed.tenant, name, room).for_each(|fact| hashed.hash.remove(&fact));
+            room.since = Seq::ZERO;
+            room_facts(hashed.tenant, name, room).for_each(|fact| hashed.hash.add(&fact));
+        }
+        for (name, user) in &mut self.users {
+            user_facts(hashed.tenant, name, user).for_each(|fact| hashed.hash.remove(&fact));
+            user.role_since = Seq::ZERO;
+            user_facts(hashed.tenant, name, user).for_each(|fact| hashed.hash.add(&fact));
+        }
+        self.users.retain(|_, user| !user.is_nothing());
+    }
+
+    /// The permissions of a role in rooms of a kind; `None` if there is no such role.
+    pub(super) fn in_room(&self, kind: RoomKind, role: &Id) -> Option<PermissionSet> {
+        let built_in = built_in(RoleScope::Room, role.as_str());
+        let built_in = built_in.map(|permissions| permissions.without(kind::lacking(kind, role)));
+        let permissions = built_in.or_else(|| of_scope(self.roles.get(role), RoleScope::Room))?;
+        Some(permissions.without(kind::forbidden(kind)))
     }
 
     /// Gives or (with none) takes a membership; the one before. The room must be there.
@@ -251,41 +356,56 @@ impl Tenant {
     /// Changes what is known of a user besides memberships.
     pub(super) fn change_user(&mut self, hashed: &mut Hashed<'_>, user: &Id, change: impl FnOnce(&mut User)) {
         let known = self.users.entry(user.clone()).or_default();
-        if known.is_worth_telling() {
-            hashed.hash.remove(&user_fact(hashed.tenant, user, known));
-        }
+        user_facts(hashed.tenant, user, known).for_each(|fact| hashed.hash.remove(&fact));
         change(known);
-        if known.is_worth_telling() {
-            hashed.hash.add(&user_fact(hashed.tenant, user, known));
-        }
+        user_facts(hashed.tenant, user, known).for_each(|fact| hashed.hash.add(&fact));
         if known.is_nothing() {
             self.users.remove(user);
         }
     }
 
     fn apply_member(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: MemberBody) -> Option<Change> {
-        self.rooms.get(&event.room)?;
+        let kind = self.rooms.get(&event.room)?.kind;
         let member = body.role.clone().map(|role| Membership {
             role,
             visible_from: body.visible_from.unwrap_or_default(),
             since: event.seq,
         });
+        if member.is_some() {
+            // Who may add somebody who was banned lifts the ban by that.
+            self.put_ban(hashed, (&event.room, &body.user), None);
+        }
         let before = self.put_member(hashed, (&event.room, &body.user), member);
-        let effect = effect(
-            permissions(room_role, before.map(|before| before.role).as_ref()),
-            permissions(room_role, body.role.as_ref()),
+        let permissions = |role: Option<&Id>| role.and_then(|role| self.in_room(kind, role)).unwrap_or_default();
+        let effect = Effect::of(
+            permissions(before.map(|before| before.role).as_ref()),
+            permissions(body.role.as_ref()),
         )?;
         Some(self.changed(hashed, event, body.user, effect))
     }
 
-    fn apply_user(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: UserBody) -> Option<Change> {
+    fn apply_user(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: UserBody, place: Seq) -> Option<Change> {
         let mut before = None;
         self.change_user(hashed, &body.user, |user| {
             before = std::mem::replace(&mut user.role, body.role.clone());
+            user.role_since = place;
         });
-        let permissions = |role: Option<&Id>| tenant_role(role.map_or("member", Id::as_str)).unwrap_or_default();
-        let effect = effect(permissions(before.as_ref()), permissions(body.role.as_ref()))?;
+        let is_blocked = |role: Option<&Id>| role.is_some_and(|role| role.as_str() == BLOCKED);
+        let permissions = |role: Option<&Id>| self.permissions(role);
+        // Who is blocked has nothing of what rooms give, either.
+        let effect = match (is_blocked(before.as_ref()), is_blocked(body.role.as_ref())) {
+            (false, true) => Effect::Restriction,
+            (true, false) => Effect::Grant,
+            _ => Effect::of(permissions(before.as_ref()), permissions(body.role.as_ref()))?,
+        };
         Some(self.changed(hashed, event, body.user, effect))
+    }
+
+    /// The permissions of a user's role in the tenant.
+    pub(super) fn permissions(&self, role: Option<&Id>) -> PermissionSet {
+        let name = role.map_or(DEFAULT_ROLE, Id::as_str);
+        let own = || of_scope(self.roles.get(name), RoleScope::Tenant);
+        built_in(RoleScope::Tenant, name).or_else(own).unwrap_or_default()
     }
 
     /// Forgets that tokens of a user were ever revoked.
@@ -309,12 +429,37 @@ impl Tenant {
             seq: event.seq,
         }
     }
+
+    /// The same for everybody in the tenant.
+    pub(super) fn changed_for_all(&mut self, hashed: &mut Hashed<'_>, event: &Event, effect: Effect) -> Change {
+        let at_ms = clock::parse_ms(&event.at).unwrap_or(i64::MAX);
+        self.change_tokens(hashed, None, |tokens| tokens.changed_ms = at_ms);
+        Change {
+            tenant: event.tenant.clone(),
+            user: None,
+            effect,
+            seq: event.seq,
+        }
+    }
+}
+
+impl Effect {
+    /// What becomes of rights: a restriction if any is lost; `None` if they stay the same.
+    pub(super) fn of(before: PermissionSet, after: PermissionSet) -> Option<Self> {
+        if !before.without(after).is_empty() {
+            Some(Self::Restriction)
+        } else if before == after {
+            None
+        } else {
+            Some(Self::Grant)
+        }
+    }
 }
 
 impl User {
     /// Whether there is something to keep of this user besides memberships.
     pub(super) fn is_worth_telling(&self) -> bool {
-        self.role.is_some() || self.changed_ms != 0
+        self.role.is_some() || self.changed_ms != 0 || self.role_since != Seq::ZERO
     }
 
     /// Whether there is nothing to keep at all.
@@ -323,23 +468,44 @@ impl User {
     }
 }
 
+/// The role in a tenant of those to whom no event gave one.
+pub(super) const DEFAULT_ROLE: &str = "member";
+
+fn of_scope(role: Option<&Role>, scope: RoleScope) -> Option<PermissionSet> {
+    role.filter(|role| role.scope == scope).map(|role| role.permissions)
+}
+
 // The kinds of facts in the hash. A number is never used for anything else: see `SNAPSHOT_VERSION`.
 const TENANT: u8 = 1;
 const ROOM: u8 = 2;
 const MEMBER: u8 = 3;
 const USER: u8 = 4;
+// 12 is a role's, 13 a ban's.
+const ROOM_SETTINGS: u8 = 14;
+const USER_SINCE: u8 = 15;
+const KEEPS_PLACES: u8 = 16;
 
-fn room_fact(tenant: &Id, name: &Id, room: &Room) -> Fact {
+fn room_facts(tenant: &Id, name: &Id, room: &Room) -> impl Iterator<Item = Fact> {
     let kind = match room.kind {
         RoomKind::Group => 0,
+        RoomKind::Direct => 1,
+        RoomKind::Announcement => 2,
+        RoomKind::Device => 3,
         // Kinds that are unknown here are refused when the event is read.
         _ => u64::MAX,
     };
-    let fact = Fact::new(ROOM).text(tenant.as_str()).text(name.as_str()).number(kind);
-    match &room.title {
-        Some(title) => fact.text(title),
-        None => fact,
+    let about = |kind| Fact::new(kind).text(tenant.as_str()).text(name.as_str());
+    let mut fact = about(ROOM).number(kind);
+    if let Some(title) = &room.title {
+        fact = fact.text(title);
     }
+    let settings = (room.history, room.since);
+    let settings = (settings != (RoomHistory::All, Seq::ZERO)).then(|| {
+        about(ROOM_SETTINGS)
+            .number(u64::from(room.history != RoomHistory::All))
+            .number(room.since.0)
+    });
+    std::iter::once(fact).chain(settings)
 }
 
 fn member_fact(tenant: &Id, (room, user): (&Id, &Id), member: &Membership) -> Fact {
@@ -352,24 +518,14 @@ fn member_fact(tenant: &Id, (room, user): (&Id, &Id), member: &Membership) -> Fa
         .number(member.since.0)
 }
 
-fn user_fact(tenant: &Id, user: &Id, known: &User) -> Fact {
-    Fact::new(USER)
-        .text(tenant.as_str())
-        .text(user.as_str())
-        .text(known.role.as_ref().map_or("", Id::as_str))
-        .number(known.changed_ms.cast_unsigned())
-}
-
-fn permissions(of: fn(&str) -> Option<&'static [Permission]>, role: Option<&Id>) -> &'static [Permission] {
-    role.and_then(|role| of(role.as_str())).unwrap_or_default()
-}
-
-fn effect(before: &[Permission], after: &[Permission]) -> Option<Effect> {
-    if before.iter().any(|permission| !after.contains(permission)) {
-        Some(Effect::Restriction)
-    } else if after.iter().any(|permission| !before.contains(permission)) {
-        Some(Effect::Grant)
-    } else {
-        None
-    }
+/// None of a user of whom nothing is kept but memberships and tokens.
+fn user_facts(tenant: &Id, user: &Id, known: &User) -> impl Iterator<Item = Fact> {
+    let about = |kind| Fact::new(kind).text(tenant.as_str()).text(user.as_str());
+    let fact = known.is_worth_telling().then(|| {
+        about(USER)
+            .text(known.role.as_ref().map_or("", Id::as_str))
+            .number(known.changed_ms.cast_unsigned())
+    });
+    let since = (known.role_since != Seq::ZERO).then(|| about(USER_SINCE).number(known.role_since.0));
+    fact.into_iter().chain(since)
 }

@@ -79,12 +79,19 @@ impl Swept {
     }
 
     /// How many connections the sweep for a principal's change at `seq` (or a later one) closed.
+    ///
+    /// For everybody in a tenant: with those of all for whom it was swept by the same event.
     pub(crate) fn closed(&self, name: &str, seq: Seq) -> usize {
-        self.closed
-            .lock()
-            .get(name)
-            .filter(|(swept, _)| *swept >= seq)
-            .map_or(0, |(_, closed)| *closed)
+        let counts = self.closed.lock();
+        let own = counts.get(name).filter(|(swept, _)| *swept >= seq);
+        let own = own.map_or(0, |(_, closed)| *closed);
+        if !name.ends_with(EVERYBODY) {
+            return own;
+        }
+        let others = counts
+            .iter()
+            .filter(|(one, (swept, _))| *swept == seq && is_meant(name, one) && *one != name);
+        own + others.map(|(_, (_, closed))| *closed).sum::<usize>()
     }
 
     fn note(&self, name: &str, seq: Seq, closed: usize) {

@@ -2,6 +2,7 @@
 //! server lets a client publish only as itself.
 
 mod messages;
+mod policy;
 mod starting;
 
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 use natterjack_nats_config::Subjects;
 use natterjack_nats_config::contract::{
-    Actor, ApiCall, By, Id, MemberBody, Principal, Problem, ProblemCode, Retention, RoomBody, RoomKind, Seq,
+    Actor, ApiCall, By, Id, MemberBody, Principal, Problem, ProblemCode, Retention, RoomBody, RoomHistory, RoomKind,
+    Seq,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,15 @@ pub(crate) const OFFERED: &[(&str, &str)] = &[
     ("me", "get"),
     ("sync", "get"),
     ("users", "list"),
+    ("roles", "list"),
+    ("roles", "put"),
+    ("roles", "delete"),
+    ("users", "put"),
+    ("direct", "put"),
+    ("bans", "list"),
+    ("bans", "put"),
+    ("bans", "remove"),
+    ("auth", "explain"),
 ];
 
 /// Serves native clients.
@@ -116,6 +127,8 @@ struct PutRoom {
     title: Option<String>,
     #[serde(default)]
     retention: Option<Retention>,
+    #[serde(default)]
+    history: RoomHistory,
     #[serde(default)]
     key: Option<String>,
 }
@@ -283,8 +296,8 @@ impl Shared {
                 let RemoveMember { room, user, key } = read(payload)?;
                 json(&ops::remove_member(bridge, who, room, user, key).await?)
             }
-            ("me" | "sync" | "users", _) => starting::call(bridge, who, &call.service, payload).await,
-            _ => Err(Problem::new(ProblemCode::NotFound, "there is no such service")),
+            ("me" | "sync", _) | ("users", "list") => starting::call(bridge, who, &call.service, payload).await,
+            name => policy::call(bridge, who, name, payload).await,
         }
     }
 }
@@ -302,9 +315,16 @@ async fn put_room(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes,
         kind,
         title,
         retention,
+        history,
         key,
     } = read(payload)?;
-    let body = RoomBody { kind, title, retention };
+    let body = RoomBody {
+        kind,
+        title,
+        retention,
+        history,
+        with: None,
+    };
     json(&ops::put_room(bridge, who, room, &body, key).await?)
 }
 

@@ -276,9 +276,10 @@ impl Feed {
     }
 }
 
-/// Whether it is about everybody's tokens: then every session of the tenant has to be looked at.
+/// Whether it is about everybody's tokens, or about a role that anybody may hold: then every session of the tenant has to be
+/// looked at.
 fn concerns_everybody(event: &Event) -> bool {
-    event.kind == Kind::Token && event.concerns().is_none()
+    matches!(event.kind, Kind::Token | Kind::Role) && event.concerns().is_none()
 }
 
 /// A number by which bridges differ.

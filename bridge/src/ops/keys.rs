@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
 use super::members::wait_and_settle;
-use super::revoke::{Revocation, Revoked, tenant_room};
+use super::revoke::{Revocation, Revoked};
+use super::tenant_room;
 use super::{Bridge, Listing, page_of, revoke, send};
 
 /// A key that is asked for.

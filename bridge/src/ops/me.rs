@@ -1,4 +1,4 @@
-use natterjack_authz::policy::{Permission, granted_in_tenant};
+use natterjack_authz::policy::{Permission, all_in_tenant};
 use natterjack_nats_config::contract::{Id, MAX_EVENT_BYTES, MAX_KEY_BYTES, Principal, Problem};
 use serde::Serialize;
 
@@ -41,10 +41,7 @@ pub(crate) fn me(bridge: &Bridge, who: &Principal, body_bytes: Option<usize>) ->
             tenant: who.tenant.clone(),
             user: who.user.clone(),
             role: view.tenant_role(&who.tenant, &who.user).to_owned(),
-            permissions: granted_in_tenant(view, who)
-                .into_iter()
-                .map(Permission::as_str)
-                .collect(),
+            permissions: all_in_tenant(view, who).iter().map(Permission::as_str).collect(),
             rooms: view.rooms_of(&who.tenant, &who.user).count(),
             limits: Limits {
                 body_bytes,

@@ -79,7 +79,7 @@ pub(crate) async fn put_member(
 ) -> Result<Changed, Problem> {
     if body.role.is_none() {
         return Err(Problem::invalid(
-            "`role` is missing: owner, moderator, member, reader or device",
+            "`role` is missing: owner, moderator, member, reader, device or one of the tenant's own",
         ));
     }
     change(bridge, who, room, body, key).await

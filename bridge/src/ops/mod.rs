@@ -2,7 +2,10 @@
 //! happens here.
 
 mod archive;
+mod bans;
+mod direct;
 mod events;
+mod explain;
 mod history;
 mod holds;
 mod keys;
@@ -13,6 +16,7 @@ mod rates;
 mod reactions;
 mod reading;
 mod revoke;
+mod roles;
 mod rooms;
 mod search;
 mod send;
@@ -24,14 +28,17 @@ mod trail;
 mod users;
 
 use async_nats::Client;
-use natterjack_authz::policy::{Permission, View, is_revoking, may, token_is_good};
-use natterjack_nats_config::contract::{Actor, By, Id, Principal, Problem, ProblemCode};
+use natterjack_authz::policy::{Permission, View, is_blocked, is_revoking, may, token_is_good};
+use natterjack_nats_config::contract::{Actor, By, Id, Principal, Problem, ProblemCode, TENANT_ROOM};
 use natterjack_nats_config::tail::Log;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use archive::{Archive, follow_archive};
+pub(crate) use bans::{bans, put_ban, show_ban};
+pub(crate) use direct::put_direct;
 pub(crate) use events::{EventsPage, EventsQuery, events};
+pub(crate) use explain::{ExplainAsk, explain};
 pub(crate) use history::{HistoryAsk, history};
 pub(crate) use holds::{holds, put_hold};
 pub(crate) use keys::{NewKey, keys, make_key, revoke_key};
@@ -42,6 +49,7 @@ pub(crate) use rates::RequestRates;
 pub(crate) use reactions::{ReactionsAsk, reactions};
 pub(crate) use reading::{Reading, Session, Step};
 pub(crate) use revoke::{Revocation, finish_revocations, revoke};
+pub(crate) use roles::{delete_role, put_role, put_user, roles, show_role};
 pub(crate) use rooms::{put_room, rooms, show_room};
 pub(crate) use search::{SearchAsk, search};
 pub(crate) use send::{Sent, begin_send, begin_tell, send};
@@ -116,10 +124,11 @@ impl Bridge {
         ]
     }
 
-    /// Whether somebody who was authenticated may ask still: by a token that was not revoked since, or by a connection
+    /// Whether somebody who was authenticated may ask still: not blocked, by a token that was not revoked since, or by a connection
     /// while none of the user's is being revoked.
     pub(crate) fn admit(&self, who: &Actor) -> Result<(), Problem> {
         self.look(|view| match &who.by {
+            By::Token(_) | By::Connection if is_blocked(view, who) => Err(Problem::blocked()),
             By::Token(token) if !token_is_good(view, who, token) => Err(Problem::token_revoked()),
             By::Connection | By::Kept { .. } if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
             By::House | By::Token(_) | By::Connection | By::Kept { .. } => Ok(()),
@@ -156,6 +165,13 @@ fn page_of<'a, T: 'a>(entries: impl Iterator<Item = (&'a Id, T)>, listing: &List
     page.truncate(listing.limit);
     let last = page.last().map(|(name, _)| (*name).clone());
     (page, last)
+}
+
+/// The room that stands for the whole tenant.
+fn tenant_room() -> Result<Id, Problem> {
+    TENANT_ROOM
+        .parse()
+        .map_err(|error| Problem::new(ProblemCode::Internal, format!("{error}")))
 }
 
 /// Whether a principal may look at a room and its members: its readers, and who manages it.

@@ -9,14 +9,14 @@ use futures_util::stream::FuturesUnordered;
 use natterjack_authz::policy::open_revocations;
 use natterjack_authz::revoke::{Settled, SettledState};
 use natterjack_nats_config::contract::{
-    Actor, By, Id, Kind, Principal, Problem, ProblemCode, Receipt, SendPayload, Seq, TENANT_ROOM, TokenBody,
+    Actor, By, Id, Kind, Principal, Problem, ProblemCode, Receipt, SendPayload, Seq, TokenBody,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 use tokio::time::MissedTickBehavior;
 
 use super::members::wait_and_settle;
-use super::{Bridge, remove_member, send};
+use super::{Bridge, remove_member, send, tenant_room};
 
 /// How often it is looked for revocations that whoever asked for them did not see through: after this twice.
 const FINISH_EVERY: Duration = Duration::from_secs(2);
@@ -195,12 +195,6 @@ async fn append(bridge: &Bridge, who: &Actor, body: &TokenBody, key: Option<Stri
     let raw = to_raw_value(body).map_err(|error| Problem::invalid(error.to_string()))?;
     let payload = super::rooms::with_key(SendPayload::of_body(raw), key)?;
     send(bridge, who, tenant_room()?, Kind::Token, payload).await
-}
-
-pub(super) fn tenant_room() -> Result<Id, Problem> {
-    TENANT_ROOM
-        .parse()
-        .map_err(|error| Problem::new(ProblemCode::Internal, format!("{error}")))
 }
 
 #[cfg(test)]

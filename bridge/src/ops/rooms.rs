@@ -1,6 +1,7 @@
-use natterjack_authz::policy::{Permission, Room, View, granted_in_room, readable};
+use natterjack_authz::policy::{Permission, Room, View, all_in_room, readable};
 use natterjack_nats_config::contract::{
-    Actor, Head, Id, Kind, Principal, Problem, Receipt, RoomBody, RoomKind, RoomStanding, SendPayload, Seq,
+    Actor, Head, Id, Kind, Principal, Problem, Receipt, RoleScope, RoomBody, RoomHistory, RoomKind, RoomStanding,
+    SendPayload, Seq,
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -14,6 +15,11 @@ pub(crate) struct RoomShown {
     id: Id,
     kind: RoomKind,
     title: Option<String>,
+    /// From where on new members may read.
+    history: RoomHistory,
+    /// Of a direct room: the other one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    with: Option<Id>,
     /// The caller's role; none for an administrator who is no member.
     role: Option<Id>,
     /// How many are in it.
@@ -40,7 +46,7 @@ pub(crate) struct RoomMade {
 }
 
 impl RoomShown {
-    pub(super) fn id(&self) -> &Id {
+    pub(crate) fn id(&self) -> &Id {
         &self.id
     }
 
@@ -124,9 +130,10 @@ pub(super) fn with_key(payload: SendPayload, key: Option<String>) -> Result<Send
 }
 
 fn shown_with_permissions(view: &View, who: &Principal, id: &Id, room: &Room) -> RoomShown {
-    let granted = granted_in_room(view, who, id);
+    let granted = all_in_room(view, who, id).iter();
+    let granted = granted.filter(|permission| permission.is_of(RoleScope::Room));
     RoomShown {
-        permissions: Some(granted.into_iter().map(Permission::as_str).collect()),
+        permissions: Some(granted.map(Permission::as_str).collect()),
         ..shown(who, id, room)
     }
 }
@@ -136,6 +143,8 @@ fn shown(who: &Principal, id: &Id, room: &Room) -> RoomShown {
         id: id.clone(),
         kind: room.kind,
         title: room.title.clone(),
+        history: room.history,
+        with: other(who, room),
         role: room.members.get(&who.user).map(|member| member.role.clone()),
         members: room.members.len(),
         permissions: None,
@@ -144,4 +153,10 @@ fn shown(who: &Principal, id: &Id, room: &Room) -> RoomShown {
         read: None,
         unread: None,
     }
+}
+
+fn other(who: &Principal, room: &Room) -> Option<Id> {
+    let is_direct = room.kind == RoomKind::Direct;
+    let mut others = room.members.keys().filter(|member| is_direct && **member != who.user);
+    others.next().cloned()
 }

@@ -45,6 +45,10 @@ pub enum Kind {
     /// A room, or what a user wrote, must be kept, or need not be any more: body [`HoldBody`]. It stands in
     /// [`TENANT_ROOM`](super::TENANT_ROOM).
     Hold,
+    /// A role of the tenant's own was made, changed or deleted: body [`RoleBody`].
+    Role,
+    /// A user may not be in a room, or may again: body [`BanBody`].
+    Ban,
     /// Somebody is typing. Not kept: an [`Ephemeral`].
     Typing,
     /// Somebody is there, or goes. Not kept: an [`Ephemeral`].
@@ -61,10 +65,39 @@ pub enum RoomKind {
     /// Many speak, many read.
     #[default]
     Group,
+    /// Two people with equal rights, for ever the same two. Its id is [`direct_room`]'s.
+    Direct,
+    /// Few speak, many read.
+    Announcement,
+    /// Devices tell, people command.
+    Device,
+}
+
+/// From where on a new member may read a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RoomHistory {
+    /// Everything that is kept.
+    #[default]
+    All,
+    /// What comes after joining, from the membership's own event on.
+    Joined,
+}
+
+/// Where a role is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RoleScope {
+    /// To users of a tenant.
+    Tenant,
+    /// To members of a room.
+    Room,
 }
 
 /// Body of a [`Kind::Room`] event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoomBody {
     /// What the room is for.
@@ -76,6 +109,12 @@ pub struct RoomBody {
     /// How long its messages are kept; none leaves it to the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// From where on those who become members from now on may read.
+    #[serde(default, skip_serializing_if = "is_all")]
+    pub history: RoomHistory,
+    /// Of a direct room: the other one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<Id>,
 }
 
 /// How long a room's messages are kept.
@@ -106,7 +145,33 @@ pub struct HoldBody {
     pub reason: Option<String>,
 }
 
-/// The longest reason, in bytes.
+/// Body of a [`Kind::Role`] event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleBody {
+    /// Its name, none of the built-in ones.
+    pub role: Id,
+    /// Where it is given.
+    pub scope: RoleScope,
+    /// The verbs of its permissions; `null` deletes the role.
+    #[serde(default)]
+    pub permissions: Option<Vec<String>>,
+}
+
+/// Body of a [`Kind::Ban`] event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BanBody {
+    /// Who.
+    pub user: Id,
+    /// Whether from now on.
+    pub banned: bool,
+    /// Why: any Unicode, at most [`MAX_REASON_BYTES`]. Who reads the room reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The longest reason of a hold or a ban, in bytes: a ban's is kept in memory for as long as it lasts.
 pub const MAX_REASON_BYTES: usize = 256;
 
 /// Body of a [`Kind::Member`] event.
@@ -310,6 +375,27 @@ pub struct EventLine {
     pub bytes: Bytes,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_all(history: &RoomHistory) -> bool {
+    *history == RoomHistory::All
+}
+
+impl RoomKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Group, Self::Direct, Self::Announcement, Self::Device];
+
+    /// The value in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Direct => "direct",
+            Self::Announcement => "announcement",
+            Self::Device => "device",
+        }
+    }
+}
+
 impl Kind {
     /// The token in subjects and the value in JSON.
     #[must_use]
@@ -332,6 +418,8 @@ impl Kind {
             Self::Key => "key",
             Self::Login => "login",
             Self::Hold => "hold",
+            Self::Role => "role",
+            Self::Ban => "ban",
             Self::Typing => "typing",
             Self::Presence => "presence",
             Self::Signal => "signal",
@@ -359,6 +447,8 @@ impl Kind {
             Self::Key,
             Self::Login,
             Self::Hold,
+            Self::Role,
+            Self::Ban,
             Self::Typing,
             Self::Presence,
             Self::Signal,
@@ -372,7 +462,16 @@ impl Kind {
     pub fn is_policy(self) -> bool {
         matches!(
             self,
-            Self::Room | Self::Member | Self::User | Self::Token | Self::Key | Self::Hold
+            Self::Room | Self::Member | Self::User | Self::Token | Self::Key | Self::Hold | Self::Role | Self::Ban
+        )
+    }
+
+    /// Whether it is about the whole tenant and stands in [`TENANT_ROOM`](super::TENANT_ROOM).
+    #[must_use]
+    pub fn is_of_tenant(self) -> bool {
+        matches!(
+            self,
+            Self::User | Self::Token | Self::Key | Self::Login | Self::Hold | Self::Role
         )
     }
 
@@ -413,6 +512,9 @@ impl Event {
                 .ok()
                 .map(|body| body.user),
             Kind::User => serde_json::from_str::<UserBody>(self.body.get())
+                .ok()
+                .map(|body| body.user),
+            Kind::Ban => serde_json::from_str::<BanBody>(self.body.get())
                 .ok()
                 .map(|body| body.user),
             Kind::Read => Some(self.from.clone()),

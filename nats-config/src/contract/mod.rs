@@ -5,6 +5,7 @@ mod audit;
 mod body;
 mod bundle;
 mod checkpoint;
+mod direct;
 mod event;
 mod frame;
 mod history;
@@ -27,10 +28,11 @@ pub use checkpoint::{
     CHECKPOINT_SLOTS, CHECKPOINTS_KEPT, MANIFEST_VERSION, Manifest, Part, Piece, STATE, StateStamp, checkpoint_object,
     manifest_slot,
 };
+pub use direct::{direct_room, is_direct_room};
 pub use event::{
-    Ephemeral, Event, EventHead, EventLine, Head, HoldBody, Kind, MAX_EMOJI_BYTES, MAX_REASON_BYTES,
-    MAX_RETENTION_DAYS, MemberBody, ReactBody, ReadBody, ReadUpTo, Retention, RoomBody, RoomHead, RoomKind, Target,
-    TokenBody, UserBody,
+    BanBody, Ephemeral, Event, EventHead, EventLine, Head, HoldBody, Kind, MAX_EMOJI_BYTES, MAX_REASON_BYTES,
+    MAX_RETENTION_DAYS, MemberBody, ReactBody, ReadBody, ReadUpTo, Retention, RoleBody, RoleScope, RoomBody, RoomHead,
+    RoomHistory, RoomKind, Target, TokenBody, UserBody,
 };
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{

@@ -249,6 +249,12 @@ impl Problem {
         Self::new(ProblemCode::TokenRevoked, "the token was revoked; sign in again")
     }
 
+    /// `forbidden` for who is blocked in the tenant.
+    #[must_use]
+    pub fn blocked() -> Self {
+        Self::new(ProblemCode::Forbidden, "you are blocked in this tenant")
+    }
+
     /// `revocation-in-progress`.
     #[must_use]
     pub fn revocation_in_progress() -> Self {

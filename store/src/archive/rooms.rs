@@ -334,7 +334,7 @@ async fn store_marks(
 }
 
 /// The number of the room's last event up to a mark: by the room's index.
-async fn number_at(db: &DatabaseTransaction, mark: &read_mark::Model) -> Result<i64, DbErr> {
+pub(crate) async fn number_at(db: &impl ConnectionTrait, mark: &read_mark::Model) -> Result<i64, DbErr> {
     let n: Option<i64> = event::Entity::find()
         .select_only()
         .column(event::Column::N)

@@ -12,11 +12,13 @@ use sha2::{Digest, Sha256};
 use crate::entity::{audit, event};
 
 /// The kinds that it shows.
-pub(crate) const KINDS: [Kind; 7] = [
+pub(crate) const KINDS: [Kind; 9] = [
     Kind::Room,
     Kind::Member,
     Kind::User,
     Kind::Token,
+    Kind::Role,
+    Kind::Ban,
     Kind::Key,
     Kind::Hold,
     Kind::Login,

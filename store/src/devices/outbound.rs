@@ -3,8 +3,8 @@ use std::sync::Arc;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, HeaderMap};
 use futures_util::future::join_all;
-use natterjack_authz::policy::View;
-use natterjack_nats_config::contract::{EventLine, MQTT_MESSAGES, Principal, Seq, Subjects};
+use natterjack_authz::policy::{Change, View};
+use natterjack_nats_config::contract::{EventLine, Kind, MQTT_MESSAGES, Principal, Seq, Subjects};
 use natterjack_nats_config::tail::{Frame, TailError};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -179,24 +179,26 @@ impl Keeper<'_> {
         let known = self.view.seq();
         for line in &frame.events {
             let is_new = line.event.seq > known;
-            let change = is_new.then(|| self.view.apply(&line.event)).flatten();
-            // What is about everybody is about tokens, and takes no room from anybody.
-            let changed = change.and_then(|change| {
-                Some(Principal {
-                    tenant: change.tenant,
-                    user: change.user?,
-                })
-            });
-            if let Some(whose) = &changed {
+            let changes = if is_new {
+                self.view.apply(&line.event)
+            } else {
+                Vec::new()
+            };
+            let changed = whose(changes, line.event.kind);
+            if !changed.is_empty() {
                 self.store(&std::mem::take(&mut waiting)).await?;
-                self.renew(whose).await?;
+            }
+            for whose in &changed {
+                self.renew(whose.as_ref()).await?;
             }
             if self.watched.wanted.keep(&line.event.tenant, &line.event.room) {
                 waiting.push(line);
             }
-            if let Some(whose) = &changed {
+            if !changed.is_empty() {
                 self.store(&std::mem::take(&mut waiting)).await?;
-                self.tidy(Some(whose)).await?;
+            }
+            for whose in &changed {
+                self.tidy(whose.as_ref()).await?;
             }
         }
         self.store(&waiting).await?;
@@ -271,9 +273,9 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    /// Gives consumers back to who may read again.
-    async fn renew(&self, whose: &Principal) -> Result<(), Interrupted> {
-        for todo in self.watched.todo(&self.view, Some(whose)) {
+    /// Gives consumers back to who may read again: somebody, or everybody.
+    async fn renew(&self, whose: Option<&Principal>) -> Result<(), Interrupted> {
+        for todo in self.watched.todo(&self.view, whose) {
             if matches!(todo, Todo::Renew(..)) {
                 self.act(todo).await?;
             }
@@ -315,6 +317,16 @@ impl Keeper<'_> {
         self.watched.did(&todo);
         Ok(())
     }
+}
+
+/// Whose rooms may have changed; none for everybody's. What is about tokens takes no room from anybody.
+fn whose(changes: Vec<Change>, kind: Kind) -> Vec<Option<Principal>> {
+    let changes = changes.into_iter().filter(|_| kind != Kind::Token);
+    let whose = changes.map(|change| {
+        let tenant = change.tenant;
+        change.user.map(|user| Principal { tenant, user })
+    });
+    whose.collect()
 }
 
 impl From<TailError> for Interrupted {

@@ -1,9 +1,10 @@
-use natterjack_authz::policy::{Permission, View, may, may_in_tenant, room_role, tenant_role};
+use natterjack_authz::policy::{Permission, View, may, may_in_tenant};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    By, Durability, Event, HoldBody, Id, KeyBody, Kind, LoginBody, MAX_EMOJI_BYTES, MAX_EVENT_BYTES, MAX_FRAME_BYTES,
-    MAX_FRAME_EVENTS, MAX_REASON_BYTES, MAX_RETENTION_DAYS, MemberBody, Principal, Problem, ProblemCode, ReactBody,
-    ReadBody, ReadUpTo, Receipt, Request, RoomBody, Seq, TENANT_ROOM, Target, TokenBody, UserBody,
+    BanBody, By, Durability, Event, HoldBody, Id, KeyBody, Kind, LoginBody, MAX_EMOJI_BYTES, MAX_EVENT_BYTES,
+    MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MAX_REASON_BYTES, MemberBody, Principal, Problem, ProblemCode, ReactBody,
+    ReadBody, ReadUpTo, Receipt, Request, RoleBody, RoomBody, RoomHistory, Seq, TENANT_ROOM, Target, TokenBody,
+    UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -11,14 +12,16 @@ use super::api_keys::{permit_key, read_key};
 use super::keys::{Content, Known, Marked};
 use super::rates::SendRates;
 use super::recent;
+use super::roles::{permit_member, permit_role, permit_user, read_role};
+use super::rooms::{Companion, permit_ban, permit_room, read_ban, read_room, with_ban, with_room};
 use super::state::{State, membership_request};
 use super::target;
 use super::tokens::{by_a_good_token, permit_revocation, read_revocation, stamp_revocation};
 
-/// The longest title, in bytes.
-const MAX_TITLE_BYTES: usize = 256;
 /// Room that one request may need beyond its body: the envelope, and the events that come with it.
 const ENVELOPE_BYTES: usize = 2048;
+/// The most events of one request: a direct room and its two people.
+const MAX_EVENTS: usize = 3;
 
 /// What does not come from the log: the time and the ids.
 pub(crate) struct Now {
@@ -51,9 +54,11 @@ pub(super) struct Wanted {
 
 /// What a request would change, as far as its permission depends on it.
 enum Change {
-    Room,
+    Room(RoomBody),
     Member(MemberBody),
     User(UserBody),
+    Role(RoleBody),
+    Ban(BanBody),
     /// One message.
     Message,
     /// What its user has read.
@@ -78,10 +83,15 @@ impl Draft {
         }
     }
 
+    /// The place of the event that is written next.
+    fn next_seq(&self) -> Seq {
+        Seq::of(self.stream_seq, self.events)
+    }
+
     /// Whether another request surely fits.
     pub(crate) fn fits(&self, request: &Request) -> bool {
         let bytes = self.bytes.len() + request.payload.body.get().len() + ENVELOPE_BYTES;
-        self.events == 0 || (self.events + 2 <= MAX_FRAME_EVENTS && bytes <= MAX_FRAME_BYTES)
+        self.events == 0 || (self.events + MAX_EVENTS <= MAX_FRAME_EVENTS && bytes <= MAX_FRAME_BYTES)
     }
 }
 
@@ -131,30 +141,48 @@ pub(crate) fn admit_at_rate(
         return Err(Problem::new(ProblemCode::SequenceConflict, detail));
     }
     rates.charge(&state.view, request, now_ms)?;
-    let makes_room = request.kind == Kind::Room && state.view.room(&request.principal.tenant, &request.room).is_none();
-    stamp_visible_from(&state.view, request, &mut wanted)?;
+    stamp_visible_from(&state.view, request, &mut wanted, draft)?;
     stamp_revocation(&state.view, &request.principal.tenant, &mut wanted, now_ms)?;
+    let companions = companions(&state.view, request, &change)?;
     let receipt = write(state, draft, request, &wanted, now)?;
-    if makes_room {
-        let owner = MemberBody {
-            user: request.principal.user.clone(),
-            role: "owner".parse().ok(),
-            visible_from: None,
-        };
-        let keyless = Request {
-            payload: without_key(request),
-            ..request.clone()
-        };
+    write_companions(state, draft, request, companions, now)?;
+    Ok(receipt)
+}
+
+/// What comes with the event that is asked for.
+fn companions(view: &View, request: &Request, change: &Change) -> Result<Vec<Companion>, Problem> {
+    match change {
+        Change::Room(change) => with_room(view, request, change),
+        Change::Ban(change) => with_ban(view, request, change),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn write_companions(
+    state: &mut State,
+    draft: &mut Draft,
+    request: &Request,
+    companions: Vec<Companion>,
+    now: &Now,
+) -> Result<(), Problem> {
+    if companions.is_empty() {
+        return Ok(());
+    }
+    let keyless = Request {
+        payload: without_key(request),
+        ..request.clone()
+    };
+    for (kind, body) in companions {
         let wanted = Wanted {
             room: request.room.clone(),
-            kind: Kind::Member,
-            body: raw(&owner)?,
+            kind,
+            body,
             target: None,
             key: None,
         };
         write(state, draft, &keyless, &wanted, now)?;
     }
-    Ok(receipt)
+    Ok(())
 }
 
 /// The first event of a tenant: who administers it. Asked for by the configuration, not by a principal.
@@ -223,7 +251,18 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
 fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
     let as_asked = &request.payload.body;
     Ok(match request.kind {
-        Kind::Room => (raw(&room_body(as_asked)?)?, Change::Room),
+        Kind::Room => {
+            let change = read_room(as_asked)?;
+            (raw(&change)?, Change::Room(change))
+        }
+        Kind::Role => {
+            let change = read_role(as_asked)?;
+            (raw(&change)?, Change::Role(change))
+        }
+        Kind::Ban => {
+            let change = read_ban(as_asked)?;
+            (raw(&change)?, Change::Ban(change))
+        }
         Kind::Member => {
             let change: MemberBody = parse(as_asked)?;
             (as_asked.clone(), Change::Member(change))
@@ -263,14 +302,10 @@ fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
 /// Whether the request is about a room, the tenant or a message, as its kind is.
 fn check_place(request: &Request) -> Result<(), Problem> {
     let about_tenant = request.room.as_str() == TENANT_ROOM;
-    if about_tenant
-        != matches!(
-            request.kind,
-            Kind::User | Kind::Token | Kind::Key | Kind::Login | Kind::Hold
-        )
-    {
+    if about_tenant != request.kind.is_of_tenant() {
         return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token`, `key`, `login` and `hold` events go there, and nowhere else"
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token` and `role` events go there, and nowhere \
+             else"
         )));
     }
     if request.payload.target.is_some() != request.kind.has_target() {
@@ -303,24 +338,6 @@ fn react_body(body: &RawValue) -> Result<ReactBody, Problem> {
     Ok(body)
 }
 
-fn room_body(body: &RawValue) -> Result<RoomBody, Problem> {
-    let body: RoomBody = parse(body)?;
-    if body.title.as_ref().is_some_and(|title| title.len() > MAX_TITLE_BYTES) {
-        return Err(Problem::invalid(format!(
-            "`title` is longer than {MAX_TITLE_BYTES} bytes"
-        )));
-    }
-    if body
-        .retention
-        .is_some_and(|retention| retention.days > MAX_RETENTION_DAYS)
-    {
-        return Err(Problem::invalid(format!(
-            "`retention.days` is more than {MAX_RETENTION_DAYS}; 0 keeps messages for ever"
-        )));
-    }
-    Ok(body)
-}
-
 fn hold_body(body: &RawValue) -> Result<HoldBody, Problem> {
     let body: HoldBody = parse(body)?;
     if body.room.is_some() == body.user.is_some() {
@@ -342,18 +359,15 @@ fn hold_body(body: &RawValue) -> Result<HoldBody, Problem> {
 fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem> {
     let (who, room) = (&request.principal, &request.room);
     match change {
-        Change::Room if view.room(&who.tenant, room).is_some() => may(view, who, room, Permission::RoomManage)?,
-        Change::Room => may_in_tenant(view, who, Permission::RoomCreate)?,
+        Change::Room(change) => permit_room(view, request, change)?,
         Change::Member(change) => permit_member(view, request, change)?,
-        Change::User(change) => {
-            may_in_tenant(view, who, Permission::TenantAdmin)?;
-            if let Some(role) = change.role.as_ref().filter(|role| tenant_role(role.as_str()).is_none()) {
-                return Err(no_such_role(role));
-            }
-        }
         // Judged by the time too.
         Change::Token(_) | Change::Key(_) | Change::House => {}
         Change::Hold => may_in_tenant(view, who, Permission::TenantAudit)?,
+        Change::User(change) => permit_user(view, who, change)?,
+        Change::Role(change) => permit_role(view, who, change)?,
+        Change::Ban(change) => permit_ban(view, request, change)?,
+        Change::Nothing if request.kind == Kind::Command => may(view, who, room, Permission::CommandSend)?,
         Change::Message | Change::Read(_) | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
     }
     Ok(())
@@ -372,27 +386,9 @@ fn permit_read(state: &State, request: &Request, seq: Seq) -> Result<(), Problem
     Ok(())
 }
 
-fn permit_member(view: &View, request: &Request, change: &MemberBody) -> Result<(), Problem> {
-    let who = &request.principal;
-    let now = view
-        .membership(&who.tenant, &request.room, &change.user)
-        .map(|member| member.role.clone());
-    let needed = match (&change.role, &now) {
-        (Some(role), _) if room_role(role.as_str()).is_none() => return Err(no_such_role(role)),
-        (None, _) if change.user == who.user => None,
-        (after, before) if is_high(after.as_ref()) || is_high(before.as_ref()) => Some(Permission::RoomManage),
-        (Some(_), _) => Some(Permission::MemberInvite),
-        (None, _) => Some(Permission::MemberRemove),
-    };
-    if let Some(permission) = needed {
-        may(view, who, &request.room, permission)?;
-    }
-    Ok(())
-}
-
-/// Someone who is in the room keeps what he could see; a newcomer sees what the request says, by default everything.
-/// Judged after the key, so that a repeated removal gets its first receipt again.
-fn stamp_visible_from(view: &View, request: &Request, wanted: &mut Wanted) -> Result<(), Problem> {
+/// Someone who is in the room keeps what he could see; a newcomer sees what the request says, by default everything, or what
+/// comes after joining where the room is set so. Judged after the key, so that a repeated removal gets its first receipt again.
+fn stamp_visible_from(view: &View, request: &Request, wanted: &mut Wanted, draft: &Draft) -> Result<(), Problem> {
     if wanted.kind != Kind::Member {
         return Ok(());
     }
@@ -407,7 +403,12 @@ fn stamp_visible_from(view: &View, request: &Request, wanted: &mut Wanted) -> Re
         }
         (None, Some(_)) => None,
         (Some(_), Some(member)) => Some(body.visible_from.unwrap_or_default().max(member.visible_from)),
-        (Some(_), None) => Some(body.visible_from.unwrap_or_default()),
+        (Some(_), None) => {
+            let room = view.room(&request.principal.tenant, &request.room);
+            let joined = room.is_some_and(|room| room.history == RoomHistory::Joined);
+            let at_least = if joined { draft.next_seq() } else { Seq::ZERO };
+            Some(body.visible_from.unwrap_or_default().max(at_least))
+        }
     };
     wanted.body = raw(&body)?;
     Ok(())
@@ -440,7 +441,7 @@ fn write(
     let head = state.head(tenant, &wanted.room);
     let event = Event {
         v: 1,
-        seq: Seq::of(draft.stream_seq, draft.events),
+        seq: draft.next_seq(),
         n: head.n + 1,
         prev: head.seq,
         id: (now.new_id)(),
@@ -482,16 +483,8 @@ pub(crate) fn log_full() -> Problem {
     )
 }
 
-fn is_high(role: Option<&Id>) -> bool {
-    role.is_some_and(|role| matches!(role.as_str(), "owner" | "moderator"))
-}
-
 fn without_key(request: &Request) -> natterjack_nats_config::SendPayload {
     natterjack_nats_config::SendPayload::of_body(request.payload.body.clone())
-}
-
-fn no_such_role(role: &Id) -> Problem {
-    Problem::invalid(format!("there is no role `{role}`"))
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &RawValue) -> Result<T, Problem> {

@@ -21,6 +21,8 @@ mod notice;
 mod rates;
 mod recent;
 mod renew;
+mod roles;
+mod rooms;
 mod state;
 mod target;
 #[cfg(test)]

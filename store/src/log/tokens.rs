@@ -1,8 +1,8 @@
 //! Tokens that are good no longer, at the writer. Pure.
 
 use natterjack_authz::policy::{
-    MAX_LIFETIME_MS, MAX_REVOKED_TOKENS, Permission, View, find_key, is_revoking, last_revocation_ms, may_in_tenant,
-    revocation_is_open, revoked_one_by_one, token_is_good, would_void,
+    MAX_LIFETIME_MS, MAX_REVOKED_TOKENS, Permission, View, find_key, is_blocked, is_revoking, last_revocation_ms,
+    may_in_tenant, revocation_is_open, revoked_one_by_one, token_is_good, would_void,
 };
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
@@ -16,7 +16,7 @@ use super::admit::{Now, Wanted, parse, raw};
 /// that run ahead. Those issued until then are void too, so that none issued before slips through.
 const LEEWAY_MS: i64 = 5000;
 
-/// Whether whoever asks may ask still. A request by a connection does not say by which token that was opened: while one of
+/// Whether whoever asks may ask still: nobody blocked, nobody by a revoked token. A request by a connection does not say by which token that was opened: while one of
 /// its user's is being revoked it has to come again. What is in flight is judged here, at its place in the log.
 ///
 /// What a server kept for a while is judged by when that took it: behind a revocation nothing from before is taken. Its clock
@@ -24,6 +24,7 @@ const LEEWAY_MS: i64 = 5000;
 pub(super) fn by_a_good_token(view: &View, request: &Request, now: &Now, log_ms: i64) -> Result<(), Problem> {
     let who = &request.principal;
     match &request.by {
+        By::Token(_) | By::Connection | By::Kept { .. } if is_blocked(view, who) => Err(Problem::blocked()),
         By::Kept { .. } | By::Connection if is_revoking(view, who) => Err(Problem::revocation_in_progress()),
         By::Kept { taken_ms } => {
             let taken_ms = log_ms - (now.wall_ms - taken_ms);

@@ -88,6 +88,9 @@ struct RoomPut {
     #[schema(nullable = false)]
     kind: Option<String>,
     title: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    history: Option<String>,
     key: Option<String>,
 }
 
@@ -117,6 +120,53 @@ struct MemberPut {
 struct MemberRemove {
     room: String,
     user: String,
+    key: Option<String>,
+}
+
+/// `roles.put`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleAsk {
+    role: String,
+    /// `tenant` or `room`
+    scope: String,
+    permissions: Vec<String>,
+    key: Option<String>,
+}
+
+/// `roles.delete`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleDelete {
+    role: String,
+    key: Option<String>,
+}
+
+/// `users.put`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserAsk {
+    user: String,
+    #[schema(required)]
+    role: Option<String>,
+    key: Option<String>,
+}
+
+/// `direct.put`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DirectAsk {
+    /// The other one.
+    user: String,
+}
+
+/// `bans.put` and `bans.remove`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BanAsk {
+    room: String,
+    user: String,
+    reason: Option<String>,
     key: Option<String>,
 }
 
@@ -163,6 +213,15 @@ const SERVICES: &[(&str, &str, &str)] = &[
     ("me.get", "Nothing", "Own"),
     ("sync.get", "SyncAsk", "SyncPage"),
     ("users.list", "UsersAsk", "UsersPage"),
+    ("roles.list", "Nothing", "RolesPage"),
+    ("roles.put", "RoleAsk", "Changed"),
+    ("roles.delete", "RoleDelete", "Changed"),
+    ("users.put", "UserAsk", "Changed"),
+    ("direct.put", "DirectAsk", "Room"),
+    ("bans.list", "MembersAsk", "BansPage"),
+    ("bans.put", "BanAsk", "Changed"),
+    ("bans.remove", "BanAsk", "Changed"),
+    ("auth.explain", "ExplainAsk", "Explained"),
 ];
 
 /// `GET /asyncapi.json`
@@ -348,6 +407,11 @@ fn shapes() -> Map<String, Value> {
         (MembersAsk::name(), MembersAsk::schema()),
         (MemberPut::name(), MemberPut::schema()),
         (MemberRemove::name(), MemberRemove::schema()),
+        (RoleAsk::name(), RoleAsk::schema()),
+        (RoleDelete::name(), RoleDelete::schema()),
+        (UserAsk::name(), UserAsk::schema()),
+        (DirectAsk::name(), DirectAsk::schema()),
+        (BanAsk::name(), BanAsk::schema()),
         (Nothing::name(), Nothing::schema()),
         (RoomHead::name(), RoomHead::schema()),
         (Place::name(), Place::schema()),

@@ -2,6 +2,7 @@
 
 mod answer;
 mod asyncapi;
+mod bans;
 mod connection;
 mod events;
 mod form;
@@ -15,11 +16,13 @@ mod origins;
 mod params;
 mod people;
 mod places;
+mod policy;
 mod query;
 mod reaction;
 mod read;
 mod reading;
 mod revocations;
+mod roles;
 mod routes;
 mod seat;
 mod send;

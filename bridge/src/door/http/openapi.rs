@@ -3,6 +3,7 @@
 //! against it.
 #![expect(dead_code, reason = "the shapes describe JSON and are never made")]
 
+use natterjack_authz::policy::Permission;
 use natterjack_nats_config::contract::ProblemCode;
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,16 +11,25 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 pub(super) use complete::complete;
+pub(super) use keys::{KeysPage, MadeKey, NewKey};
 pub(super) use people::{Limits, Me, UsersPage};
+pub(super) use policy::{Ban, BanPut, BansPage, ExplainAsk, Explained, Role, RolePut, RolesPage, UserPut};
+pub(super) use rooms::{
+    HookMade, HookPost, Member, MembersPage, Membership, NewHook, NewRoom, ReadUpTo, Room, RoomBody, RoomMade,
+    RoomsPage,
+};
 pub(super) use sync::SyncPage;
 pub(super) use thread::{ReactionsPage, Replies, Thread};
 
+use rooms::RoomKind;
+
 mod complete;
+mod keys;
 mod people;
+mod policy;
+mod rooms;
 mod sync;
 mod thread;
-pub(super) use keys::{KeysPage, MadeKey, NewKey};
-mod keys;
 
 /// An event, the same bytes on every transport.
 #[derive(ToSchema, Deserialize)]
@@ -299,181 +309,6 @@ pub(super) enum Durability {
     None,
 }
 
-/// How long a room's messages are kept.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Retention {
-    /// 0: for ever.
-    #[schema(maximum = 36500)]
-    days: u32,
-}
-
-/// A room to make or to change.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RoomBody {
-    #[serde(default)]
-    #[schema(nullable = false)]
-    kind: Option<RoomKind>,
-    /// At most 256 bytes.
-    #[serde(default)]
-    title: Option<String>,
-    /// Without it the configuration decides.
-    #[serde(default)]
-    retention: Option<Retention>,
-}
-
-/// A room to make, with an id or without.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewRoom {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    #[schema(nullable = false)]
-    kind: Option<RoomKind>,
-    #[serde(default)]
-    title: Option<String>,
-    /// Without it the configuration decides.
-    #[serde(default)]
-    retention: Option<Retention>,
-}
-
-/// What a room is for.
-#[derive(ToSchema, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RoomKind {
-    Group,
-}
-
-/// A room as its members see it.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Room {
-    id: String,
-    kind: RoomKind,
-    #[schema(required)]
-    title: Option<String>,
-    /// The caller's role; none for an administrator who is no member.
-    #[schema(required)]
-    role: Option<String>,
-    members: u64,
-    /// What the caller may do in it, where one room or `/v1/sync` was asked for.
-    #[serde(default)]
-    #[schema(nullable = false)]
-    permissions: Option<Vec<String>>,
-    /// Its last event, where `unread=true` asked for it, as far as the archive knows.
-    #[serde(default)]
-    #[schema(nullable = false)]
-    last: Option<Head>,
-    /// Its last message as it now stands, if it is no larger than 2 KiB and the caller may see it.
-    #[serde(default)]
-    #[schema(nullable = false)]
-    last_message: Option<Standing>,
-    /// The last event that the caller has read; 0 for none.
-    #[serde(default)]
-    #[schema(nullable = false)]
-    read: Option<Head>,
-    /// `n` of the last event less that of what is read.
-    #[serde(default)]
-    #[schema(nullable = false)]
-    unread: Option<u64>,
-}
-
-/// An event of a room.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Head {
-    seq: u64,
-    n: u64,
-}
-
-/// Up to where the caller has read.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ReadUpTo {
-    /// The last event that is read; no later than the room's last.
-    seq: u64,
-}
-
-/// A page of the caller's rooms.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RoomsPage {
-    rooms: Vec<Room>,
-    #[schema(required)]
-    next: Option<String>,
-}
-
-/// A room that was made or changed.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RoomMade {
-    #[schema(required)]
-    room: Option<Room>,
-    receipt: Receipt,
-}
-
-/// A membership to give.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Membership {
-    role: String,
-    /// The first `seq` that a new member may see; everything by default.
-    #[serde(default)]
-    visible_from: Option<u64>,
-}
-
-/// A hook to make.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewHook {
-    /// Becomes part of the hook's own user id: at most 46 of A-Z a-z 0-9 _ -
-    #[serde(default)]
-    name: Option<String>,
-}
-
-/// A hook that was made.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HookMade {
-    /// The member of the room that it is; to remove it is to revoke the hook.
-    hook: String,
-    /// Where to post to. A secret, and shown this once.
-    path: String,
-    receipt: Receipt,
-}
-
-/// What is posted to a hook, as Slack takes it. One of `text`, `attachments` and `blocks` must be there; other fields are
-/// passed over.
-#[derive(ToSchema, Deserialize)]
-pub(super) struct HookPost {
-    text: Option<String>,
-    username: Option<String>,
-    attachments: Option<Vec<Value>>,
-    blocks: Option<Vec<Value>>,
-}
-
-/// A member of a room.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Member {
-    user: String,
-    role: String,
-    visible_from: u64,
-    /// The event that gave the present role.
-    since: u64,
-}
-
-/// A page of a room's members.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct MembersPage {
-    members: Vec<Member>,
-    #[schema(required)]
-    next: Option<String>,
-}
-
 /// A change of rights: the receipt, and how far it has reached those who are connected.
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -603,6 +438,20 @@ pub(super) struct Problem {
     #[serde(default)]
     #[schema(nullable = false)]
     request_id: Option<String>,
+}
+
+fn verb() -> Schema {
+    let verbs = Permission::ALL.iter().map(|permission| permission.as_str());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(verbs))
+        .into()
+}
+
+fn verbs() -> Schema {
+    utoipa::openapi::ArrayBuilder::new()
+        .items(utoipa::openapi::RefOr::T(verb()))
+        .into()
 }
 
 fn codes() -> Schema {

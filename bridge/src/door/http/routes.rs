@@ -12,7 +12,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATC
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use natterjack_nats_config::contract::{Id, MemberBody, Problem, ProblemCode, Retention, RoomBody, RoomKind, Seq};
+use natterjack_nats_config::contract::{
+    Id, MemberBody, Problem, ProblemCode, Retention, RoomBody, RoomHistory, RoomKind, Seq,
+};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -26,8 +28,8 @@ use super::form::{header_key, read_json};
 use super::params::{InRoom, KeyOrBody, Listed, OfMember};
 use super::query::{Fields, id};
 use super::{
-    asyncapi, events, holds, hooks, keys, message, openapi, people, reaction, read, reading, revocations, send, sync,
-    trail, ws,
+    asyncapi, bans, events, holds, hooks, keys, message, openapi, people, policy, reaction, read, reading, revocations,
+    roles, send, sync, trail, ws,
 };
 use crate::door::auth::Caller;
 use crate::ops::{self, Listing};
@@ -55,6 +57,8 @@ struct NewRoom {
     title: Option<String>,
     #[serde(default)]
     retention: Option<Retention>,
+    #[serde(default)]
+    history: RoomHistory,
 }
 
 /// `PUT …/members/{user}`
@@ -102,10 +106,17 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(room, put_room))
         .routes(routes!(members))
         .routes(routes!(member, put_member, remove_member))
+        .routes(routes!(bans::list))
+        .routes(routes!(bans::show, bans::put, bans::lift))
+        .routes(routes!(policy::direct))
         .routes(routes!(hooks::make))
         .routes(routes!(hooks::post))
         .routes(routes!(people::me))
         .routes(routes!(people::users))
+        .routes(routes!(roles::list))
+        .routes(routes!(roles::show, roles::put, roles::remove))
+        .routes(routes!(roles::put_user))
+        .routes(routes!(policy::explain, policy::explain_posted))
         .routes(routes!(revocations::revoke))
         .routes(routes!(keys::make, keys::list))
         .routes(routes!(keys::revoke))
@@ -172,14 +183,21 @@ async fn new_room(State(door): Door, caller: Caller, request: Request) -> Answer
         id,
         kind,
         title,
+        history,
         retention,
     } = read_json(&headers, &body)?;
     let id = match id {
         Some(id) => id,
         None => self::id("id", &uuid::Uuid::now_v7().simple().to_string())?,
     };
-    let room = RoomBody { kind, title, retention };
-    make_room(&door, &caller, id, &room, &headers).await
+    let body = RoomBody {
+        kind,
+        title,
+        retention,
+        history,
+        with: None,
+    };
+    make_room(&door, &caller, id, &body, &headers).await
 }
 
 #[utoipa::path(
@@ -425,7 +443,7 @@ pub(super) async fn read_body(request: Request, max: usize) -> Result<(HeaderMap
     }
 }
 
-fn listing(request: &Request) -> Result<Listing, Problem> {
+pub(super) fn listing(request: &Request) -> Result<Listing, Problem> {
     listing_of(&Fields::parse(
         request.uri().query().unwrap_or_default(),
         &["limit", "next"],

@@ -1,3 +1,5 @@
+mod policy;
+
 use natterjack_nats_config::SendPayload;
 use natterjack_nats_config::contract::{TokenRef, events_of};
 use serde_json::json;
@@ -326,7 +328,7 @@ fn a_draft_takes_no_more_than_a_frame_holds() {
     while draft.fits(&small) {
         admit(&mut book.state, &mut draft, &small, &now).unwrap();
     }
-    assert_eq!(draft.events, MAX_FRAME_EVENTS - 1);
+    assert_eq!(draft.events, MAX_FRAME_EVENTS - MAX_EVENTS + 1);
 }
 
 impl Book {

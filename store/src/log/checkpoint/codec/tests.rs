@@ -287,6 +287,12 @@ fn a_state_of_the_version_before_is_read_and_remembers_nothing() {
     let read = decode(&before).unwrap();
     assert_eq!(read.stamp().hash, state.stamp().hash);
     assert!(!read.recent.is_on());
+    let mut second = encode(&state).unwrap();
+    second
+        .writer
+        .splice(8..8 + version.len(), postcard::to_allocvec(&202u16).unwrap());
+    second.policy[8] = 2;
+    assert_eq!(decode(&second).unwrap().stamp().hash, state.stamp().hash);
     let mut newer = encode(&state).unwrap();
     newer
         .writer

@@ -1,0 +1,113 @@
+//! Roles of a tenant's own.
+
+use std::collections::BTreeSet;
+
+use natterjack_nats_config::contract::{Event, Id, RoleBody, RoleScope, Seq};
+
+use super::view::{Hashed, Tenant};
+use super::{Change, Effect, Fact, Permission, PermissionSet, View};
+
+/// The most roles of its own that a tenant may have: a list of them is one answer.
+pub const MAX_ROLES: usize = 200;
+
+/// Beyond so many holders a changed role is a change of everybody's rights in the tenant: the servers are asked once for all
+/// connections, and not once for each holder's.
+const MAX_HOLDERS: usize = 1000;
+
+/// A role of a tenant's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Where it is given.
+    pub scope: RoleScope,
+    /// What it lets its holders do.
+    pub permissions: PermissionSet,
+    /// The event that made it what it is.
+    pub since: Seq,
+}
+
+// The kind of facts in the hash, beside those of `view` (1 to 4, 13 to 15), of tokens (8 to 10) and of the writer (5 to 7, 11).
+const ROLE: u8 = 12;
+
+impl View {
+    /// A tenant's own role of that name.
+    #[must_use]
+    pub fn role(&self, tenant: &Id, role: &Id) -> Option<&Role> {
+        self.tenants.get(tenant)?.roles.get(role)
+    }
+
+    /// A tenant's own roles, in the order of their names.
+    pub fn roles(&self, tenant: &Id) -> impl Iterator<Item = (&Id, &Role)> {
+        self.tenants.get(tenant).into_iter().flat_map(|tenant| &tenant.roles)
+    }
+
+    /// Who holds a tenant's own role, in the tenant or in some room of it. Looks at every membership in the tenant.
+    #[must_use]
+    pub fn holders(&self, tenant: &Id, role: &Id) -> BTreeSet<&Id> {
+        let tenant = self.tenants.get(tenant);
+        tenant.map(|tenant| tenant.holders(role)).unwrap_or_default()
+    }
+}
+
+impl Tenant {
+    fn holders(&self, role: &Id) -> BTreeSet<&Id> {
+        let in_tenant = self.users.iter().filter(|(_, user)| user.role.as_ref() == Some(role));
+        let members = self.rooms.values().flat_map(|room| &room.members);
+        let in_rooms = members.filter(|(_, member)| member.role == *role);
+        in_tenant
+            .map(|(user, _)| user)
+            .chain(in_rooms.map(|(user, _)| user))
+            .collect()
+    }
+
+    /// Makes, changes or (with none) deletes a role; the one before.
+    pub(super) fn put_role(&mut self, hashed: &mut Hashed<'_>, name: &Id, role: Option<Role>) -> Option<Role> {
+        let before = match role {
+            Some(role) => {
+                hashed.hash.add(&role_fact(hashed.tenant, name, &role));
+                self.roles.insert(name.clone(), role)
+            }
+            None => self.roles.remove(name),
+        };
+        if let Some(before) = &before {
+            hashed.hash.remove(&role_fact(hashed.tenant, name, before));
+        }
+        before
+    }
+
+    pub(super) fn apply_role(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: RoleBody) -> Vec<Change> {
+        // A verb that is unknown here gives nothing.
+        let read = |verbs: Vec<String>| verbs.iter().filter_map(|verb| Permission::parse(verb)).collect();
+        let role = body.permissions.map(|verbs| Role {
+            scope: body.scope,
+            permissions: read(verbs),
+            since: event.seq,
+        });
+        let permissions = |role: Option<&Role>| role.map(|role| role.permissions).unwrap_or_default();
+        let after = permissions(role.as_ref());
+        let before = permissions(self.put_role(hashed, &body.role, role).as_ref());
+        let Some(effect) = Effect::of(before, after) else {
+            return Vec::new();
+        };
+        let holders: Vec<Id> = self.holders(&body.role).into_iter().cloned().collect();
+        if holders.len() > MAX_HOLDERS {
+            return vec![self.changed_for_all(hashed, event, effect)];
+        }
+        let changed = holders
+            .into_iter()
+            .map(|user| self.changed(hashed, event, user, effect));
+        changed.collect()
+    }
+}
+
+fn role_fact(tenant: &Id, name: &Id, role: &Role) -> Fact {
+    let scope = match role.scope {
+        RoleScope::Tenant => 0,
+        _ => 1,
+    };
+    Fact::new(ROLE)
+        .text(tenant.as_str())
+        .text(name.as_str())
+        .number(scope)
+        .number(u64::from(role.permissions.bits()))
+        .number(role.since.0)
+}

@@ -1,0 +1,163 @@
+//! Roles, in the tenant and in rooms: who may make, give and take them. Pure.
+//!
+//! Nobody gives what they lack. `room.manage` is the right to give any role in a room, and so whoever has it lacks nothing there.
+
+use natterjack_authz::policy::{
+    BLOCKED, FOR_MODERATORS, MAX_ROLES, Permission, PermissionSet, View, all_in_room, all_in_tenant, is_built_in, may,
+    may_in_tenant,
+};
+use natterjack_nats_config::contract::{
+    Id, MemberBody, Principal, Problem, ProblemCode, Request, RoleBody, RoleScope, RoomKind, UserBody,
+};
+use serde_json::value::RawValue;
+
+use super::admit::parse;
+
+/// Reads a role as it is to be: its verbs once each, in the order of the table.
+pub(super) fn read_role(body: &RawValue) -> Result<RoleBody, Problem> {
+    let mut body: RoleBody = parse(body)?;
+    if is_built_in(body.role.as_str()) {
+        let detail = format!(
+            "`{}` is a built-in role, which nobody changes; take another name",
+            body.role
+        );
+        return Err(Problem::new(ProblemCode::Conflict, detail));
+    }
+    let Some(verbs) = &body.permissions else {
+        return Ok(body);
+    };
+    let permissions = read_verbs(verbs, body.scope)?;
+    body.permissions = Some(permissions.iter().map(|one| one.as_str().to_owned()).collect());
+    Ok(body)
+}
+
+/// Whether a role may be made, changed or deleted so by who asks.
+pub(super) fn permit_role(view: &View, who: &Principal, change: &RoleBody) -> Result<(), Problem> {
+    may_in_tenant(view, who, Permission::TenantAdmin)?;
+    if change.scope == RoleScope::Room {
+        may_in_tenant(view, who, Permission::RoomManage)?;
+    }
+    let conflict = |detail: String| Err(Problem::new(ProblemCode::Conflict, detail));
+    let known = view.role(&who.tenant, &change.role);
+    if known.is_some_and(|known| known.scope != change.scope) {
+        return conflict(format!(
+            "the role `{}` is of another scope; take another name, or delete it first",
+            change.role
+        ));
+    }
+    let Some(verbs) = &change.permissions else {
+        return match (known, view.holders(&who.tenant, &change.role).len()) {
+            (None, _) => Err(unknown_role(&change.role)),
+            (_, 0) => Ok(()),
+            (_, holders) => conflict(format!(
+                "{holders} of the tenant's users hold the role `{}`; give them another one first",
+                change.role
+            )),
+        };
+    };
+    if change.scope == RoleScope::Tenant {
+        lacks_nothing(read_verbs(verbs, change.scope)?, all_in_tenant(view, who))?;
+    }
+    if known.is_none() && view.roles(&who.tenant).count() >= MAX_ROLES {
+        return Err(Problem::new(
+            ProblemCode::RateLimited,
+            format!("a tenant may have {MAX_ROLES} roles of its own; delete one first"),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a user's role in the tenant may be changed so by who asks.
+pub(super) fn permit_user(view: &View, who: &Principal, change: &UserBody) -> Result<(), Problem> {
+    may_in_tenant(view, who, Permission::TenantAdmin)?;
+    let permissions = |role: &str| -> Result<PermissionSet, Problem> {
+        let role: Id = role.parse().map_err(|_| Problem::invalid("a role's name is an id"))?;
+        view.in_tenant(&who.tenant, &role).ok_or_else(|| no_such_role(&role))
+    };
+    let after = change.role.as_ref().map_or("member", Id::as_str);
+    let own = all_in_tenant(view, who);
+    lacks_nothing(permissions(after)?, own)?;
+    let before = permissions(view.tenant_role(&who.tenant, &change.user)).unwrap_or_default();
+    if before.contains(Permission::TenantAdmin) {
+        lacks_nothing(before, own)?;
+    }
+    if after == BLOCKED && change.user == who.user {
+        return Err(Problem::new(ProblemCode::Conflict, "nobody blocks themselves"));
+    }
+    Ok(())
+}
+
+/// Whether a membership may be given, changed or taken away so by who asks.
+pub(super) fn permit_member(view: &View, request: &Request, change: &MemberBody) -> Result<(), Problem> {
+    let (who, name) = (&request.principal, &request.room);
+    let room = view.room(&who.tenant, name);
+    let kind = room.map_or(RoomKind::Group, |room| room.kind);
+    let given = match &change.role {
+        Some(role) => Some(
+            view.in_room(&who.tenant, kind, role)
+                .ok_or_else(|| no_such_role(role))?,
+        ),
+        None => None,
+    };
+    if given.is_none() && change.user == who.user {
+        return may_leave(kind);
+    }
+    let now = room.and_then(|room| room.members.get(&change.user));
+    let now = now.and_then(|member| view.in_room(&who.tenant, kind, &member.role));
+    let is_high = |role: Option<PermissionSet>| role.is_some_and(|role| !role.and(FOR_MODERATORS).is_empty());
+    let is_banned = given.is_some() && view.ban(&who.tenant, name, &change.user).is_some();
+    let needed = match given {
+        _ if is_banned || is_high(given) || is_high(now) => Permission::RoomManage,
+        Some(_) => Permission::MemberInvite,
+        None => Permission::MemberRemove,
+    };
+    may(view, who, name, needed)?;
+    let own = all_in_room(view, who, name);
+    match given {
+        Some(given) if !own.contains(Permission::RoomManage) => lacks_nothing(given, own),
+        _ => Ok(()),
+    }
+}
+
+fn may_leave(kind: RoomKind) -> Result<(), Problem> {
+    if kind == RoomKind::Direct {
+        return Err(Problem::new(
+            ProblemCode::Conflict,
+            "a direct room keeps its two people; nobody leaves it",
+        ));
+    }
+    Ok(())
+}
+
+fn read_verbs(verbs: &[String], scope: RoleScope) -> Result<PermissionSet, Problem> {
+    let read = verbs.iter().map(|verb| {
+        let permission = Permission::parse(verb).filter(|permission| permission.is_of(scope));
+        permission.ok_or_else(|| {
+            let known = Permission::ALL.into_iter().filter(|permission| permission.is_of(scope));
+            let known: Vec<_> = known.map(Permission::as_str).collect();
+            Problem::invalid(format!(
+                "a role of this scope has no such permission; there are: {}",
+                known.join(", ")
+            ))
+        })
+    });
+    read.collect()
+}
+
+fn lacks_nothing(given: PermissionSet, own: PermissionSet) -> Result<(), Problem> {
+    match given.without(own).iter().next() {
+        None => Ok(()),
+        Some(lacking) => Err(Problem::new(
+            ProblemCode::Forbidden,
+            format!("nobody gives what they lack, and you lack the permission {lacking}"),
+        )),
+    }
+}
+
+fn no_such_role(role: &Id) -> Problem {
+    Problem::invalid(format!("there is no role `{role}` to be given here"))
+}
+
+fn unknown_role(role: &Id) -> Problem {
+    Problem::new(ProblemCode::NotFound, format!("there is no role `{role}`"))
+}
