@@ -1,9 +1,8 @@
 //! The OpenAPI 3.1 document of the HTTP API. Paths, parameters and bodies stand at the handlers (`#[utoipa::path]`); here are
-//! the shapes of what is read and answered, and in `complete.rs` is what all paths have in common. The end-to-end tests hold every answer they get
+//! the shapes of what is read and answered (in `policy.rs` those about rights), and in `complete.rs` is what all paths have in common. The end-to-end tests hold every answer they get
 //! against it.
 #![expect(dead_code, reason = "the shapes describe JSON and are never made")]
 
-use natterjack_authz::policy::Permission;
 use natterjack_nats_config::contract::ProblemCode;
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,8 +10,10 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 pub(super) use complete::complete;
+pub(super) use policy::{Ban, BanPut, BansPage, ExplainAsk, Explained, Role, RolePut, RolesPage, UserPut};
 
 mod complete;
+mod policy;
 
 /// An event, the same bytes on every transport.
 #[derive(ToSchema, Deserialize)]
@@ -466,154 +467,6 @@ pub(super) struct MembersPage {
     next: Option<String>,
 }
 
-/// Somebody who may not be in a room.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Ban {
-    user: String,
-    #[schema(required)]
-    reason: Option<String>,
-    /// The event that says so.
-    since: u64,
-}
-
-/// A page of those who may not be in a room.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BansPage {
-    bans: Vec<Ban>,
-    #[schema(required)]
-    next: Option<String>,
-}
-
-/// Why somebody is banned; the body may be left out.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BanPut {
-    /// At most 256 bytes. Who reads the room reads it.
-    #[serde(default)]
-    reason: Option<String>,
-}
-
-/// A role: a built-in one, or one of the tenant's own.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Role {
-    role: String,
-    scope: RoleScope,
-    #[schema(schema_with = verbs)]
-    permissions: Vec<String>,
-    built_in: bool,
-    /// The event that made it what it is; none for a built-in one.
-    #[serde(default)]
-    #[schema(nullable = false)]
-    since: Option<u64>,
-}
-
-/// Every role.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RolesPage {
-    roles: Vec<Role>,
-    #[schema(required)]
-    next: Option<String>,
-}
-
-/// What a role gives.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RolePut {
-    scope: RoleScope,
-    #[schema(schema_with = verbs)]
-    permissions: Vec<String>,
-}
-
-/// Where a role is given.
-#[derive(ToSchema, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RoleScope {
-    Tenant,
-    Room,
-}
-
-/// A user's role in the tenant.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct UserPut {
-    /// `blocked` takes everything from the user; `null` gives back the default, `member`.
-    #[schema(required)]
-    role: Option<String>,
-}
-
-/// What is to be explained.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ExplainAsk {
-    /// About whom; the caller by default.
-    #[serde(default)]
-    user: Option<String>,
-    #[schema(schema_with = verb)]
-    permission: String,
-    /// In which room; without one in the tenant.
-    #[serde(default)]
-    room: Option<String>,
-}
-
-/// A decision, explained.
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Explained {
-    user: String,
-    #[schema(schema_with = verb)]
-    permission: String,
-    #[schema(required)]
-    room: Option<String>,
-    allowed: bool,
-    rule: Rule,
-    /// What the log says that the rule looked at.
-    facts: Vec<PolicyFact>,
-}
-
-/// The rule by which something was decided: the first two allow.
-#[derive(ToSchema, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Rule {
-    RoomRole,
-    TenantRole,
-    Blocked,
-    NoSuchTenant,
-    NoSuchRoom,
-    RoomKind,
-    NoMember,
-    RoleLacks,
-}
-
-/// Something that the log says. Which of the fields are there depends on `fact`: `tenant-role` (role), `room` (kind), `member` (role,
-/// visible_from), `ban`, `role` (role, scope, permissions).
-#[derive(ToSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PolicyFact {
-    fact: String,
-    #[serde(default)]
-    #[schema(nullable = false)]
-    role: Option<String>,
-    #[serde(default)]
-    #[schema(nullable = false)]
-    kind: Option<RoomKind>,
-    #[serde(default)]
-    #[schema(nullable = false)]
-    visible_from: Option<u64>,
-    #[serde(default)]
-    #[schema(nullable = false)]
-    scope: Option<RoleScope>,
-    #[serde(default)]
-    #[schema(nullable = false)]
-    permissions: Option<Vec<String>>,
-    /// The event that says so; none for a default, or where that is not known.
-    #[schema(required)]
-    seq: Option<u64>,
-}
-
 /// A change of rights: the receipt, and how far it has reached those who are connected.
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -728,20 +581,6 @@ pub(super) struct Problem {
     #[serde(default)]
     #[schema(nullable = false)]
     request_id: Option<String>,
-}
-
-fn verb() -> Schema {
-    let verbs = Permission::ALL.iter().map(|permission| permission.as_str());
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .enum_values(Some(verbs))
-        .into()
-}
-
-fn verbs() -> Schema {
-    utoipa::openapi::ArrayBuilder::new()
-        .items(utoipa::openapi::RefOr::T(verb()))
-        .into()
 }
 
 fn codes() -> Schema {

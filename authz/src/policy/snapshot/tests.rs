@@ -1,0 +1,184 @@
+use natterjack_nats_config::contract::{Event, Kind};
+use proptest::prelude::*;
+use serde_json::json;
+use serde_json::value::to_raw_value;
+
+use super::*;
+use crate::policy::Permission;
+
+/// What an event of the tests is about: few names, so that the same ones meet often.
+#[derive(Debug, Clone)]
+struct Step {
+    tenant: usize,
+    room: usize,
+    user: usize,
+    what: What,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Room(Option<String>, bool),
+    Member(Option<&'static str>, Option<u64>),
+    User(Option<&'static str>),
+    Token(bool, u8, u64),
+    Role(Option<u8>),
+    Ban(bool, Option<String>),
+    /// A writer of this or of an earlier version begins.
+    Term(bool),
+    Odd,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let role = prop_oneof![Just("owner"), Just("member"), Just("reader"), Just("role1")];
+    let what = prop_oneof![
+        (prop::option::of("\\PC{0,8}"), any::<bool>()).prop_map(|(title, joined)| What::Room(title, joined)),
+        prop::option::of(1u8..9).prop_map(What::Role),
+        (any::<bool>(), prop::option::of("\\PC{0,3}")).prop_map(|(banned, reason)| What::Ban(banned, reason)),
+        any::<bool>().prop_map(What::Term),
+        (prop::option::of(role), prop::option::of(0u64..99)).prop_map(|(role, from)| What::Member(role, from)),
+        prop::option::of(Just("admin")).prop_map(What::User),
+        (any::<bool>(), 0u8..3, 0u64..8).prop_map(|(one, form, value)| What::Token(one, form, value)),
+        Just(What::Odd),
+    ];
+    let step = (0usize..2, 0usize..4, 0usize..4, what);
+    let step = step.prop_map(|(tenant, room, user, what)| Step {
+        tenant,
+        room,
+        user,
+        what,
+    });
+    prop::collection::vec(step, 0..60)
+}
+
+fn event(number: usize, step: &Step) -> Event {
+    let user = format!("u{}", step.user);
+    let (kind, body) = match &step.what {
+        What::Room(title, joined) => {
+            let history = if *joined { "joined" } else { "all" };
+            let kind = if *joined { "announcement" } else { "group" };
+            (Kind::Room, json!({"title": title, "history": history, "kind": kind}))
+        }
+        What::Role(bits) => {
+            let permissions = bits.map(|bits| PermissionSet::from_bits(u32::from(bits)).unwrap());
+            let verbs = permissions.map(|set| set.iter().map(Permission::as_str).collect::<Vec<_>>());
+            let role = format!("role{}", step.room);
+            (Kind::Role, json!({"role": role, "scope": "room", "permissions": verbs}))
+        }
+        What::Ban(banned, reason) => (Kind::Ban, json!({"user": user, "banned": banned, "reason": reason})),
+        What::Term(_) => (Kind::Msg, json!({})),
+        What::Member(role, from) => (Kind::Member, json!({"user": user, "role": role, "visible_from": from})),
+        What::User(role) => (Kind::User, json!({"user": user, "role": role})),
+        What::Token(one, form, value) => {
+            let mut body = match form {
+                0 => json!({"jti": format!("j{value}")}),
+                1 => json!({"valid_after_ms": value}),
+                _ => json!({"settled": Seq::of(*value, 0)}),
+            };
+            if *one || *form == 0 {
+                body["user"] = json!(user);
+            }
+            (Kind::Token, body)
+        }
+        What::Odd => (Kind::Member, json!("no membership")),
+    };
+    Event {
+        v: 1,
+        seq: Seq::of(number as u64 + 1, 0),
+        n: 1,
+        prev: Seq::ZERO,
+        id: String::new(),
+        tenant: format!("t{}", step.tenant).parse().unwrap(),
+        room: format!("r{}", step.room).parse().unwrap(),
+        from: "root".parse().unwrap(),
+        kind,
+        at: natterjack_nats_config::clock::format_ms(1_795_413_600_000 + i64::try_from(number).unwrap()),
+        key: None,
+        reply_to: None,
+        target: None,
+        body: to_raw_value(&body).unwrap(),
+    }
+}
+
+fn fold(mut view: View, steps: &[Step], from: usize) -> View {
+    for (number, step) in steps.iter().enumerate().skip(from) {
+        view.apply(&event(number, step));
+        if let What::Term(keeps_places) = step.what {
+            view.begin_term(keeps_places);
+        }
+    }
+    view
+}
+
+proptest! {
+    #[test]
+    fn a_view_that_was_put_away_and_taken_up_again_is_the_same(steps in steps(), cut in 0usize..60) {
+        let cut = cut.min(steps.len());
+        let whole = fold(View::default(), &steps, 0);
+        let first = fold(View::default(), &steps[..cut], 0);
+        let taken_up = View::from_bytes(&first.to_bytes().unwrap()).unwrap();
+        prop_assert_eq!(taken_up.hash(), first.hash(), "the hash is that of what was read");
+        let resumed = fold(taken_up, &steps, cut);
+        prop_assert_eq!(resumed.hash(), whole.hash());
+        prop_assert_eq!(resumed.to_bytes().unwrap(), whole.to_bytes().unwrap());
+        prop_assert_eq!(resumed.seq(), whole.seq());
+    }
+
+    #[test]
+    fn views_that_differ_have_other_hashes(steps in steps(), other in steps()) {
+        let (one, two) = (fold(View::default(), &steps, 0), fold(View::default(), &other, 0));
+        let bytes = |view: &View| View { seq: Seq::ZERO, ..view.clone() }.to_bytes().unwrap();
+        prop_assert_eq!(one.hash() == two.hash(), bytes(&one) == bytes(&two));
+    }
+
+    #[test]
+    fn whether_places_are_kept_is_part_of_the_hash(steps in steps()) {
+        let view = fold(View::default(), &steps, 0);
+        let other = View { keeps_no_places: !view.keeps_no_places, ..view.clone() };
+        prop_assert_ne!(view.hash(), other.hash());
+        prop_assert_ne!(view.to_bytes().unwrap(), other.to_bytes().unwrap());
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_or_read_as_another_view(steps in steps(), at in any::<prop::sample::Index>(), flip in 1u8..) {
+        let view = fold(View::default(), &steps, 0);
+        let mut bytes = view.to_bytes().unwrap();
+        let cut = at.index(bytes.len());
+        prop_assert!(View::from_bytes(&bytes[..cut]).is_err(), "cut off at {}", cut);
+        bytes[cut] ^= flip;
+        // A SHA-256 stands beside the bytes; here it is enough that nothing panics.
+        let _ = View::from_bytes(&bytes);
+    }
+}
+
+#[test]
+fn the_version_before_is_read() {
+    let steps = [
+        What::Term(false),
+        What::Room(None, false),
+        What::Member(Some("member"), Some(3)),
+        What::User(Some("admin")),
+    ];
+    let steps = steps.map(|what| Step {
+        tenant: 0,
+        room: 0,
+        user: 0,
+        what,
+    });
+    let view = fold(View::default(), &steps, 0);
+    let mut bytes = view.to_bytes().unwrap();
+    // What versions 1 and 2 wrote of this view: nothing but their number is other. The kind of the room is one that they know.
+    for version in [1, 2] {
+        bytes[8] = version;
+        assert_eq!(View::from_bytes(&bytes).unwrap(), view);
+    }
+}
+
+#[test]
+fn another_version_is_told_apart_from_damage() {
+    let mut bytes = View::default().to_bytes().unwrap();
+    bytes[8] += 1;
+    assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(4))));
+    bytes[8] = 0;
+    assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(0))));
+    assert!(matches!(View::from_bytes(b"something"), Err(SnapshotError::NotAView)));
+}
