@@ -101,8 +101,7 @@ pub(crate) fn run(global: &Global, room: &Room) -> anyhow::Result<()> {
         } => {
             let retention = keep_days.map(|days| json!({"days": days}));
             let body = json!({"kind": kind, "title": title, "history": history, "retention": retention});
-            server.connect(global)?.put(&format!("/v1/rooms/{room}"), &body)?;
-            say(format_args!("room {room} is there"))
+            create(global, server, room, &body)
         }
         What::List { server } => list(global, server),
         What::Add {
@@ -142,6 +141,11 @@ pub(crate) fn run(global: &Global, room: &Room) -> anyhow::Result<()> {
             say(format_args!("{member} is no member of {room}{}", state(&answer)))
         }
     }
+}
+
+fn create(global: &Global, server: &Server, room: &Id, body: &Value) -> anyhow::Result<()> {
+    server.connect(global)?.put(&format!("/v1/rooms/{room}"), body)?;
+    say(format_args!("room {room} is there"))
 }
 
 fn list(global: &Global, server: &Server) -> anyhow::Result<()> {

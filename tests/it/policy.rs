@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::eventually;
 use crate::support::house::{House, seq};
-use crate::support::http::Http;
+use crate::support::http::{Answer, Http};
 use crate::support::poll::Poll;
 
 async fn role(admin: &Http, name: &str, scope: &str, permissions: &[&str]) -> Value {
@@ -63,7 +63,8 @@ async fn a_changed_role_reaches_everybody_who_holds_it() {
         })
         .await;
     bob.get(MESSAGES).await.is_problem(403, "forbidden");
-    assert!(native.say("lobby", "I speak").await["id"].is_string());
+    let spoke = native.say("lobby", "I speak").await;
+    house.archived("alice", "lobby", seq(&spoke)).await;
     let heard = |deliveries: Vec<String>| deliveries.iter().any(|line| line.contains("not for bob"));
     let polled: Vec<String> = poll.mail.all().iter().map(|line| format!("{line:?}")).collect();
     assert!(!heard(polled), "{secret}");
@@ -217,7 +218,7 @@ async fn two_people_find_one_room_however_they_race() {
     let answers = futures_util::future::join_all(racers).await;
     let made = answers.iter().filter(|answer| answer.status == 201).count();
     assert_eq!(made, 1, "one of them made it");
-    let rooms: Vec<Value> = answers.iter().map(|answer| answer.json()).collect();
+    let rooms: Vec<Value> = answers.iter().map(Answer::json).collect();
     let id = rooms[0]["id"].as_str().unwrap().to_owned();
     for room in &rooms {
         assert_eq!(
@@ -369,7 +370,7 @@ async fn who_is_blocked_is_out_of_everything() {
     let url = &house.endpoints.nats;
     let refused = crate::support::nats::Nats::connect(url, "bob", &house.token("bob")).await;
     assert!(refused.is_err(), "he is not let in again");
-    alice.say("lobby", "without bob").await;
+    let without = alice.say("lobby", "without bob").await;
     let heard: Vec<String> = native.mail.all().iter().map(|line| format!("{line:?}")).collect();
     assert!(!heard.iter().any(|line| line.contains("without bob")), "{heard:?}");
     admin
@@ -377,6 +378,7 @@ async fn who_is_blocked_is_out_of_everything() {
         .await
         .is_problem(409, "conflict");
     admin.put("/v1/users/bob", &json!({"role": null})).await.ok();
+    house.archived("alice", "lobby", seq(&without)).await;
     assert_eq!(texts(&bob, MESSAGES).await, ["without bob"]);
 }
 

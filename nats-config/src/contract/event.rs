@@ -65,7 +65,7 @@ pub enum RoomKind {
     /// Many speak, many read.
     #[default]
     Group,
-    /// Two people with equal rights, for ever the same two. Its id is [`direct_room`]'s.
+    /// Two people with equal rights, for ever the same two. Its id is that of [`direct_room`](super::direct_room).
     Direct,
     /// Few speak, many read.
     Announcement,

@@ -54,6 +54,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..60)
 }
 
+fn token_body(step: &Step, one: bool, (form, value): (u8, u64)) -> serde_json::Value {
+    let mut body = match form {
+        0 => json!({"jti": format!("j{value}")}),
+        1 => json!({"valid_after_ms": value}),
+        3 => json!({"jti": format!("j{value}"), "until_ms": AT + 8 * i64::try_from(value).unwrap()}),
+        4 => json!({"valid_after_ms": AT + 8 * i64::try_from(value).unwrap(), "covers_all": true}),
+        5 => {
+            json!({"jti": format!("nj_{}{value:022}{}", step.tenant, step.user), "voids_nothing": value % 2 == 0})
+        }
+        _ => json!({"settled": Seq::of(value, 0)}),
+    };
+    if one || body.get("jti").is_some() {
+        body["user"] = json!(format!("u{}", step.user));
+    }
+    body
+}
+
 fn event(number: usize, step: &Step) -> Event {
     let user = format!("u{}", step.user);
     let (kind, body) = match &step.what {
@@ -72,22 +89,7 @@ fn event(number: usize, step: &Step) -> Event {
         What::Term(_) => (Kind::Msg, json!({})),
         What::Member(role, from) => (Kind::Member, json!({"user": user, "role": role, "visible_from": from})),
         What::User(role) => (Kind::User, json!({"user": user, "role": role})),
-        What::Token(one, form, value) => {
-            let mut body = match form {
-                0 => json!({"jti": format!("j{value}")}),
-                1 => json!({"valid_after_ms": value}),
-                3 => json!({"jti": format!("j{value}"), "until_ms": AT + 8 * i64::try_from(*value).unwrap()}),
-                4 => json!({"valid_after_ms": AT + 8 * i64::try_from(*value).unwrap(), "covers_all": true}),
-                5 => {
-                    json!({"jti": format!("nj_{}{value:022}{}", step.tenant, step.user), "voids_nothing": value % 2 == 0})
-                }
-                _ => json!({"settled": Seq::of(*value, 0)}),
-            };
-            if *one || body.get("jti").is_some() {
-                body["user"] = json!(user);
-            }
-            (Kind::Token, body)
-        }
+        What::Token(one, form, value) => (Kind::Token, token_body(step, *one, (*form, *value))),
         What::Key(key, expires) => {
             // Ids are those of one user each.
             let (id, sha256) = (format!("{}{key:022}{}", step.tenant, step.user), "5a".repeat(32));

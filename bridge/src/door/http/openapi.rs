@@ -3,7 +3,6 @@
 //! against it.
 #![expect(dead_code, reason = "the shapes describe JSON and are never made")]
 
-use natterjack_authz::policy::Permission;
 use natterjack_nats_config::contract::ProblemCode;
 use serde::Deserialize;
 use serde_json::Value;
@@ -438,20 +437,6 @@ pub(super) struct Problem {
     #[serde(default)]
     #[schema(nullable = false)]
     request_id: Option<String>,
-}
-
-fn verb() -> Schema {
-    let verbs = Permission::ALL.iter().map(|permission| permission.as_str());
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .enum_values(Some(verbs))
-        .into()
-}
-
-fn verbs() -> Schema {
-    utoipa::openapi::ArrayBuilder::new()
-        .items(utoipa::openapi::RefOr::T(verb()))
-        .into()
 }
 
 fn codes() -> Schema {

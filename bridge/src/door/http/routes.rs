@@ -179,22 +179,16 @@ async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
 )]
 async fn new_room(State(door): Door, caller: Caller, request: Request) -> Answer {
     let (headers, body) = read_body(request, door.max_body_bytes).await?;
-    let NewRoom {
-        id,
-        kind,
-        title,
-        history,
-        retention,
-    } = read_json(&headers, &body)?;
-    let id = match id {
+    let new: NewRoom = read_json(&headers, &body)?;
+    let id = match new.id {
         Some(id) => id,
         None => self::id("id", &uuid::Uuid::now_v7().simple().to_string())?,
     };
     let body = RoomBody {
-        kind,
-        title,
-        retention,
-        history,
+        kind: new.kind,
+        title: new.title,
+        retention: new.retention,
+        history: new.history,
         with: None,
     };
     make_room(&door, &caller, id, &body, &headers).await

@@ -1,9 +1,11 @@
-//! Shapes of bans, roles and explanations.
+//! Shapes of what is about roles, bans and decisions.
 
+use natterjack_authz::policy::Permission;
 use serde::Deserialize;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
-use super::{RoomKind, verb, verbs};
+use super::RoomKind;
 
 /// Somebody who may not be in a room.
 #[derive(ToSchema, Deserialize)]
@@ -35,6 +37,7 @@ pub(in crate::door::http) struct BanPut {
 }
 
 /// A role: a built-in one, or one of the tenant's own.
+#[expect(clippy::struct_field_names, reason = "the names are those of the JSON")]
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::door::http) struct Role {
@@ -128,7 +131,7 @@ pub(in crate::door::http) enum Rule {
 }
 
 /// Something that the log says. Which of the fields are there depends on `fact`: `tenant-role` (role), `room` (kind), `member` (role,
-/// visible_from), `ban`, `role` (role, scope, permissions).
+/// `visible_from`), `ban`, `role` (role, scope, permissions).
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::door::http) struct PolicyFact {
@@ -151,4 +154,18 @@ pub(in crate::door::http) struct PolicyFact {
     /// The event that says so; none for a default, or where that is not known.
     #[schema(required)]
     seq: Option<u64>,
+}
+
+fn verb() -> Schema {
+    let verbs = Permission::ALL.iter().map(|permission| permission.as_str());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(verbs))
+        .into()
+}
+
+fn verbs() -> Schema {
+    utoipa::openapi::ArrayBuilder::new()
+        .items(utoipa::openapi::RefOr::T(verb()))
+        .into()
 }
