@@ -114,10 +114,7 @@ pub(crate) fn run(global: &Global, room: &Room) -> anyhow::Result<()> {
             let answer = server.connect(global)?.put(&path, &json!({"role": role}))?;
             say(format_args!("{member} is {role} of {room}{}", state(&answer)))
         }
-        What::Direct { with, server } => {
-            let room = server.connect(global)?.put(&format!("/v1/direct/{with}"), &json!({}))?;
-            say(room.get("id").and_then(Value::as_str).unwrap_or_default())
-        }
+        What::Direct { with, server } => direct(global, server, with),
         What::Ban {
             room,
             member,
@@ -146,6 +143,11 @@ pub(crate) fn run(global: &Global, room: &Room) -> anyhow::Result<()> {
 fn create(global: &Global, server: &Server, room: &Id, body: &Value) -> anyhow::Result<()> {
     server.connect(global)?.put(&format!("/v1/rooms/{room}"), body)?;
     say(format_args!("room {room} is there"))
+}
+
+fn direct(global: &Global, server: &Server, with: &Id) -> anyhow::Result<()> {
+    let room = server.connect(global)?.put(&format!("/v1/direct/{with}"), &json!({}))?;
+    say(room.get("id").and_then(Value::as_str).unwrap_or_default())
 }
 
 fn list(global: &Global, server: &Server) -> anyhow::Result<()> {

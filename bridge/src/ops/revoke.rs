@@ -230,9 +230,10 @@ mod tests {
                 *running.lock() += 1;
                 *count.lock() += 1;
                 let now = *running.lock();
-                let mut most = most.lock();
-                *most = now.max(*most);
-                drop(most);
+                {
+                    let mut most = most.lock();
+                    *most = now.max(*most);
+                }
                 tokio::time::sleep(FINISH_EVERY * 3).await;
                 *running.lock() -= 1;
                 one
