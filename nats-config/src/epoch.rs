@@ -1,5 +1,5 @@
 //! Which epoch of a shard's log is the one: a log that was lost, or that is not the archive's, is followed by another one in a
-//! later epoch, and stays beside it for as long as somebody wants to look at it (ADR 30).
+//! later epoch, and stays beside it for as long as somebody wants to look at it (ADR 21).
 
 use std::time::Duration;
 

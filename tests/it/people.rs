@@ -28,7 +28,7 @@ async fn a_caller_learns_what_its_token_is_good_for() {
         (&me["tenant"], &me["user"], &me["role"], &me["rooms"]),
         (&json!("main"), &json!("bob"), &json!("member"), &json!(1)),
     );
-    assert_eq!(me["permissions"], json!(["room.create"]));
+    assert_eq!(me["permissions"], json!(["room.create", "room.direct"]));
     assert_eq!(
         (&me["limits"]["body_bytes"], &me["limits"]["polls"]),
         (&json!(65536), &json!(16)),

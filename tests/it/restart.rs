@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::support::events::{assert_receipt, assert_unbroken, parse, texts};
 use crate::support::house::{House, is_alive, seq};
+use crate::support::http::Http;
 use crate::support::mailbox::Mailbox;
 use crate::support::poll::{Poll, cursor_now, read_all};
 use crate::support::{DEADLINE, eventually};
@@ -202,6 +203,13 @@ async fn ask_again(house: &House, sent: &Sent) -> Value {
     answer.json()
 }
 
+/// What comes next behind a cursor: a receipt may be there before the bridge has read the event.
+async fn next_page(http: &Http, cursor: &str) -> (Vec<String>, String) {
+    let page = http.get(&format!("/v1/events?cursor={cursor}&wait=50")).await;
+    let lines = page.lines("events");
+    (lines, page.ok()["cursor"].as_str().unwrap().to_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_stop_ends_polls_and_leaves_nothing_behind() {
     let mut house = House::start().await;
@@ -209,7 +217,7 @@ async fn a_clean_stop_ends_polls_and_leaves_nothing_behind() {
     let alice = house.http("alice");
     let cursor = cursor_now(&alice).await;
     let receipt = alice.say("lobby", "before the stop").await;
-    let behind = read_all(&alice, &cursor).await.1;
+    let behind = next_page(&alice, &cursor).await.1;
     let mut polls = JoinSet::new();
     for _ in 0..=POLLS_OF_ONE {
         let (alice, path) = (alice.clone(), format!("/v1/events?cursor={behind}&wait=50"));
@@ -244,7 +252,7 @@ async fn a_clean_stop_ends_polls_and_leaves_nothing_behind() {
         receipt["n"].as_u64().map(|n| n + 1),
         "the room counts on"
     );
-    let (lines, _) = read_all(&alice, pages[0]["cursor"].as_str().unwrap()).await;
+    let (lines, _) = next_page(&alice, pages[0]["cursor"].as_str().unwrap()).await;
     assert_eq!(
         texts(&lines),
         ["after it"],

@@ -117,6 +117,7 @@ async fn a_snapshot_tells_where_the_rooms_stand_and_what_the_reader_may_do() {
     let own = [
         "room.read",
         "room.send",
+        "command.send",
         "room.react",
         "message.edit.own",
         "message.delete.own",

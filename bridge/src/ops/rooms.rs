@@ -13,7 +13,7 @@ use super::{Bridge, Listing, may_look, page_of, send};
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct RoomShown {
     id: Id,
-    kind: RoomKind,
+    pub(crate) kind: RoomKind,
     title: Option<String>,
     /// From where on new members may read.
     history: RoomHistory,

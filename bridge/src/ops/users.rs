@@ -4,7 +4,7 @@ use natterjack_authz::policy::{Permission, View, may_in_tenant};
 use natterjack_nats_config::contract::{Id, MAX_ID_BYTES, Principal, Problem};
 use serde::Serialize;
 
-use super::{Bridge, Listing, page_of};
+use super::{Bridge, Listing, may_look, page_of};
 
 /// Somebody the caller may know of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -51,6 +51,8 @@ fn first_known<'a>(view: &'a View, who: &'a Principal, q: &str, listing: &Listin
         view.users(&who.tenant).for_each(take);
     } else {
         let rooms = view.rooms_of(&who.tenant, &who.user);
+        let may_look = |id: &Id| may_look(view, who, id).is_ok();
+        let rooms = rooms.filter(|(id, _)| may_look(id));
         rooms.for_each(|(_, room)| room.members.keys().for_each(&mut take));
     }
     first

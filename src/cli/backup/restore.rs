@@ -101,7 +101,8 @@ async fn restore(global: &Global, config: &Config, from: &Path) -> anyhow::Resul
     })
     .await?;
     say(format_args!(
-        "Restored into {}. Start it with `natterjack up --data {}`; who holds a cursor is told `epoch-changed` and begins again.",
+        "Restored into {}. Start it with `natterjack up --data {}`; who holds a cursor is told `epoch-changed` and begins again. \
+         What was revoked, ended or banned since the backup is not any more: `natterjack revoke --before` ends all tokens and keys of before.",
         config.data.display(),
         config.data.display()
     ))

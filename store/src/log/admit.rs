@@ -304,8 +304,8 @@ fn check_place(request: &Request) -> Result<(), Problem> {
     let about_tenant = request.room.as_str() == TENANT_ROOM;
     if about_tenant != request.kind.is_of_tenant() {
         return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token` and `role` events go there, and nowhere \
-             else"
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token`, `key`, `login`, `hold` and `role` events \
+             go there, and nowhere else"
         )));
     }
     if request.payload.target.is_some() != request.kind.has_target() {

@@ -204,7 +204,7 @@ impl Intake {
             Some(reply) if Subjects::is_import_reply(reply) => queue.push_back(Pending {
                 request: Err(Problem::invalid(format!(
                     "the subject must be {}.in.{{tenant}}.{{user}}.{{room}}.{{kind}}, with kind one of msg, command, \
-                     reply, edit, delete, react, unreact, pin, unpin, read, room, member, ban, user, role, typing, presence, signal",
+                     reply, edit, delete, react, unreact, pin, unpin, read, room, member, ban, user, role, token, hold, typing, presence, signal",
                     self.subjects.prefix()
                 ))),
                 to: AnswerTo::Reply(reply.clone()),

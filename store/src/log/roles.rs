@@ -56,7 +56,13 @@ pub(super) fn permit_role(view: &View, who: &Principal, change: &RoleBody) -> Re
         };
     };
     if change.scope == RoleScope::Tenant {
-        lacks_nothing(read_verbs(verbs, change.scope)?, all_in_tenant(view, who))?;
+        let own = all_in_tenant(view, who);
+        lacks_nothing(read_verbs(verbs, change.scope)?, own)?;
+        // As with the role of a single administrator: nobody takes from those who may more than they.
+        let before = known.map(|known| known.permissions).unwrap_or_default();
+        if before.contains(Permission::TenantAdmin) {
+            lacks_nothing(before, own)?;
+        }
     }
     if known.is_none() && view.roles(&who.tenant).count() >= MAX_ROLES {
         return Err(Problem::new(
@@ -144,7 +150,7 @@ fn read_verbs(verbs: &[String], scope: RoleScope) -> Result<PermissionSet, Probl
     read.collect()
 }
 
-fn lacks_nothing(given: PermissionSet, own: PermissionSet) -> Result<(), Problem> {
+pub(super) fn lacks_nothing(given: PermissionSet, own: PermissionSet) -> Result<(), Problem> {
     match given.without(own).iter().next() {
         None => Ok(()),
         Some(lacking) => Err(Problem::new(

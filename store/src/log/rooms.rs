@@ -36,8 +36,10 @@ pub(super) fn read_room(body: &RawValue) -> Result<RoomBody, Problem> {
             "`with`, the other one, goes with a room of kind `direct` and with nothing else",
         ));
     }
-    if is_direct && (body.title.is_some() || body.history != RoomHistory::All) {
-        return Err(Problem::invalid("a direct room has neither `title` nor `history`"));
+    if is_direct && (body.title.is_some() || body.history != RoomHistory::All || body.retention.is_some()) {
+        return Err(Problem::invalid(
+            "a direct room has neither `title` nor `history` nor `retention`",
+        ));
     }
     Ok(body)
 }

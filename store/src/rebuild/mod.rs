@@ -1,6 +1,6 @@
 //! When one of log and archive is lost, or they are not of one history: a log made anew from the archive, or an archive from
 //! the log. Nothing is thrown away: what the other side had is kept apart, under the epoch that it came from or a label, and
-//! `archive export --epoch` writes it out (ADR 30).
+//! `archive export --epoch` writes it out (ADR 21).
 
 mod archive;
 mod difference;

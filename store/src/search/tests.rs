@@ -65,7 +65,14 @@ async fn archive(database: &Database, epoch: i64, events: &[(&str, &str, Kind, &
 }
 
 async fn index_all(database: &Database, log: &Log) {
-    while index::round(database, log).await.unwrap() == Round::Indexed {}
+    // A round that is idle may have indexed the last ones of an epoch.
+    let mut idle = 0;
+    while idle < 2 {
+        idle = match index::round(database, log).await.unwrap() {
+            Round::Indexed => 0,
+            Round::Idle => idle + 1,
+        };
+    }
 }
 
 fn query(q: &str, rooms: &[(&str, u64)]) -> SearchQuery {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq};
+use natterjack_nats_config::contract::{Event, Id, KeyBody, Kind, MemberBody, Seq};
 use natterjack_nats_config::tail::Log;
 use sea_orm::{ColumnTrait, Condition, Order, QueryFilter, QueryOrder, QuerySelect};
 use serde::Serialize;
@@ -105,7 +105,7 @@ async fn each(
     upto: u64,
     mut told: impl FnMut(Event, &[u8]) -> std::io::Result<()>,
 ) -> Result<(), TransferError> {
-    let about = [Kind::Member, Kind::User, Kind::Token].map(Kind::as_str);
+    let about = [Kind::Member, Kind::User, Kind::Token, Kind::Ban, Kind::Key].map(Kind::as_str);
     let end = sql::bound(Seq::end_of_frame(upto));
     let mut after = -1;
     loop {
@@ -128,11 +128,20 @@ async fn each(
             let Ok(event) = serde_json::from_slice::<Event>(&row.bytes) else {
                 continue;
             };
-            if &event.from == what.user || event.concerns().as_ref() == Some(what.user) {
+            if &event.from == what.user || is_about(&event, what.user) {
                 told(event, &row.bytes)?;
             }
         }
     }
+}
+
+/// A key of theirs is about them, though nobody is told of it.
+fn is_about(event: &Event, user: &Id) -> bool {
+    let key = || serde_json::from_str::<KeyBody>(event.body.get()).ok();
+    let about = event
+        .concerns()
+        .or_else(|| (event.kind == Kind::Key).then(key).flatten().map(|body| body.user));
+    about.as_ref() == Some(user)
 }
 
 impl Seen {

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{StatusCode, Uri};
-use natterjack_nats_config::contract::{Actor, By, Id, Kind, MemberBody, Problem, ProblemCode, SendPayload};
+use natterjack_nats_config::contract::{Actor, By, Id, Kind, MemberBody, Problem, ProblemCode, RoomKind, SendPayload};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::to_raw_value;
@@ -55,10 +55,11 @@ pub(super) async fn make(State(door): Door, caller: Caller, path: Path, request:
     let NewHook { name } = read_json(&headers, &body)?;
     // The writer decides who becomes a member; a hook goes on when whoever made it has gone, so it takes more than that.
     ops::check_manages(&door.bridge, &caller.who, &room)?;
+    let role = role_in(ops::show_room(&door.bridge, &caller.who, &room)?.kind)?;
     let user = user(name.as_ref())?;
     let member = MemberBody {
         user: user.clone(),
-        role: Some("member".parse().map_err(|_| internal())?),
+        role: Some(role.parse().map_err(|_| internal())?),
         visible_from: None,
     };
     let changed = ops::put_member(&door.bridge, &caller.who, room.clone(), member, None).await?;
@@ -68,6 +69,18 @@ pub(super) async fn make(State(door): Door, caller: Caller, path: Path, request:
     let secret = door.hooks.secret(&Hook { who, room, since });
     let made = object!({"hook": user, "path": format!("{PREFIX}{secret}"), "receipt": changed.receipt});
     json(StatusCode::CREATED, &made)
+}
+
+/// What a hook is in a room of a kind, so that it may post and nothing else.
+fn role_in(kind: RoomKind) -> Result<&'static str, Problem> {
+    match kind {
+        RoomKind::Device => Ok("device"),
+        RoomKind::Announcement => Err(Problem::new(
+            ProblemCode::Conflict,
+            "in an announcement room only moderators post; make the hook in a room of kind group or device",
+        )),
+        _ => Ok("member"),
+    }
 }
 
 /// `POST /v1/hooks/{hook}`
@@ -98,7 +111,11 @@ pub(super) async fn post(State(door): Door, path: Path, request: Request) -> Ans
     };
     let sent = ops::send(&door.bridge, &actor, hook.room, Kind::Msg, payload).await;
     sent.map_err(|problem| match problem.code {
-        ProblemCode::NotFound | ProblemCode::Forbidden => no_such_hook(),
+        ProblemCode::NotFound => no_such_hook(),
+        ProblemCode::Forbidden => Problem::new(
+            ProblemCode::Forbidden,
+            "the hook may not post there any more: the room's kind or the hook's role was changed",
+        ),
         _ => problem,
     })?;
     let mut response = Response::new("ok".into());

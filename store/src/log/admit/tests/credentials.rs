@@ -147,6 +147,32 @@ fn keys_are_made_by_a_token_for_oneself_or_by_an_administrator() {
 }
 
 #[test]
+fn with_a_key_of_somebody_else_nobody_gets_more_than_they_have() {
+    let mut book = Book::founded();
+    for (role, permissions) in [
+        ("clerk", json!(["tenant.admin"])),
+        (
+            "manager",
+            json!(["tenant.admin", "room.manage", "room.create", "room.direct"]),
+        ),
+    ] {
+        let body = json!({"role": role, "scope": "tenant", "permissions": permissions});
+        book.ask("admin", "_", Kind::Role, &json!({"body": body})).unwrap();
+        let body = json!({"user": format!("a-{role}"), "role": role});
+        book.ask("admin", "_", Kind::User, &json!({"body": body})).unwrap();
+    }
+    for (by, owner, number, outcome) in [
+        ("a-clerk", "bob", "1", Err(ProblemCode::Forbidden)),
+        ("a-manager", "admin", "2", Err(ProblemCode::Forbidden)),
+        ("a-manager", "bob", "3", Ok(())),
+        ("a-clerk", "a-clerk", "4", Ok(())),
+    ] {
+        let made = book.make_key(by_token("t"), by, &key(owner, number));
+        assert_eq!(made.map(drop), outcome, "{by} {owner}");
+    }
+}
+
+#[test]
 fn a_user_has_at_most_so_many_keys_and_those_that_have_expired_make_room() {
     let mut book = Book::founded();
     let most = natterjack_authz::policy::MAX_KEYS;

@@ -142,6 +142,13 @@ fn nobody_gives_what_they_lack() {
     assert_eq!(book.user("carl", "admin", Some("guest")), FORBIDDEN, "nor takes it");
     book.user("carl", "dora", Some("guest")).unwrap();
     book.user("carl", "dora", Some("clerk")).unwrap();
+    book.role("admin", "boss", "tenant", &json!(["tenant.admin", "tenant.audit"]))
+        .unwrap();
+    assert_eq!(
+        book.role("carl", "boss", "tenant", &json!(["tenant.admin"])),
+        FORBIDDEN,
+        "nor takes it from all who hold a role"
+    );
 
     // In a room: who may invite and no more.
     book.role("admin", "greeter", "room", &json!(["room.read", "member.invite"]))
