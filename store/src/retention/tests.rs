@@ -12,6 +12,8 @@ use crate::entity::{changed, edit, event, reaction, retention};
 use crate::transfer::copy;
 use crate::verify::verify;
 
+mod anew;
+
 on_each_engine!(
     what_is_too_old_is_removed_and_the_absence_has_a_reason,
     what_is_held_stays_until_it_is_released,
