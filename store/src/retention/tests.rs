@@ -172,6 +172,13 @@ async fn readers_are_told(house: &House, database: &Database, (second, young): (
     };
     let (page, lines) = crate::past::past(db, &house.log, &query).await.unwrap();
     assert!(lines.is_empty() && page.earliest.unwrap() > second, "{page:?}");
+    // Also where memory begins before the last of what was removed: what is in memory, the reader gets.
+    for (up_to, earliest) in [(second, Some(second)), (Seq::ZERO, None)] {
+        let short = PastQuery { up_to, ..query.clone() };
+        let (page, lines) = crate::past::past(db, &house.log, &short).await.unwrap();
+        assert!(lines.is_empty());
+        assert_eq!(page.earliest, earliest);
+    }
     let other = PastQuery {
         room: Some("attic".parse().unwrap()),
         ..query
