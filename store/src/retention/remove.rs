@@ -157,7 +157,12 @@ async fn remove_some(
         _ => return Ok(None),
     }
     let transaction = sql::begin(db).await?;
-    // Whoever archives waits: a hold that is archived counts from there on.
+    // Whoever archives waits: a hold that is archived counts from there on. SQLite has one writer at a time: whoever reads
+    // first, and then writes what another has changed meanwhile, fails. So it begins with a write, of nothing.
+    retention::Entity::delete_many()
+        .filter(retention::Column::Shard.lt(0))
+        .exec(&transaction)
+        .await?;
     sql::lock(&transaction, &config.log).await?;
     let (row, looked) = place(&transaction, found).await?;
     let is_held = holds(&transaction, &config.log, (&found.tenant, "room"))

@@ -2,7 +2,7 @@
 
 use super::*;
 
-on_each_engine!(what_changes_a_message_stays_as_long_as_that,);
+on_each_engine!(what_changes_a_message_stays_as_long_as_that, others_write_meanwhile,);
 
 async fn what_changes_a_message_stays_as_long_as_that(engine: Engine) {
     let house = House::new(engine).await;
@@ -32,4 +32,32 @@ async fn what_changes_a_message_stays_as_long_as_that(engine: Engine) {
     diary.archived(&house, &database).await;
     assert_eq!(on(&house, &database, 7, 20).await, 2, "both go together");
     assert_sound(&house, &database).await;
+}
+
+/// On SQLite a transaction that reads before it writes fails if another one is committed in between.
+async fn others_write_meanwhile(engine: Engine) {
+    let house = House::new(engine).await;
+    let database = house.database("archive").await;
+    let mut diary = Diary::of(&house).await;
+    diary.begin().await;
+    let rooms = 20;
+    for room in 0..rooms {
+        diary.say(2, &format!("room-{room}"), "alice").await;
+    }
+    diary.say(20, "lobby", "alice").await;
+    diary.archived(&house, &database).await;
+    let (stop, other) = (tokio_util::sync::CancellationToken::new(), database.clone());
+    let stopped = stop.clone();
+    let writer = tokio::spawn(async move {
+        let mut written = 0;
+        while !stopped.is_cancelled() {
+            let sql = "UPDATE watermark SET replies = replies + 1";
+            other.connection().execute_unprepared(sql).await.unwrap();
+            written += 1;
+        }
+        written
+    });
+    assert_eq!(on(&house, &database, 7, 20).await, rooms);
+    stop.cancel();
+    assert!(writer.await.unwrap() > 0);
 }
