@@ -29,13 +29,14 @@ pub(crate) async fn past(
         page.earliest = Some(Seq::end_of_frame(last));
         return Ok((page, Vec::new()));
     }
-    // What is missing there was removed because of its age.
+    // What is missing there was removed because of its age. That may go further than is asked for, which ends where memory begins:
+    // from there on the reader gets everything.
     let horizon = match &query.room {
         Some(room) => retention::of_room(db, log, (query.tenant.as_str(), room.as_str())).await?,
         None => retention::of_tenant(db, log, query.tenant.as_str()).await?,
     };
-    if horizon.0 > query.after.0 + 1 && horizon <= query.up_to {
-        page.earliest = Some(Seq(horizon.0 - 1));
+    if horizon.0 > query.after.0 + 1 && query.up_to > query.after {
+        page.earliest = Some(Seq(horizon.0 - 1).min(query.up_to));
         return Ok((page, Vec::new()));
     }
     let watermark = sql::archived(db, log).await?;

@@ -8,7 +8,7 @@ use natterjack_nats_config::tail::Log;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, Order,
-    QueryFilter, QueryOrder, QuerySelect,
+    QueryFilter, QueryOrder, QuerySelect, Select,
 };
 
 use super::sql::{MESSAGES, of_log};
@@ -163,9 +163,28 @@ pub(crate) async fn rebuild(db: &DatabaseTransaction, log: &Log) -> Result<(), D
     Ok(())
 }
 
-/// Notes where a room stands, unless it stands further on.
+/// Notes where a room stands, unless it stands further on, and how much of it was read by those who have read all that is left.
 pub(crate) async fn raise(db: &DatabaseTransaction, row: room::Model) -> Result<(), DbErr> {
-    store_rooms(db, (row.epoch, row.shard), &[row]).await
+    let (epoch, shard) = (row.epoch, row.shard);
+    store_rooms(db, (epoch, shard), std::slice::from_ref(&row)).await?;
+    let key = (epoch, shard, row.tenant.clone(), row.room.clone());
+    let stands = room::Entity::find_by_id(key).one(db).await?.unwrap_or(row);
+    let left: Option<Option<i64>> = of_room(epoch, shard, (&stands.tenant, &stands.room))
+        .select_only()
+        .column_as(event::Column::Seq.max(), "seq")
+        .into_tuple()
+        .one(db)
+        .await?;
+    read_mark::Entity::update_many()
+        .col_expr(read_mark::Column::N, Expr::value(stands.n))
+        .filter(read_mark::Column::Epoch.eq(epoch))
+        .filter(read_mark::Column::Shard.eq(shard))
+        .filter(read_mark::Column::Tenant.eq(stands.tenant))
+        .filter(read_mark::Column::Room.eq(stands.room))
+        .filter(read_mark::Column::Seq.gte(left.flatten().unwrap_or_default()))
+        .exec(db)
+        .await?;
+    Ok(())
 }
 
 /// Takes in what was archived by a program that knew nothing of this, which may have gone on beside this one.
@@ -333,22 +352,33 @@ async fn store_marks(
     Ok(())
 }
 
-/// The number of the room's last event up to a mark: by the room's index.
+/// The number of the room's last event up to a mark, which may be removed already: it is told by the first event behind the mark
+/// that is there, and if there is none by where the room stands.
 pub(crate) async fn number_at(db: &impl ConnectionTrait, mark: &read_mark::Model) -> Result<i64, DbErr> {
-    let n: Option<i64> = event::Entity::find()
+    let behind: Option<i64> = of_room(mark.epoch, mark.shard, (&mark.tenant, &mark.room))
         .select_only()
         .column(event::Column::N)
-        .filter(event::Column::Tenant.eq(mark.tenant.as_str()))
-        .filter(event::Column::Room.eq(mark.room.as_str()))
-        .filter(event::Column::Seq.lte(mark.seq))
-        .filter(Expr::col(event::Column::Epoch).add(0).eq(mark.epoch))
-        .filter(Expr::col(event::Column::Shard).add(0).eq(mark.shard))
-        .order_by(event::Column::Seq, Order::Desc)
+        .filter(event::Column::Seq.gt(mark.seq))
+        .order_by(event::Column::Seq, Order::Asc)
         .limit(1)
         .into_tuple()
         .one(db)
         .await?;
-    Ok(n.unwrap_or_default())
+    if let Some(behind) = behind {
+        return Ok(behind - 1);
+    }
+    let key = (mark.epoch, mark.shard, mark.tenant.clone(), mark.room.clone());
+    let stands = room::Entity::find_by_id(key).one(db).await?;
+    Ok(stands.map_or(0, |stands| stands.n))
+}
+
+/// The events of a room, by its index.
+fn of_room(epoch: i64, shard: i64, (tenant, room): (&str, &str)) -> Select<event::Entity> {
+    event::Entity::find()
+        .filter(event::Column::Tenant.eq(tenant))
+        .filter(event::Column::Room.eq(room))
+        .filter(Expr::col(event::Column::Epoch).add(0).eq(epoch))
+        .filter(Expr::col(event::Column::Shard).add(0).eq(shard))
 }
 
 #[cfg(test)]

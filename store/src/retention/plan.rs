@@ -28,6 +28,8 @@ pub(super) struct Aged {
     pub(super) kind: String,
     pub(super) from: String,
     pub(super) at: String,
+    /// The place of the message that it changes.
+    pub(super) target: Option<i64>,
 }
 
 /// What is done in one step.
@@ -53,12 +55,21 @@ pub(super) fn cut(now_ms: i64, last_at_ms: i64, days: u32) -> String {
     clock::format_ms(now_ms.saturating_sub(i64::from(days).saturating_mul(DAY_MS)))
 }
 
-/// Looks at events that follow each other in a room, in log order, and so in the order of their times.
-pub(super) fn step(events: &[Aged], cut: &str, held: &HashSet<String>) -> Step {
+/// Looks at events that follow each other in a room, in log order, and so in the order of their times. Of their targets those
+/// that are `there` are stored still.
+///
+/// What changes a message stays as long as that does: whoever makes the views anew of what is stored would else show a message
+/// that was deleted.
+pub(super) fn step(events: &[Aged], cut: &str, held: &HashSet<String>, there: &HashSet<i64>) -> Step {
     let mut step = Step::default();
+    let mut gone = HashSet::new();
     for event in events.iter().take_while(|event| event.at.as_str() < cut) {
-        if ages(&event.kind) && !held.contains(&event.from) {
+        let is_needed = event
+            .target
+            .is_some_and(|target| there.contains(&target) && !gone.contains(&target));
+        if ages(&event.kind) && !held.contains(&event.from) && !is_needed {
             step.remove.push(event.seq);
+            gone.insert(event.seq);
         }
         step.looked = Some(event.seq + 1);
     }
@@ -75,6 +86,7 @@ mod tests {
             kind: kind.to_owned(),
             from: from.to_owned(),
             at: format!("2026-11-{at}T06:00:00.000Z"),
+            target: None,
         }
     }
 
@@ -97,8 +109,34 @@ mod tests {
             ("2027-01-01T00:00:00.000Z", &held, vec![3, 5, 6], Some(7)),
         ];
         for (cut, held, remove, looked) in table {
-            assert_eq!(step(&events, cut, held), Step { remove, looked }, "{cut}");
+            assert_eq!(
+                step(&events, cut, held, &HashSet::new()),
+                Step { remove, looked },
+                "{cut}"
+            );
         }
+    }
+
+    #[test]
+    fn what_changes_a_message_stays_as_long_as_that() {
+        let of = |target: i64, event: Aged| Aged {
+            target: Some(target),
+            ..event
+        };
+        let events = [
+            event(3, "msg", "alice", "02"),
+            event(4, "msg", "bob", "02"),
+            of(3, event(5, "delete", "bob", "03")),
+            of(4, event(6, "delete", "bob", "03")),
+            of(1, event(7, "react", "bob", "03")),
+            of(2, event(8, "edit", "bob", "03")),
+        ];
+        let cut = "2026-11-10T06:00:00.000Z";
+        // Of the two that stand before these, one is there.
+        let there = HashSet::from([1, 3, 4]);
+        let held = HashSet::from(["alice".to_owned()]);
+        assert_eq!(step(&events, cut, &held, &there).remove, [4, 6, 8]);
+        assert_eq!(step(&events, cut, &HashSet::new(), &there).remove, [3, 4, 5, 6, 8]);
     }
 
     #[test]

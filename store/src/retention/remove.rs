@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Id, Kind, TENANT_ROOM};
+use natterjack_nats_config::contract::{Event, Id, Kind, TENANT_ROOM};
 use natterjack_nats_config::tail::Log;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
@@ -157,7 +157,12 @@ async fn remove_some(
         _ => return Ok(None),
     }
     let transaction = sql::begin(db).await?;
-    // Whoever archives waits: a hold that is archived counts from there on.
+    // Whoever archives waits: a hold that is archived counts from there on. SQLite has one writer at a time: whoever reads
+    // first, and then writes what another has changed meanwhile, fails. So it begins with a write, of nothing.
+    retention::Entity::delete_many()
+        .filter(retention::Column::Shard.lt(0))
+        .exec(&transaction)
+        .await?;
     sql::lock(&transaction, &config.log).await?;
     let (row, looked) = place(&transaction, found).await?;
     let is_held = holds(&transaction, &config.log, (&found.tenant, "room"))
@@ -170,7 +175,8 @@ async fn remove_some(
         .into_iter()
         .map(aged)
         .collect();
-    let step = step(&aged, cut, &held);
+    let there = there(&transaction, found, &aged).await?;
+    let step = step(&aged, cut, &held, &there);
     let Some(looked) = step.looked.filter(|_| !is_held) else {
         transaction.rollback().await?;
         return Ok(None);
@@ -208,12 +214,33 @@ fn events(of: &retention::Model, from: i64, limit: u64) -> Select<event::Entity>
 }
 
 fn aged(row: event::Model) -> Aged {
+    let target = serde_json::from_slice::<Event>(&row.bytes).ok();
+    let target = target.and_then(|event| i64::try_from(event.target?.seq.0).ok());
     Aged {
         seq: row.seq,
         kind: row.kind,
         from: row.from_user,
         at: row.at,
+        target,
     }
+}
+
+/// Of the targets of some events those that are stored.
+async fn there(db: &impl ConnectionTrait, of: &retention::Model, aged: &[Aged]) -> Result<HashSet<i64>, DbErr> {
+    let targets: HashSet<i64> = aged.iter().filter_map(|event| event.target).collect();
+    if targets.is_empty() {
+        return Ok(targets);
+    }
+    let there: Vec<i64> = event::Entity::find()
+        .select_only()
+        .column(event::Column::Seq)
+        .filter(event::Column::Epoch.eq(of.epoch))
+        .filter(event::Column::Shard.eq(of.shard))
+        .filter(event::Column::Seq.is_in(targets))
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(there.into_iter().collect())
 }
 
 /// Removes events, what was made of them, and their words.

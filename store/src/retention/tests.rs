@@ -12,6 +12,8 @@ use crate::entity::{changed, edit, event, reaction, retention};
 use crate::transfer::copy;
 use crate::verify::verify;
 
+mod anew;
+
 on_each_engine!(
     what_is_too_old_is_removed_and_the_absence_has_a_reason,
     what_is_held_stays_until_it_is_released,
@@ -117,13 +119,15 @@ async fn what_is_too_old_is_removed_and_the_absence_has_a_reason(engine: Engine)
         .await;
     let attic = diary.say(3, "attic", "bob").await;
     // Of what is removed, and yet young.
-    diary
+    let late = diary
         .note(12, ("lobby", "bob", "edit"), json!({"text": "late", "of": second}))
         .await;
     let young = diary.say(13, "lobby", "bob").await;
     diary.archived(&house, &database).await;
     let whole = places(&database).await;
     assert_sound(&house, &database).await;
+    let joined = [("lobby", late), ("attic", Seq(attic.0 + 1))];
+    assert_eq!(unread(&house, &database, joined).await, [2, 0]);
     assert_eq!(on(&house, &database, 0, 9).await, 0, "nothing is seven days old");
     assert_eq!(on(&house, &database, 0, 11).await, 4);
     assert_eq!(on(&house, &database, 0, 11).await, 0);
@@ -138,9 +142,11 @@ async fn what_is_too_old_is_removed_and_the_absence_has_a_reason(engine: Engine)
     assert_eq!(changed::Entity::find().all(db).await.unwrap(), []);
     assert_sound(&house, &database).await;
     readers_are_told(&house, &database, (second, young)).await;
+    assert_eq!(unread(&house, &database, joined).await, [2, 0]);
 
     // The configuration speaks for rooms that say nothing; all of it grows old.
     assert_eq!(on(&house, &database, 5, 14).await, 1);
+    assert_eq!(unread(&house, &database, joined).await, [2, 0]);
     assert_sound(&house, &database).await;
     // What nobody removed is a fault still.
     event::Entity::delete_by_id((1, 0, i64::try_from(young.0).unwrap()))
@@ -151,6 +157,15 @@ async fn what_is_too_old_is_removed_and_the_absence_has_a_reason(engine: Engine)
         .await
         .unwrap();
     assert!(verified.faults > 0);
+}
+
+/// What somebody has to read of rooms which he sees from some places on.
+async fn unread(house: &House, database: &Database, rooms: [(&str, Seq); 2]) -> Vec<u64> {
+    let rooms = rooms.map(|(id, from)| json!({"id": id, "visible_from": from}));
+    let query = serde_json::from_value(json!({"tenant": "main", "user": "carol", "rooms": rooms})).unwrap();
+    let page = crate::rooms::rooms(database.connection(), &house.log, &query).await;
+    let rooms = page.unwrap().unwrap().rooms;
+    rooms.iter().map(|room| room.unread).collect()
 }
 
 /// Of what is missing between two places.
@@ -170,6 +185,13 @@ async fn readers_are_told(house: &House, database: &Database, (second, young): (
     };
     let (page, lines) = crate::past::past(db, &house.log, &query).await.unwrap();
     assert!(lines.is_empty() && page.earliest.unwrap() > second, "{page:?}");
+    // Also where memory begins before the last of what was removed: what is in memory, the reader gets.
+    for (up_to, earliest) in [(second, Some(second)), (Seq::ZERO, None)] {
+        let short = PastQuery { up_to, ..query.clone() };
+        let (page, lines) = crate::past::past(db, &house.log, &short).await.unwrap();
+        assert!(lines.is_empty());
+        assert_eq!(page.earliest, earliest);
+    }
     let other = PastQuery {
         room: Some("attic".parse().unwrap()),
         ..query
