@@ -1,4 +1,5 @@
 use async_nats::Client;
+use natterjack_nats_config::contract::Seq;
 use natterjack_nats_config::epoch;
 use natterjack_nats_config::tail::Log;
 use sea_orm::{
@@ -11,6 +12,7 @@ use super::rekey::{free_label, set_aside};
 use super::{RebuildConfig, RebuildError, Rebuilt};
 use crate::archive::{Database, sql};
 use crate::entity::{event, quarantine, watermark};
+use crate::retention::Removed;
 use crate::verify::compare;
 
 /// Events that are moved in one transaction.
@@ -59,22 +61,24 @@ async fn renew(
     };
     let first = log.bounds(client).await?.first;
     // Asked before anything is changed.
-    let upto = match past {
-        Past::Archive => common(client, &log, (database, &old), first).await?,
-        Past::Backup(backup) => {
-            let of = backup.log(&config.subjects).await?;
-            common(client, &log, (backup, &of), first).await?
-        }
-        Past::Nowhere => 0,
+    let from = match past {
+        Past::Archive => Some((database, old.clone())),
+        Past::Backup(backup) => Some((backup, backup.log(&config.subjects).await?)),
+        Past::Nowhere => None,
     };
-    let (label, apart) = put_aside(database, (&old, &log)).await?;
-    let label_log = |epoch: i64| (epoch, i64::from(log.shard));
-    let source = match past {
-        Past::Backup(backup) => {
-            let of = backup.log(&config.subjects).await?;
-            (backup.connection(), label_log(i64::from(of.epoch)))
+    let (upto, removed) = match &from {
+        Some((of, as_log)) => {
+            let upto = common(client, &log, (of, as_log), first).await?;
+            let end = sql::bound(Seq::of(upto + 1, 0));
+            (upto, Removed::load(of.connection(), as_log, end).await?)
         }
-        Past::Archive | Past::Nowhere => (database.connection(), label_log(label)),
+        None => (0, Removed::default()),
+    };
+    let (label, apart) = put_aside(database, (&old, &log), removed).await?;
+    let label_log = |epoch: i64| (epoch, i64::from(log.shard));
+    let source = match (past, from) {
+        (Past::Backup(backup), Some((_, of))) => (backup.connection(), label_log(i64::from(of.epoch))),
+        _ => (database.connection(), label_log(label)),
     };
     let events = take_over(source, (database, &log), upto, progress).await?;
     Ok(Rebuilt {
@@ -105,9 +109,13 @@ async fn common(
     Ok(first - 1)
 }
 
-/// Puts all that is archived of the log under a label, and begins the log's archive before its first frame. Gives the label, and how many
-/// events have it.
-async fn put_aside(database: &Database, (old, log): (&Log, &Log)) -> Result<(i64, u64), RebuildError> {
+/// Puts all that is archived of the log under a label, and begins the log's archive before its first frame, with what was
+/// removed of what will be taken over. Gives the label, and how many events have it.
+async fn put_aside(
+    database: &Database,
+    (old, log): (&Log, &Log),
+    removed: Removed,
+) -> Result<(i64, u64), RebuildError> {
     let db = database.connection();
     if sql::watermark(db, old).await?.is_none() {
         sql::begin_watermark(db, log).await?;
@@ -125,6 +133,7 @@ async fn put_aside(database: &Database, (old, log): (&Log, &Log)) -> Result<(i64
         set_aside(&transaction, row.shard, (epoch, label - 1), None).await?;
     }
     set_aside(&transaction, row.shard, (row.epoch, label), Some(epoch)).await?;
+    removed.store(&transaction, epoch).await?;
     let apart = event::Entity::find()
         .filter(event::Column::Epoch.eq(label))
         .filter(event::Column::Shard.eq(row.shard))

@@ -63,6 +63,44 @@ pub(crate) async fn of_tenant(db: &DatabaseConnection, log: &Log, tenant: &str) 
     Ok(row.map_or(Seq::ZERO, |row| Seq(row.horizon.unsigned_abs())))
 }
 
+/// What a log's events up to a place do not say of the rooms of which something was removed: up to where that was, and where
+/// those stand that have no later event.
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    rows: Vec<retention::Model>,
+    stand: Vec<room::Model>,
+}
+
+impl Removed {
+    /// Of an archive's log, before the place `end`: what comes from there on is there in full.
+    pub(crate) async fn load(db: &DatabaseConnection, log: &Log, end: i64) -> Result<Self, DbErr> {
+        let mut removed = Self::default();
+        for row in of_log(log).filter(retention::Column::Horizon.gt(0)).all(db).await? {
+            let key = (row.epoch, row.shard, row.tenant.clone(), row.room.clone());
+            let stands = room::Entity::find_by_id(key).one(db).await?;
+            removed.stand.extend(stands.filter(|stands| stands.seq < end));
+            let horizon = row.horizon.min(end);
+            removed.rows.push(retention::Model {
+                looked: 0,
+                horizon,
+                ..row
+            });
+        }
+        Ok(removed)
+    }
+
+    /// Notes it for a log of an epoch.
+    pub(crate) async fn store(self, db: &DatabaseTransaction, epoch: i64) -> Result<(), DbErr> {
+        for row in self.rows {
+            put(db, retention::Model { epoch, ..row }).await?;
+        }
+        for row in self.stand {
+            crate::archive::rooms::raise(db, room::Model { epoch, ..row }).await?;
+        }
+        Ok(())
+    }
+}
+
 /// Gives another archive, to which all events were copied, what events alone do not say: up to where rooms were removed, where
 /// those stand, and what is held.
 pub(crate) async fn carry_over(from: &DatabaseConnection, to: &DatabaseTransaction, log: &Log) -> Result<(), DbErr> {

@@ -12,6 +12,6 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use horizon::{Horizons, carry_over, forgive, of_room, of_tenant};
+pub(crate) use horizon::{Horizons, Removed, carry_over, forgive, of_room, of_tenant};
 pub use remove::{RetentionConfig, keep_retention};
 pub(crate) use rules::{Rules, store};
