@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::eventually;
 use crate::support::house::{House, seq};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,4 +69,35 @@ async fn a_room_says_how_long_it_is_kept() {
         log.contains(r#""retention":{"days":7}"#) && log.contains(r#""retention":{"days":1}"#),
         "{log}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_says_from_where_on_it_is_whole() {
+    let house = House::start().await;
+    house.room("lobby", &[]).await;
+    let alice = house.http("alice");
+    let said = seq(&alice.say("lobby", "hello").await);
+    let path = "/v1/rooms/lobby/messages";
+    eventually("it is archived", async || {
+        let page = alice.get(path).await.ok();
+        (page["messages"][0]["seq"] == said).then_some(())
+    })
+    .await;
+    assert!(alice.get(path).await.ok()["retained_from"].is_null());
+    // As retention notes it; days cannot pass here.
+    let sql = format!(
+        "INSERT OR REPLACE INTO retention (epoch, shard, tenant, room, days, ruled, looked, horizon) \
+         SELECT epoch, shard, tenant, room, NULL, 0, seq, seq FROM event WHERE seq = {said}"
+    );
+    let code =
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=60); db.execute(sys.argv[2]); db.commit()";
+    let done = std::process::Command::new("python3")
+        .args(["-c", code])
+        .arg(house.data().join("archive.db"))
+        .arg(sql)
+        .status();
+    assert!(done.unwrap().success());
+    for path in [path, "/v1/rooms/lobby/pins"] {
+        assert_eq!(alice.get(path).await.ok()["retained_from"], said, "{path}");
+    }
 }

@@ -2,13 +2,13 @@
 
 use natterjack_authz::policy::{Permission, may_in_tenant};
 use natterjack_nats_config::contract::{
-    Actor, HOLDS_VERB, HoldBody, HoldsPage, HoldsQuery, Id, Kind, Problem, Receipt, SendPayload, TENANT_ROOM,
+    Actor, HOLDS_VERB, HoldBody, HoldsPage, HoldsQuery, Kind, Problem, Receipt, SendPayload,
 };
 use serde_json::value::to_raw_value;
 
 use super::history::{ask_store, catch_up};
 use super::rooms::with_key;
-use super::{Bridge, begin_send};
+use super::{Bridge, begin_send, tenant_room};
 
 /// Puts a hold or ends one, and answers once the archive knows of it: nothing that it covers is removed from then on.
 pub(crate) async fn put_hold(
@@ -19,10 +19,7 @@ pub(crate) async fn put_hold(
 ) -> Result<Receipt, Problem> {
     let raw = to_raw_value(body).map_err(|error| Problem::invalid(error.to_string()))?;
     let payload = with_key(SendPayload::of_body(raw), key)?;
-    let room: Id = TENANT_ROOM
-        .parse()
-        .map_err(|error| Problem::invalid(format!("{error}")))?;
-    let sent = begin_send(bridge, who, room, Kind::Hold, payload)?;
+    let sent = begin_send(bridge, who, tenant_room()?, Kind::Hold, payload)?;
     sent.archived(bridge).await
 }
 

@@ -2,9 +2,8 @@ use natterjack_authz::policy::{Permission, View, may, may_in_tenant};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
     BanBody, By, Durability, Event, HoldBody, Id, KeyBody, Kind, LoginBody, MAX_EMOJI_BYTES, MAX_EVENT_BYTES,
-    MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MAX_REASON_BYTES, MemberBody, Principal, Problem, ProblemCode, ReactBody,
-    ReadBody, ReadUpTo, Receipt, Request, RoleBody, RoomBody, RoomHistory, Seq, TENANT_ROOM, Target, TokenBody,
-    UserBody,
+    MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody, Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo,
+    Receipt, Request, RoleBody, RoomBody, RoomHistory, Seq, TENANT_ROOM, Target, TokenBody, UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -13,7 +12,7 @@ use super::keys::{Content, Known, Marked};
 use super::rates::SendRates;
 use super::recent;
 use super::roles::{permit_member, permit_role, permit_user, read_role};
-use super::rooms::{Companion, permit_ban, permit_room, read_ban, read_room, with_ban, with_room};
+use super::rooms::{Companion, check_reason, permit_ban, permit_room, read_ban, read_room, with_ban, with_room};
 use super::state::{State, membership_request};
 use super::target;
 use super::tokens::{by_a_good_token, permit_revocation, read_revocation, stamp_revocation};
@@ -343,15 +342,7 @@ fn hold_body(body: &RawValue) -> Result<HoldBody, Problem> {
     if body.room.is_some() == body.user.is_some() {
         return Err(Problem::invalid("hold a `room` or a `user`"));
     }
-    if body
-        .reason
-        .as_ref()
-        .is_some_and(|reason| reason.len() > MAX_REASON_BYTES)
-    {
-        return Err(Problem::invalid(format!(
-            "`reason` is longer than {MAX_REASON_BYTES} bytes"
-        )));
-    }
+    check_reason(body.reason.as_deref())?;
     Ok(body)
 }
 

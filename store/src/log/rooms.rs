@@ -44,17 +44,19 @@ pub(super) fn read_room(body: &RawValue) -> Result<RoomBody, Problem> {
     Ok(body)
 }
 
-pub(super) fn read_ban(body: &RawValue) -> Result<BanBody, Problem> {
-    let mut body: BanBody = parse(body)?;
-    if body
-        .reason
-        .as_ref()
-        .is_some_and(|reason| reason.len() > MAX_REASON_BYTES)
-    {
+/// Of a ban or a hold.
+pub(super) fn check_reason(reason: Option<&str>) -> Result<(), Problem> {
+    if reason.is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
         return Err(Problem::invalid(format!(
             "`reason` is longer than {MAX_REASON_BYTES} bytes"
         )));
     }
+    Ok(())
+}
+
+pub(super) fn read_ban(body: &RawValue) -> Result<BanBody, Problem> {
+    let mut body: BanBody = parse(body)?;
+    check_reason(body.reason.as_deref())?;
     body.reason = body.reason.filter(|reason| !reason.is_empty());
     Ok(body)
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::answer::{Answer, json};
 use super::form::{header_key, read_json};
+use super::params::{InRoom, KeyOrBody, Listed, OfMember};
 use super::routes::{Path, listing, next_of, read_body};
 use super::{DoorState, openapi};
 use crate::door::auth::Caller;
@@ -29,11 +30,7 @@ struct BanPut {
     get,
     path = "/v1/rooms/{room}/bans",
     tag = "rooms",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("limit" = Option<u64>, Query, description = "1 to 200; 100 by default"),
-        ("next" = Option<String>, Query, description = "From the page before"),
-    ),
+    params(InRoom, Listed),
     responses((status = 200, description = "Who may not be in it", body = openapi::BansPage)),
 )]
 pub(super) async fn list(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
@@ -48,10 +45,7 @@ pub(super) async fn list(State(door): Door, caller: Caller, path: Path, request:
     get,
     path = "/v1/rooms/{room}/bans/{user}",
     tag = "rooms",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-    ),
+    params(OfMember),
     responses((status = 200, description = "That the user may not be in it, and why", body = openapi::Ban)),
 )]
 pub(super) async fn show(State(door): Door, caller: Caller, path: Path) -> Answer {
@@ -63,15 +57,7 @@ pub(super) async fn show(State(door): Door, caller: Caller, path: Path) -> Answe
     put,
     path = "/v1/rooms/{room}/bans/{user}",
     tag = "rooms",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(OfMember, KeyOrBody),
     request_body = openapi::BanPut,
     responses((status = 200, description = "It stands in the log", body = openapi::Changed)),
 )]
@@ -96,15 +82,7 @@ pub(super) async fn put(State(door): Door, caller: Caller, path: Path, request: 
     delete,
     path = "/v1/rooms/{room}/bans/{user}",
     tag = "rooms",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(OfMember, KeyOrBody),
     responses((status = 200, description = "It stands in the log", body = openapi::Changed)),
 )]
 pub(super) async fn lift(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {

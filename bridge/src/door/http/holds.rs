@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::answer::{Answer, json};
 use super::form::{header_key, read_json};
+use super::params::{InRoom, Key, OfUser};
 use super::routes::{Path, read_body};
 use super::{DoorState, openapi};
 use crate::door::auth::Caller;
@@ -57,10 +58,7 @@ pub(super) struct Held {
     put,
     path = "/v1/holds/rooms/{room}",
     tag = "managing",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
-    ),
+    params(InRoom, Key),
     request_body = HoldReason,
     responses((status = 200, description = "It is held, and the archive knows", body = openapi::Receipt)),
 )]
@@ -72,10 +70,7 @@ pub(super) async fn hold_room(State(door): Door, caller: Caller, path: Path, req
     delete,
     path = "/v1/holds/rooms/{room}",
     tag = "managing",
-    params(
-        ("room" = String, Path, description = "The room's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
-    ),
+    params(InRoom, Key),
     responses((status = 200, description = "It may grow old again", body = openapi::Receipt)),
 )]
 pub(super) async fn release_room(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
@@ -86,10 +81,7 @@ pub(super) async fn release_room(State(door): Door, caller: Caller, path: Path, 
     put,
     path = "/v1/holds/users/{user}",
     tag = "managing",
-    params(
-        ("user" = String, Path, description = "Whose messages", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
-    ),
+    params(OfUser, Key),
     request_body = HoldReason,
     responses((status = 200, description = "It is held, and the archive knows", body = openapi::Receipt)),
 )]
@@ -101,10 +93,7 @@ pub(super) async fn hold_user(State(door): Door, caller: Caller, path: Path, req
     delete,
     path = "/v1/holds/users/{user}",
     tag = "managing",
-    params(
-        ("user" = String, Path, description = "Whose messages", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send again"),
-    ),
+    params(OfUser, Key),
     responses((status = 200, description = "It may grow old again", body = openapi::Receipt)),
 )]
 pub(super) async fn release_user(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {

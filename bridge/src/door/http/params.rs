@@ -36,6 +36,24 @@ pub(super) struct OfMember {
     user: String,
 }
 
+/// `/v1/…/users/{user}`
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfUser {
+    /// The user's id
+    #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    user: String,
+}
+
+/// `/v1/roles/{role}`
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfRole {
+    /// The role's name
+    #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    role: String,
+}
+
 /// Of requests that may be sent again.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

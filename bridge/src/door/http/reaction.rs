@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use http::{HeaderMap, StatusCode};
-use natterjack_nats_config::contract::{Kind, ReactBody, SendPayload, Seq};
+use natterjack_nats_config::contract::{Kind, ReactBody, SendPayload};
 use serde_json::value::to_raw_value;
 
 use super::answer::{Answer, json};
 use super::form::header_key;
 use super::message::{bodiless, change};
-use super::params::{InRoom, Key, Listed, OfMessage, Paged};
+use super::params::{Key, Listed, OfMessage};
 use super::query::Fields;
-use super::routes::{Path, internal, with_etag};
+use super::routes::{Path, internal};
 use super::{DoorState, openapi};
 use crate::door::auth::Caller;
-use crate::ops::{self, HistoryAsk, ReactionsAsk};
+use crate::ops::{self, ReactionsAsk};
 
 type Door = State<Arc<DoorState>>;
 
@@ -113,30 +113,4 @@ async fn ask(door: &DoorState, caller: &Caller, (kind, path): (Kind, &Path), hea
     let target = path.text("id")?.to_owned();
     let sent = change(door, caller, path.id("room")?, (kind, target), payload)?;
     json(StatusCode::OK, &sent.receipt(&door.bridge).await?)
-}
-
-/// `GET /v1/rooms/{room}/pins`
-#[utoipa::path(
-    get,
-    path = "/v1/rooms/{room}/pins",
-    tag = "reading",
-    params(InRoom, Paged),
-    responses(
-        (status = 200, description = "The pinned messages, oldest first", body = openapi::HistoryPage),
-        (status = 304, description = "As the `ETag` says"),
-    ),
-)]
-pub(super) async fn pins(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
-    let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["before", "after", "limit"])?;
-    let ask = HistoryAsk {
-        room: path.id("room")?,
-        before: fields.number("before")?.map(Seq),
-        after: fields.number("after")?.map(Seq),
-        limit: fields.number("limit")?,
-        pinned: true,
-    };
-    let page = ops::history(&door.bridge, &caller.who, ask).await?;
-    let body = serde_json::to_vec(&page.shown());
-    let body = body.map_err(|error| internal(&error))?;
-    Ok(with_etag(request.headers(), body.into()))
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use http::StatusCode;
 use natterjack_nats_config::contract::{Problem, Seq};
-use serde_json::json;
 
 use super::answer::{Answer, json};
 use super::params::{InRoom, OfMessage, Paged};
@@ -29,17 +28,36 @@ type Door = State<Arc<DoorState>>;
     ),
 )]
 pub(super) async fn history(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
+    page(&door, &caller, &path, request, false).await
+}
+
+/// `GET /v1/rooms/{room}/pins`
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}/pins",
+    tag = "reading",
+    params(InRoom, Paged),
+    responses(
+        (status = 200, description = "The pinned messages, oldest first", body = openapi::HistoryPage),
+        (status = 304, description = "As the `ETag` says"),
+    ),
+)]
+pub(super) async fn pins(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
+    page(&door, &caller, &path, request, true).await
+}
+
+/// A page of a room's messages: of all, or of the pinned ones.
+async fn page(door: &DoorState, caller: &Caller, path: &Path, request: Request, pinned: bool) -> Answer {
     let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["before", "after", "limit"])?;
     let ask = HistoryAsk {
         room: path.id("room")?,
         before: fields.number("before")?.map(Seq),
         after: fields.number("after")?.map(Seq),
         limit: fields.number("limit")?,
-        pinned: false,
+        pinned,
     };
     let page = ops::history(&door.bridge, &caller.who, ask).await?;
-    let body =
-        serde_json::to_vec(&json!({"messages": page.messages, "next": page.next})).map_err(|error| internal(&error))?;
+    let body = serde_json::to_vec(&page.shown()).map_err(|error| internal(&error))?;
     Ok(with_etag(request.headers(), body.into()))
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::answer::{Answer, json};
 use super::form::{header_key, read_json};
+use super::params::{KeyOrBody, OfRole, OfUser};
 use super::query::Fields;
 use super::routes::{Path, read_body};
 use super::{DoorState, openapi};
@@ -49,7 +50,7 @@ pub(super) async fn list(State(door): Door, caller: Caller) -> Answer {
     path = "/v1/roles/{role}",
     tag = "managing",
     params(
-        ("role" = String, Path, description = "The role's name", pattern = "^[A-Za-z0-9_-]{1,64}$"),
+        OfRole,
         ("scope" = Option<String>, Query, description = "`tenant` or `room`, for names that are in both; `room` by default"),
     ),
     responses((status = 200, description = "The role", body = openapi::Role)),
@@ -70,14 +71,7 @@ pub(super) async fn show(State(door): Door, caller: Caller, path: Path, request:
     put,
     path = "/v1/roles/{role}",
     tag = "managing",
-    params(
-        ("role" = String, Path, description = "The role's name", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(OfRole, KeyOrBody),
     request_body = openapi::RolePut,
     responses((status = 200, description = "It stands in the log", body = openapi::Changed)),
 )]
@@ -98,14 +92,7 @@ pub(super) async fn put(State(door): Door, caller: Caller, path: Path, request: 
     delete,
     path = "/v1/roles/{role}",
     tag = "managing",
-    params(
-        ("role" = String, Path, description = "The role's name", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(OfRole, KeyOrBody),
     responses((status = 200, description = "It stands in the log", body = openapi::Changed)),
 )]
 pub(super) async fn remove(State(door): Door, caller: Caller, path: Path, headers: HeaderMap) -> Answer {
@@ -118,14 +105,7 @@ pub(super) async fn remove(State(door): Door, caller: Caller, path: Path, header
     put,
     path = "/v1/users/{user}",
     tag = "managing",
-    params(
-        ("user" = String, Path, description = "The user's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        (
-            "Idempotency-Key" = Option<String>,
-            Header,
-            description = "Makes it safe to send again; also `key` in the body",
-        ),
-    ),
+    params(OfUser, KeyOrBody),
     request_body = openapi::UserPut,
     responses((status = 200, description = "It stands in the log", body = openapi::Changed)),
 )]

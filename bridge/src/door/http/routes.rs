@@ -92,7 +92,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(reaction::react, reaction::unreact))
         .routes(routes!(reaction::pin, reaction::unpin))
         .routes(routes!(reaction::list))
-        .routes(routes!(reaction::pins))
+        .routes(routes!(reading::pins))
         .routes(routes!(read::mark))
         .routes(routes!(send::typing))
         .routes(routes!(reading::search))
