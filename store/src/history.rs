@@ -236,8 +236,20 @@ async fn what_is_found(connection: &DatabaseConnection, log: &Log, request: &[u8
 }
 
 /// The page without its messages, and their lines as they now stand. The watermark is read first: what is below it does not
-/// change. What has become of it may be later, and then the watermark is.
+/// change. What has become of it may be later, and then the watermark is. From where on the room is whole is read last: what
+/// is removed meanwhile is said to be missing.
 pub(crate) async fn read(
+    connection: &DatabaseConnection,
+    log: &Log,
+    query: &HistoryQuery,
+) -> Result<(HistoryPage, Vec<Vec<u8>>), DbErr> {
+    let (page, lines) = found(connection, log, query).await?;
+    let horizon = retention::of_room(connection, log, (query.tenant.as_str(), query.room.as_str())).await?;
+    let retained_from = Some(horizon).filter(|horizon| *horizon > query.visible_from);
+    Ok((HistoryPage { retained_from, ..page }, lines))
+}
+
+async fn found(
     connection: &DatabaseConnection,
     log: &Log,
     query: &HistoryQuery,
@@ -262,8 +274,6 @@ pub(crate) async fn read(
             return Ok((page, Vec::new()));
         }
     }
-    let horizon = retention::of_room(connection, log, room.names()).await?;
-    page.retained_from = Some(horizon).filter(|horizon| *horizon > query.visible_from);
     let Some(range) = range(query, watermark) else {
         return Ok((page, Vec::new()));
     };

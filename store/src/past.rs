@@ -13,21 +13,39 @@ const MAX_EVENTS: usize = 1000;
 /// Frames that are looked through for a page: in a busy installation a small tenant has events in few of them.
 const MAX_FRAMES: u64 = 20_000;
 
-/// What stands behind the query's place, and the events' lines.
+/// What stands behind the query's place, and the events' lines. What is lost is asked for behind the reading: an archive that
+/// reads on meanwhile, or removes, is not believed to have had nothing there.
 pub(crate) async fn past(
     db: &DatabaseConnection,
     log: &Log,
     query: &PastQuery,
 ) -> Result<(PastPage, Vec<Vec<u8>>), DbErr> {
-    let mut page = PastPage {
+    let (page, lines) = kept(db, log, query).await?;
+    match lost(db, log, query).await? {
+        None => Ok((page, lines)),
+        earliest => Ok((
+            PastPage {
+                earliest,
+                ..nothing(query)
+            },
+            Vec::new(),
+        )),
+    }
+}
+
+fn nothing(query: &PastQuery) -> PastPage {
+    PastPage {
         events: Vec::new(),
         passed: query.after,
         earliest: None,
-    };
+    }
+}
+
+/// Everything after this place is there, and something before it is not.
+async fn lost(db: &DatabaseConnection, log: &Log, query: &PastQuery) -> Result<Option<Seq>, DbErr> {
     let absence = sql::last_absence(db, log, query.up_to.frame()).await?;
     if let Some((_, last)) = absence.filter(|(_, last)| *last >= first_frame(query.after)) {
-        page.earliest = Some(Seq::end_of_frame(last));
-        return Ok((page, Vec::new()));
+        return Ok(Some(Seq::end_of_frame(last)));
     }
     // What is missing there was removed because of its age. That may go further than is asked for, which ends where memory begins:
     // from there on the reader gets everything.
@@ -35,10 +53,12 @@ pub(crate) async fn past(
         Some(room) => retention::of_room(db, log, (query.tenant.as_str(), room.as_str())).await?,
         None => retention::of_tenant(db, log, query.tenant.as_str()).await?,
     };
-    if horizon.0 > query.after.0 + 1 && query.up_to > query.after {
-        page.earliest = Some(Seq(horizon.0 - 1).min(query.up_to));
-        return Ok((page, Vec::new()));
-    }
+    let is_lost = horizon.0 > query.after.0 + 1 && query.up_to > query.after;
+    Ok(is_lost.then(|| Seq(horizon.0 - 1).min(query.up_to)))
+}
+
+async fn kept(db: &DatabaseConnection, log: &Log, query: &PastQuery) -> Result<(PastPage, Vec<Vec<u8>>), DbErr> {
+    let mut page = nothing(query);
     let watermark = sql::archived(db, log).await?;
     let scanned = Seq::end_of_frame(query.after.frame().saturating_add(MAX_FRAMES));
     let up_to = query.up_to.min(watermark).min(scanned);

@@ -46,13 +46,6 @@ pub(crate) struct Room<'a> {
     pub(crate) id: &'a Id,
 }
 
-impl<'a> Room<'a> {
-    /// Of the tenant and of the room.
-    pub(crate) fn names(&self) -> (&'a str, &'a str) {
-        (self.tenant.as_str(), self.id.as_str())
-    }
-}
-
 /// Which of a room's messages: `first` and `last` are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range {

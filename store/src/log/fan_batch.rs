@@ -35,7 +35,8 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 const BEGINNINGS: usize = 20;
 const BEGIN_AGAIN: Duration = Duration::from_millis(25);
 
-/// Up to which event ROOMS has stored them, and so republished them, as far as it has said: remembered from batch to batch.
+/// Up to which event nobody has to hear any: ROOMS has stored them, and so republished them, as far as it has said, or they are
+/// history. Remembered from batch to batch.
 #[derive(Debug, Clone)]
 pub(super) struct Heard {
     upto: Arc<AtomicU64>,
@@ -111,7 +112,7 @@ impl Heard {
         Seq(self.upto.load(Ordering::Relaxed))
     }
 
-    fn note(&self, seq: Seq) {
+    pub(super) fn note(&self, seq: Seq) {
         self.upto.fetch_max(seq.0, Ordering::Relaxed);
     }
 }

@@ -78,6 +78,8 @@ async fn follow(
     let term = uuid::Uuid::now_v7().simple().to_string();
     let wanted = rooms_config(&log.subjects, log.shard, config.replicas, &term);
     let (mut place, silent_to) = begin_term(client, log, &wanted, heard.upto()).await?;
+    // ROOMS may lose it again, with the power; an earlier term has told it, or it is history.
+    heard.note(place.chat_seq.max(silent_to));
     if broken("fan-out-resume") {
         place.chat_seq = Seq::end_of_frame(log.end(client).await.map_err(interrupted)?);
     }

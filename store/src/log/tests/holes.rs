@@ -1,7 +1,7 @@
 //! ROOMS against the log, event by event, after servers and connections died under load.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -296,6 +296,46 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// ROOMS as it was some time ago, which a loss of power may make of it.
+struct Flushed {
+    rooms: PathBuf,
+    before: PathBuf,
+}
+
+impl Flushed {
+    async fn now(bus: &Bus) -> Self {
+        bus.server.take_down(End::Clean).await;
+        let rooms = bus.server.dir().join("jetstream/CORE/streams").join(ROOMS);
+        let before = bus.server.dir().join("before");
+        copy(&rooms, &before);
+        bus.server.bring_up().await;
+        Self { rooms, before }
+    }
+
+    /// The power goes, and with it what ROOMS took in since.
+    async fn is_all_there_is(&self, bus: &Bus) {
+        bus.server.take_down(End::Kill).await;
+        std::fs::remove_dir_all(&self.rooms).unwrap();
+        copy(&self.before, &self.rooms);
+        bus.server.bring_up().await;
+    }
+}
+
+/// What the listener has heard up to an event.
+async fn heard(store: &Client, last: &Receipt) -> Vec<u64> {
+    held_seqs(store, HEARD, "chat.room.*.*.log", last.seq.0).await
+}
+
+async fn assert_each_was_heard_once(store: &Client, last: &Receipt) {
+    let heard = heard(store, last).await;
+    assert_eq!(
+        heard,
+        log_seqs(store).await.split_off(1),
+        "each once, behind the tenant's first event"
+    );
+    assert_rooms_are_the_log(store).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_rooms_lost_with_the_power_is_not_heard_again() {
     let bus = Bus::start().await;
@@ -304,16 +344,11 @@ async fn what_rooms_lost_with_the_power_is_not_heard_again() {
     let (store, bridge) = (bus.store().await, bus.bridge().await);
     listen(&store).await;
     make_lobby(&bridge).await;
-    let heard = async |last: Receipt| held_seqs(&store, HEARD, "chat.room.*.*.log", last.seq.0).await;
-    heard(send(&bridge, "flushed").await).await;
-    bus.server.take_down(End::Clean).await;
-    let rooms = bus.server.dir().join("jetstream/CORE/streams").join(ROOMS);
-    let before = bus.server.dir().join("before");
-    copy(&rooms, &before);
-    bus.server.bring_up().await;
+    heard(&store, &send(&bridge, "flushed").await).await;
+    let flushed = Flushed::now(&bus).await;
     let mut answers = store.subscribe("_INBOX_store.>").await.unwrap();
     for text in ["not flushed", "nor this"] {
-        heard(send(&bridge, text).await).await;
+        heard(&store, &send(&bridge, text).await).await;
     }
     // ROOMS says so when it is asked in a pause.
     let asked = async {
@@ -324,19 +359,48 @@ async fn what_rooms_lost_with_the_power_is_not_heard_again() {
         }
     };
     timeout(LONG, asked).await.expect("ROOMS does not say what it stored");
-    bus.server.take_down(End::Kill).await;
-    std::fs::remove_dir_all(&rooms).unwrap();
-    copy(&before, &rooms);
-    bus.server.bring_up().await;
-    let heard = heard(send(&bridge, "and it goes on").await).await;
-    assert_eq!(
-        heard,
-        log_seqs(&store).await.split_off(1),
-        "each once, behind the tenant's first event"
-    );
-    assert_rooms_are_the_log(&store).await;
+    flushed.is_all_there_is(&bus).await;
+    assert_each_was_heard_once(&store, &send(&bridge, "and it goes on").await).await;
     writer.stop().await;
     bus.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rooms_lost_of_an_earlier_leaders_is_not_heard_again() {
+    let bus = Bus::start().await;
+    let mut first = bus.writer("first").await;
+    first.is_leading().await;
+    let (store, bridge) = (bus.store().await, bus.bridge().await);
+    listen(&store).await;
+    make_lobby(&bridge).await;
+    heard(&store, &send(&bridge, "flushed").await).await;
+    let flushed = Flushed::now(&bus).await;
+    for text in ["not flushed", "nor this"] {
+        heard(&store, &send(&bridge, text).await).await;
+    }
+    let terms = terms(&store).await;
+    first.stop().await;
+    let mut second = bus.writer("second").await;
+    second.is_leading().await;
+    // The successor has taken the rooms over, and nothing was said since.
+    eventually("a term of the successor's", async || {
+        (self::terms(&store).await > terms).then_some(())
+    })
+    .await;
+    flushed.is_all_there_is(&bus).await;
+    assert_each_was_heard_once(&store, &send(&bridge, "and it goes on").await).await;
+    second.stop().await;
+    bus.server.shutdown().await;
+}
+
+/// ROOMS' last sequence if it is the beginning of a term.
+async fn terms(store: &Client) -> Option<u64> {
+    let stream = jetstream::new(store.clone()).get_stream(ROOMS).await.ok()?;
+    let begin = stream
+        .get_last_raw_message_by_subject(&Subjects::default().fan_begin())
+        .await
+        .ok()?;
+    Some(begin.sequence)
 }
 
 #[tokio::test(flavor = "multi_thread")]
