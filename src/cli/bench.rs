@@ -1,6 +1,7 @@
 //! `natterjack bench`: rates as ratios, measured against the running `up`: the project, its peer and its limit in turns.
 
 mod crowd;
+mod delivery;
 mod frames;
 mod http;
 mod nchan;
@@ -35,6 +36,9 @@ enum What {
     /// Durable sends over HTTP beside two others on the same server, in turns: single JetStream publishes (what there is
     /// without Natterjack), and a program that does nothing but put HTTP bodies into frames (what the server allows)
     Send(Send),
+    /// One sender and one parked long-poll, one message at a time, beside the broker's own durable ack, in turns: how long
+    /// until it is delivered
+    Delivery(delivery::Delivery),
     /// Sends and deliveries to parked long-polls beside Nchan, in turns; `scripts/bench-nchan` starts both and runs this
     Nchan(nchan::Nchan),
 }
@@ -79,6 +83,10 @@ pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
     Server::of(&endpoints, &token).put(&format!("/v1/rooms/{ROOM}"), &serde_json::json!({"title": "Benchmark"}))?;
     match &bench.what {
         What::Send(send) => run_send(send, &config, &endpoints, &token),
+        What::Delivery(ask) => block_on(async |_| {
+            let client = as_store(&config, &endpoints).await?;
+            delivery::run(ask, &client, config.nats.replicas, (&endpoints.http, &token)).await
+        }),
         What::Nchan(ask) => block_on(|_| nchan::run(&config, &endpoints, ask)),
     }
 }
@@ -89,16 +97,20 @@ fn run_send(send: &Send, config: &Config, endpoints: &Endpoints, token: &str) ->
         some && !send.connections.is_empty(),
         "every number must be more than nothing"
     );
-    let seed = Seed::read(&config.keys_dir().join("store.nk"))?;
     block_on(async |_| {
-        let login = Login {
-            url: endpoints.nats.clone(),
-            role: "store",
-            seed,
-        };
-        let client = connect(&login).await?;
+        let client = as_store(config, endpoints).await?;
         measure(send, &client, config.nats.replicas, (&endpoints.http, token)).await
     })
+}
+
+/// A connection that may have a stream of its own beside the log.
+async fn as_store(config: &Config, endpoints: &Endpoints) -> anyhow::Result<Client> {
+    let login = Login {
+        url: endpoints.nats.clone(),
+        role: "store",
+        seed: Seed::read(&config.keys_dir().join("store.nk"))?,
+    };
+    Ok(connect(&login).await?)
 }
 
 async fn measure(send: &Send, client: &Client, replicas: usize, (http, token): (&str, &str)) -> anyhow::Result<()> {
@@ -121,7 +133,7 @@ async fn measure(send: &Send, client: &Client, replicas: usize, (http, token): (
                 .add(http::measure(http, token, (row.connections, send.size), length).await?);
         }
     }
-    jetstream::new(client.clone()).delete_stream(STREAM).await?;
+    drop_stream(client).await?;
     say(format_args!(
         "JetStream, {} publishes in flight: {peer}",
         send.in_flight
@@ -162,6 +174,11 @@ async fn make_stream(client: &Client, replicas: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn drop_stream(client: &Client) -> anyhow::Result<()> {
+    jetstream::new(client.clone()).delete_stream(STREAM).await?;
+    Ok(())
+}
+
 impl Row {
     fn of(connections: usize) -> Self {
         Self {
@@ -181,14 +198,23 @@ impl Measured {
     fn rate(&self) -> f64 {
         f64::from(u32::try_from(self.times.len()).unwrap_or(u32::MAX)) / self.took.as_secs_f64()
     }
+
+    /// So many of a hundred took at most this long.
+    fn at(&self, percent: usize) -> Duration {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        times.get(times.len() * percent / 100).copied().unwrap_or_default()
+    }
+
+    /// How many there were a second, by the name of what they are, and how long each took.
+    fn took_each(&self, name: &str) -> String {
+        let (rate, p50, p99) = (self.rate(), self.at(50), self.at(99));
+        format!("{rate:.0} {name} a second, p50 {p50:.1?}, p99 {p99:.1?}")
+    }
 }
 
 impl std::fmt::Display for Measured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut times = self.times.clone();
-        times.sort_unstable();
-        let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
-        let (rate, p50, p99) = (self.rate(), at(50), at(99));
-        write!(f, "{rate:.0} acknowledged a second, p50 {p50:.1?}, p99 {p99:.1?}")
+        f.write_str(&self.took_each("acknowledged"))
     }
 }

@@ -12,17 +12,25 @@ use crate::support::eventually;
 use crate::support::house::{House, seq};
 use crate::support::http::Http;
 use crate::support::poll::read_all;
+use crate::support::roles::Roles;
 
 const ROOMS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// The rooms of all pages, and the cursor that each of them gave.
 async fn snapshot(http: &Http, limit: usize) -> (Vec<Value>, String) {
-    let first = http.get(&format!("/v1/sync?limit={limit}")).await.ok();
-    rest(http, first, limit).await
+    snapshot_in_turns(std::slice::from_ref(http), limit).await
+}
+
+/// The same, each page from the next bridge.
+async fn snapshot_in_turns(bridges: &[Http], limit: usize) -> (Vec<Value>, String) {
+    let mut turns = bridges.iter().cycle();
+    let path = format!("/v1/sync?limit={limit}");
+    let first = turns.next().unwrap().get(&path).await.ok();
+    rest(turns, first, limit).await
 }
 
 /// The pages behind a first one, and itself.
-async fn rest(http: &Http, mut page: Value, limit: usize) -> (Vec<Value>, String) {
+async fn rest(mut turns: impl Iterator<Item = &Http>, mut page: Value, limit: usize) -> (Vec<Value>, String) {
     let cursor = page["cursor"].as_str().unwrap().to_owned();
     let mut rooms = Vec::new();
     loop {
@@ -31,7 +39,8 @@ async fn rest(http: &Http, mut page: Value, limit: usize) -> (Vec<Value>, String
         assert_eq!(page["cursor"], json!(cursor), "{page}");
         rooms.extend(got);
         let Some(next) = page["next"].as_str() else { break };
-        page = http.get(&format!("/v1/sync?limit={limit}&next={next}")).await.ok();
+        let path = format!("/v1/sync?limit={limit}&next={next}");
+        page = turns.next().unwrap().get(&path).await.ok();
     }
     (rooms, cursor)
 }
@@ -53,27 +62,30 @@ fn talking(http: Http, room: &'static str, stop: &Arc<AtomicBool>) -> JoinHandle
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_said_while_the_pages_are_read_is_on_one_of_them_or_behind_the_cursor() {
-    let house = House::start().await;
-    for room in ROOMS {
-        house.room(room, &[("bob", "member")]).await;
-    }
-    let (alice, bob) = (house.http("alice"), house.http("bob"));
+/// Takes snapshots while all rooms talk, and misses nothing of what is said between them and the cursor.
+async fn assert_nothing_is_missed(alice: &Http, bobs: &[Http]) {
     let stop = Arc::new(AtomicBool::new(false));
     let talking: Vec<_> = ROOMS.map(|room| (room, talking(alice.clone(), room, &stop))).into();
     let mut snapshots = Vec::new();
     for _ in 0..8 {
-        snapshots.push(snapshot(&bob, 2).await);
+        snapshots.push(snapshot_in_turns(bobs, 2).await);
     }
     stop.store(true, Ordering::SeqCst);
     let mut last = HashMap::new();
     for (room, task) in talking {
         last.insert(room, task.await.unwrap());
     }
-    for (rooms, cursor) in &snapshots {
+    for bob in bobs {
+        eventually("the bridge has read all", async || {
+            let (rooms, _) = snapshot(bob, 100).await;
+            let is_there = |room: &Value| room["last"]["n"].as_u64() == Some(last[room["id"].as_str().unwrap()]);
+            rooms.iter().all(is_there).then_some(())
+        })
+        .await;
+    }
+    for ((rooms, cursor), bob) in snapshots.iter().zip(bobs.iter().cycle()) {
         assert_eq!(names(rooms), ROOMS);
-        let (lines, _) = read_all(&bob, cursor).await;
+        let (lines, _) = read_all(bob, cursor).await;
         let behind: Vec<Value> = lines.iter().map(|line| parse(line)).collect();
         assert!(!behind.is_empty());
         let behind: HashSet<(&str, u64)> = behind
@@ -89,6 +101,32 @@ async fn what_is_said_while_the_pages_are_read_is_on_one_of_them_or_behind_the_c
             assert_eq!(missed, [] as [u64; 0], "{name} was shown up to {shown}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_while_the_pages_are_read_is_on_one_of_them_or_behind_the_cursor() {
+    let house = House::start().await;
+    for room in ROOMS {
+        house.room(room, &[("bob", "member")]).await;
+    }
+    assert_nothing_is_missed(&house.http("alice"), &[house.http("bob")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_may_come_from_two_bridges_in_turns() {
+    let (roles, ports) = Roles::with_two_bridges().await;
+    let alice = roles.nats("alice").await;
+    for room in ROOMS {
+        roles.room(&alice, room, &[("bob", "member")]).await;
+    }
+    let bobs = ports.map(|port| roles.http(port, "bob"));
+    for bob in &bobs {
+        eventually("the bridge has read of the last room", async || {
+            (snapshot(bob, 100).await.0.len() == ROOMS.len()).then_some(())
+        })
+        .await;
+    }
+    assert_nothing_is_missed(&roles.http(ports[1], "alice"), &bobs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +189,7 @@ async fn pages_go_on_from_the_first_ones_cursor_and_for_their_reader_only() {
     // In a room that would have been on the page before, and out of one that is on the next.
     house.room("0", &[("bob", "member")]).await;
     alice.delete("/v1/rooms/d/members/bob").await.ok();
-    let (rooms, cursor) = rest(&bob, first.clone(), 2).await;
+    let (rooms, cursor) = rest(std::iter::repeat(&bob), first.clone(), 2).await;
     assert_eq!(names(&rooms), ["a", "b", "c", "e"]);
     let (lines, _) = read_all(&bob, &cursor).await;
     let behind: Vec<Value> = lines.iter().map(|line| parse(line)).collect();

@@ -4,12 +4,16 @@ use serde_json::json;
 
 use crate::support::http::Http;
 use crate::support::poll::cursor_now;
-use crate::support::roles::{Roles, free_port, is_ready};
+use crate::support::roles::Roles;
 use crate::support::script::Script;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_is_good_once_at_any_bridge() {
-    let (roles, bridges) = two_bridges().await;
+    let (roles, ports) = Roles::with_two_bridges().await;
+    roles
+        .room(&roles.nats("alice").await, "lobby", &[("bob", "member")])
+        .await;
+    let bridges = ports.map(|port| roles.http(port, "bob"));
     let script = Script::events("bob").await;
     let cursor = cursor_now(&bridges[0]).await;
     roles.nats("alice").await.say("lobby", "hello").await;
@@ -44,22 +48,6 @@ async fn a_ticket_is_good_once_at_any_bridge() {
         .post("/v1/tickets", &json!({}))
         .await
         .is_problem(401, "token-missing");
-}
-
-/// A house with two bridges, as bob uses them.
-async fn two_bridges() -> (Roles, Vec<Http>) {
-    let mut roles = Roles::start().await;
-    roles.store();
-    let alice = roles.nats("alice").await;
-    roles.room(&alice, "lobby", &[("bob", "member")]).await;
-    let mut bridges = Vec::new();
-    for port in [free_port(), free_port()] {
-        roles.bridge(port);
-        let http = roles.http(port, "bob");
-        is_ready(&http).await;
-        bridges.push(http);
-    }
-    (roles, bridges)
 }
 
 async fn ticket(bridge: &Http) -> String {

@@ -16,13 +16,18 @@ pub(super) async fn measure(
     length: Duration,
 ) -> anyhow::Result<Measured> {
     let address = base.strip_prefix("http://").context("the bench speaks plain HTTP")?;
+    let request = message(address, token, size);
+    send_for(address, &request, connections, length).await
+}
+
+/// A request that sends a message with so many bytes of text.
+pub(super) fn message(address: &str, token: &str, size: usize) -> String {
     let body = serde_json::json!({"body": {"text": "x".repeat(size)}}).to_string();
-    let request = format!(
+    format!(
         "POST /v1/rooms/{ROOM}/messages HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
-    );
-    send_for(address, &request, connections, length).await
+    )
 }
 
 /// Sends one request.
@@ -65,13 +70,13 @@ pub(super) async fn send_for(
 
 /// A connection as cheap as can be, because the client shares the machine with what it measures: one request is always
 /// the same bytes, and of an answer only the status and the length are read.
-struct Connection {
+pub(super) struct Connection {
     socket: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(address: &str) -> anyhow::Result<Self> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         Ok(Self {
@@ -80,7 +85,7 @@ impl Connection {
         })
     }
 
-    async fn send(&mut self, request: &[u8]) -> anyhow::Result<()> {
+    pub(super) async fn send(&mut self, request: &[u8]) -> anyhow::Result<()> {
         self.socket.write_all(request).await?;
         self.buffer.clear();
         loop {

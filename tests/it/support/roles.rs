@@ -126,6 +126,20 @@ impl Roles {
         self.role_with("bridge", &[("NATTERJACK_LISTEN__HTTP", &format!("127.0.0.1:{port}"))])
     }
 
+    /// With a store, and two bridges that are ready, by their ports.
+    pub(crate) async fn with_two_bridges() -> (Self, [u16; 2]) {
+        let mut roles = Self::start().await;
+        roles.store();
+        let ports = [free_port(), free_port()];
+        for port in ports {
+            roles.bridge(port);
+        }
+        for port in ports {
+            is_ready(&roles.http(port, "alice")).await;
+        }
+        (roles, ports)
+    }
+
     /// A user over HTTP, at the bridge on this port.
     pub(crate) fn http(&self, port: u16, user: &str) -> Http {
         Http::new(&format!("http://127.0.0.1:{port}"), Some(&self.token(user)))
