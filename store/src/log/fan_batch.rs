@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -35,13 +36,24 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 const BEGINNINGS: usize = 20;
 const BEGIN_AGAIN: Duration = Duration::from_millis(25);
 
+/// The header of a beginning that names the server which took it in: it has another name after each start.
+pub(super) const SERVER: &str = "Chat-Server";
+
 /// Up to which event nobody has to hear any: ROOMS has stored them, and so republished them, as far as it has said, or they are
 /// history. Remembered from batch to batch.
 #[derive(Debug, Clone)]
 pub(super) struct Heard {
     upto: Arc<AtomicU64>,
+    /// Up to which event they went to a server that was there: somebody may have heard them.
+    sent: Arc<AtomicU64>,
+    /// What stood in the log before this worker led.
+    before: Seq,
     /// There is one copy of ROOMS: what has arrived at its leader is stored.
     one_copy: bool,
+}
+
+fn connects(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
 }
 
 /// An open batch.
@@ -58,6 +70,8 @@ pub(super) struct Batch {
     /// The numbers of the events that are on their way.
     on_its_way: VecDeque<(u64, Seq)>,
     heard: Heard,
+    /// How often the client had connected when the batch began: what goes over a later connection reaches no batch.
+    connects: u64,
     /// All up to this number has arrived at ROOMS' leader.
     arrived: u64,
     /// When something was sent for the last time.
@@ -101,11 +115,24 @@ struct BatchAck {
 }
 
 impl Heard {
-    pub(super) fn of(replicas: usize) -> Self {
+    /// Nothing is known yet; `before` is where the log stood when this worker began to lead.
+    pub(super) fn of(replicas: usize, before: Seq) -> Self {
         Self {
             upto: Arc::default(),
+            sent: Arc::default(),
+            before,
             one_copy: replicas <= 1,
         }
+    }
+
+    /// ROOMS has one copy, which a server that dies may have stored and not written to disk.
+    pub(super) fn is_one_copy(&self) -> bool {
+        self.one_copy
+    }
+
+    /// Up to which event somebody may have heard them; what came before this worker led, an earlier one may have told.
+    pub(super) fn may_be(&self) -> Seq {
+        self.before.max(self.upto()).max(Seq(self.sent.load(Ordering::Relaxed)))
     }
 
     pub(super) fn upto(&self) -> Seq {
@@ -141,6 +168,7 @@ impl Batch {
             stored: 0,
             on_its_way: VecDeque::new(),
             heard,
+            connects: connects(client),
             arrived: 0,
             sent_at: Instant::now(),
             asked_at: None,
@@ -148,6 +176,7 @@ impl Batch {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Last-Sequence", rooms_seq.to_string());
         headers.insert("Chat-Seq", chat_seq.to_string());
+        headers.insert(SERVER, client.server_info().server_id);
         for _ in 0..BEGINNINGS {
             let reply = batch.reply(Operation::Begin);
             client
@@ -179,6 +208,9 @@ impl Batch {
         self.sent += 1;
         self.sent_at = Instant::now();
         self.on_its_way.push_back((self.sent, seq));
+        if self.client.connection_state() == State::Connected && connects(&self.client) == self.connects {
+            self.heard.sent.fetch_max(seq.0, Ordering::Relaxed);
+        }
         let reply = self.reply(Operation::Append);
         self.client
             .publish_with_reply_and_headers(subject, reply, headers, payload)

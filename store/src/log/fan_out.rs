@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::broken::broken;
-use super::fan_batch::{Batch, Heard};
+use super::fan_batch::{Batch, Heard, SERVER};
 use super::heads::Heads;
 use super::keeper::LeaseState;
 use super::writer::WriterConfig;
@@ -44,14 +44,16 @@ struct FanOut {
     heads: Heads,
 }
 
-/// Hands every event of the log to its room, each once and in order, until it is told to stop.
+/// Hands every event of the log to its room, each once and in order, until it is told to stop. `before` is where the log stood
+/// when this worker began to lead.
 pub(crate) async fn run(
     client: Client,
     config: WriterConfig,
+    before: Seq,
     mut lease: watch::Receiver<LeaseState>,
     stop: CancellationToken,
 ) {
-    let heard = Heard::of(config.replicas);
+    let heard = Heard::of(config.replicas, before);
     loop {
         // A worker that was paused must not take the rooms from its successor: only who surely holds the lease begins.
         tokio::select! {
@@ -77,7 +79,7 @@ async fn follow(
     let log = &config.log;
     let term = uuid::Uuid::now_v7().simple().to_string();
     let wanted = rooms_config(&log.subjects, log.shard, config.replicas, &term);
-    let (mut place, silent_to) = begin_term(client, log, &wanted, heard.upto()).await?;
+    let (mut place, silent_to) = begin_term(client, log, &wanted, heard).await?;
     // ROOMS may lose it again, with the power; an earlier term has told it, or it is history.
     heard.note(place.chat_seq.max(silent_to));
     if broken("fan-out-resume") {
@@ -110,9 +112,9 @@ async fn follow(
 
 /// Takes the rooms over, and says where they stand and up to where they are filled before they republish, so that nobody
 /// hears history as news, or again what ROOMS had not written to disk when its server died.
-async fn begin_term(client: &Client, log: &Log, wanted: &Config, heard: Seq) -> Result<(Place, Seq), Interrupted> {
-    let end = log.end(client).await.map_err(interrupted)?;
-    if heard == Seq::ZERO && is_live(client, wanted).await {
+async fn begin_term(client: &Client, log: &Log, wanted: &Config, heard: &Heard) -> Result<(Place, Seq), Interrupted> {
+    let forgets = heard.is_one_copy() && has_restarted(client, log).await;
+    if heard.upto() == Seq::ZERO && !forgets && is_live(client, wanted).await {
         set(client, wanted).await?;
         return Ok((place(client, log).await?, Seq::ZERO));
     }
@@ -122,16 +124,35 @@ async fn begin_term(client: &Client, log: &Log, wanted: &Config, heard: Seq) -> 
     };
     set(client, &silent).await?;
     let place = place(client, log).await?;
-    let silent_to = match (heard, end) {
-        (Seq::ZERO, 0) => Seq::ZERO,
-        (Seq::ZERO, end) => Seq::end_of_frame(end),
-        (heard, _) => heard,
+    let has_lost = forgets || place.chat_seq < heard.upto();
+    // Then what it had not acknowledged may have been heard as well.
+    let silent_to = if has_lost || heard.upto() == Seq::ZERO {
+        heard.may_be()
+    } else {
+        Seq::ZERO
     };
     if place.chat_seq >= silent_to {
         set(client, wanted).await?;
         return Ok((place, Seq::ZERO));
     }
     Ok((place, silent_to))
+}
+
+/// Whether the server is another than the one that took in the beginning of the last term: of what ROOMS had then it may have
+/// lost the last events, and everybody's connection is a new one.
+async fn has_restarted(client: &Client, log: &Log) -> bool {
+    let begin = async {
+        let stream = jetstream::new(client.clone())
+            .get_stream(log.subjects.rooms_stream(log.shard))
+            .await
+            .ok()?;
+        let subject = log.subjects.fan_begin();
+        let begin = stream.get_last_raw_message_by_subject(&subject).await.ok()?;
+        Some(begin.headers.get(SERVER)?.as_str().to_owned())
+    };
+    begin
+        .await
+        .is_some_and(|server| server != client.server_info().server_id)
 }
 
 async fn is_live(client: &Client, wanted: &Config) -> bool {

@@ -120,6 +120,7 @@ impl Leader<'_> {
         let fan_out = tokio::spawn(fan_out::run(
             self.client.clone(),
             self.config.clone(),
+            Seq::end_of_frame(self.state.end()),
             self.lease.clone(),
             stop_fan_out.clone(),
         ));

@@ -46,7 +46,7 @@ impl Renewal {
         }
         reconcile(client, rooms, CHANGING_IN_ROOMS).await.map_err(failed)?;
         let begin = log.subjects.fan_begin();
-        let batch = Batch::begin(client, begin, 0, Seq::ZERO, Heard::of(replicas));
+        let batch = Batch::begin(client, begin, 0, Seq::ZERO, Heard::of(replicas, Seq::ZERO));
         let mut state = State::default();
         state.begin_term(Some(STATE_VERSION));
         Ok(Self {

@@ -393,6 +393,47 @@ async fn what_rooms_lost_of_an_earlier_leaders_is_not_heard_again() {
     bus.server.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rooms_lost_with_the_power_and_the_leader_is_not_heard_again() {
+    let bus = Bus::start().await;
+    let mut first = bus.writer("first").await;
+    first.is_leading().await;
+    let (store, bridge) = (bus.store().await, bus.bridge().await);
+    listen(&store).await;
+    make_lobby(&bridge).await;
+    heard(&store, &send(&bridge, "flushed").await).await;
+    let flushed = Flushed::now(&bus).await;
+    for text in ["not flushed", "nor this"] {
+        heard(&store, &send(&bridge, text).await).await;
+    }
+    // Nobody is left who knows what was heard.
+    first.stop().await;
+    flushed.is_all_there_is(&bus).await;
+    let mut second = bus.writer("second").await;
+    second.is_leading().await;
+    assert_each_was_heard_once(&store, &send(&bridge, "and it goes on").await).await;
+    second.stop().await;
+    bus.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rooms_had_not_even_acknowledged_is_not_heard_again() {
+    let bus = Bus::start().await;
+    let mut writer = bus.writer("writer").await;
+    writer.is_leading().await;
+    let (store, bridge) = (bus.store().await, bus.bridge().await);
+    listen(&store).await;
+    make_lobby(&bridge).await;
+    heard(&store, &send(&bridge, "flushed").await).await;
+    let flushed = Flushed::now(&bus).await;
+    // Heard, and ROOMS is asked only in the next pause.
+    heard(&store, &send(&bridge, "not flushed, and not acknowledged").await).await;
+    flushed.is_all_there_is(&bus).await;
+    assert_each_was_heard_once(&store, &send(&bridge, "and it goes on").await).await;
+    writer.stop().await;
+    bus.server.shutdown().await;
+}
+
 /// ROOMS' last sequence if it is the beginning of a term.
 async fn terms(store: &Client) -> Option<u64> {
     let stream = jetstream::new(store.clone()).get_stream(ROOMS).await.ok()?;
