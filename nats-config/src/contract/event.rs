@@ -194,10 +194,26 @@ pub struct MemberBody {
 pub struct UserBody {
     /// Whose role.
     pub user: Id,
-    /// The role in the tenant; `null` gives back the default, `member`.
+    /// The role in the tenant; `null` takes it back: then what tokens claim counts, or the default, `member`.
     #[serde(default)]
     pub role: Option<Id>,
+    /// Not given by somebody, but claimed by a token. Only a worker says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<ClaimedBy>,
 }
+
+/// The token by which a role is claimed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimedBy {
+    /// Its `iss`, 1 to [`MAX_ISSUER_BYTES`].
+    pub issuer: String,
+    /// Its `iat`, in milliseconds since 1970: what an older one says counts no more.
+    pub issued_at_ms: i64,
+}
+
+/// The longest name of an issuer whose tokens claim roles, in bytes: it is kept for each of its users.
+pub const MAX_ISSUER_BYTES: usize = 256;
 
 /// Body of a [`Kind::React`] or [`Kind::Unreact`] event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use natterjack_nats_config::contract::{
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::api_keys::{permit_key, read_key};
+use super::claims::permit_claim;
 use super::keys::{Content, Known, Marked};
 use super::rates::SendRates;
 use super::recent;
@@ -189,6 +190,7 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
     let body = UserBody {
         user: admin.user.clone(),
         role: "admin".parse().ok(),
+        claimed: None,
     };
     let room = tenant_room()?;
     let body = raw(&body)?;
@@ -355,6 +357,11 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
         // Judged by the time too.
         Change::Token(_) | Change::Key(_) | Change::House => {}
         Change::Hold => may_in_tenant(view, who, Permission::TenantAudit)?,
+        Change::User(UserBody {
+            claimed: Some(by),
+            user,
+            role,
+        }) => permit_claim(view, request, (user, role.as_ref(), by))?,
         Change::User(change) => permit_user(view, who, change)?,
         Change::Role(change) => permit_role(view, who, change)?,
         Change::Ban(change) => permit_ban(view, request, change)?,

@@ -8,6 +8,7 @@ mod api_keys;
 mod append;
 mod broken;
 mod checkpoint;
+mod claims;
 mod ephemera;
 mod fan_batch;
 mod fan_out;
