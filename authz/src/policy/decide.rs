@@ -251,6 +251,7 @@ mod tests {
             tenant: "main".parse().unwrap(),
             room: room.parse().unwrap(),
             from: "root".parse().unwrap(),
+            via: None,
             kind,
             at: String::new(),
             key: None,

@@ -387,20 +387,7 @@ impl<'a> Reader<'a> {
             Record::UserSince { user, since } => {
                 tenant.change_user(hashed, &user.parse()?, |user| user.role_since = Seq(since));
             }
-            Record::Claimed {
-                user,
-                issuer,
-                role,
-                issued_at_ms,
-                since,
-            } => {
-                let claimed = Claimed {
-                    role: role.map(|role| self.role(role)).transpose()?,
-                    issued_at_ms,
-                    since: Seq(since),
-                };
-                tenant.put_claim(hashed, (&user.parse()?, issuer), claimed);
-            }
+            record @ Record::Claimed { .. } => self.take_claim(tenant, hashed, record)?,
             record @ (Record::Role { .. } | Record::RoomSettings { .. } | Record::Ban { .. }) => {
                 self.take_settings(tenant, hashed, record)?;
             }
@@ -473,6 +460,31 @@ impl<'a> Reader<'a> {
                 tenant.put_ban(hashed, (room()?, &user.parse()?), Some(ban));
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Of those that there are since version 4.
+    fn take_claim(
+        &mut self,
+        tenant: &mut Tenant,
+        hashed: &mut Hashed<'_>,
+        record: Record<'a>,
+    ) -> Result<(), SnapshotError> {
+        if let Record::Claimed {
+            user,
+            issuer,
+            role,
+            issued_at_ms,
+            since,
+        } = record
+        {
+            let claimed = Claimed {
+                role: role.map(|role| self.role(role)).transpose()?,
+                issued_at_ms,
+                since: Seq(since),
+            };
+            tenant.put_claim(hashed, (&user.parse()?, issuer), claimed);
         }
         Ok(())
     }

@@ -307,8 +307,12 @@ pub struct Event {
     pub tenant: Id,
     /// The room; [`TENANT_ROOM`](super::TENANT_ROOM) for what concerns the whole tenant.
     pub room: Id,
-    /// The authenticated sender, never a claim of the payload.
+    /// The authenticated sender, never a claim of the payload: but for those with the permission to send as others, who then
+    /// stand in `via`.
     pub from: Id,
+    /// Who really sent it, where that is not `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Id>,
     /// What happened.
     pub kind: Kind,
     /// RFC 3339, UTC, milliseconds: the writer's log time.
@@ -520,6 +524,12 @@ impl Kind {
 }
 
 impl Event {
+    /// Who sent it, as authenticated.
+    #[must_use]
+    pub fn sender(&self) -> &Id {
+        self.via.as_ref().unwrap_or(&self.from)
+    }
+
     /// The user whose membership, role or tokens this event changes, or who alone it is for, if it is such an event.
     #[must_use]
     pub fn concerns(&self) -> Option<Id> {

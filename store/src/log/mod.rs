@@ -6,6 +6,7 @@
 mod admit;
 mod api_keys;
 mod append;
+mod behalf;
 mod broken;
 mod checkpoint;
 mod claims;

@@ -118,6 +118,7 @@ fn event(number: usize, step: &Step) -> Event {
         tenant: format!("t{}", step.tenant).parse().unwrap(),
         room: format!("r{}", step.room).parse().unwrap(),
         from: "root".parse().unwrap(),
+        via: None,
         kind,
         at: natterjack_nats_config::clock::format_ms(AT + i64::try_from(number).unwrap()),
         key: None,

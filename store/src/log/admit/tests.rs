@@ -7,6 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::log::state::STATE_VERSION;
 
+mod behalf;
 mod claims;
 mod credentials;
 
