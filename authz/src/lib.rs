@@ -2,6 +2,7 @@
 
 mod begin;
 mod callout;
+pub mod claimed;
 mod follow;
 pub mod policy;
 pub mod refused;

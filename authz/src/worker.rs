@@ -85,7 +85,7 @@ pub async fn run(
 ) -> Result<(), AuthzError> {
     let core = connect(&config.core).await?;
     let shared = Shared::default();
-    let (callout, connections) = shared.callout(&config).await?;
+    let (callout, connections) = shared.callout(&config, &core).await?;
     let caught_up = tokio::select! {
         caught_up = shared.followed.catch_up(&core, &config.log) => caught_up?,
         () = shutdown.cancelled() => return Ok(()),
@@ -167,7 +167,11 @@ impl Default for Shared {
 }
 
 impl Shared {
-    async fn callout(&self, config: &AuthzConfig) -> Result<(Callout, Connections), AuthzError> {
+    async fn callout(
+        &self,
+        config: &AuthzConfig,
+        core: &async_nats::Client,
+    ) -> Result<(Callout, Connections), AuthzError> {
         let client = connect(&config.auth).await?;
         let sys = connect(&config.sys).await?;
         let connections = || Connections::new(sys.clone(), config.servers);
@@ -175,6 +179,7 @@ impl Shared {
         let sign_until = self.sign_until.subscribe();
         let callout = Callout {
             client,
+            core: (core.clone(), config.log.clone()),
             followed: self.followed.clone(),
             issued: self.issued.clone(),
             verifier: config.verifier.clone(),

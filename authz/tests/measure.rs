@@ -31,6 +31,7 @@ fn event(seq: u64, room: u64, kind: Kind, body: &serde_json::Value) -> Event {
         tenant: "main".parse().unwrap(),
         room: name("room", room),
         from: "admin".parse().unwrap(),
+        via: None,
         kind,
         at: clock::format_ms(1_795_413_600_000),
         key: None,

@@ -18,6 +18,9 @@ pub(crate) struct Send {
     /// Idempotency key: sent again with the same key, a message stands in the log once
     #[arg(long)]
     key: Option<String>,
+    /// In the name of another user: takes `send.as`, and that both may send there
+    #[arg(long = "as", value_name = "USER")]
+    on_behalf_of: Option<Id>,
     /// The message is JSON, taken as the body
     #[arg(long)]
     json: bool,
@@ -42,6 +45,7 @@ pub(crate) fn run(global: &Global, send: &Send) -> anyhow::Result<()> {
     };
     let request = SendPayload {
         key: send.key.clone(),
+        on_behalf_of: send.on_behalf_of.clone(),
         ..SendPayload::of_body(body)
     };
     let receipt = send

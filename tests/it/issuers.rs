@@ -24,7 +24,7 @@ use crate::support::provider::{Behaviour, Provider};
 const RSA: &str = include_str!("../../authz/src/token/tests/rsa.pem");
 
 /// A house that believes issuers. The folder holds its configuration.
-async fn house(issuers: &[Value]) -> (House, TempDir) {
+pub(crate) async fn house(issuers: &[Value]) -> (House, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut config = toml::Table::new();
     let issuers: Vec<toml::Value> = issuers.iter().map(|one| toml::Value::try_from(one).unwrap()).collect();
@@ -35,13 +35,13 @@ async fn house(issuers: &[Value]) -> (House, TempDir) {
     (house, folder)
 }
 
-fn discovered(provider: &Provider) -> Value {
+pub(crate) fn discovered(provider: &Provider) -> Value {
     json!({
         "issuer": provider.issuer, "audiences": ["chat"], "algorithms": ["ES256"], "discovery": true, "tenant": "main",
     })
 }
 
-fn with(mut settings: Value, more: Value) -> Value {
+pub(crate) fn with(mut settings: Value, more: Value) -> Value {
     let (Value::Object(settings_), Value::Object(more)) = (&mut settings, more) else {
         panic!("no objects")
     };
@@ -49,12 +49,12 @@ fn with(mut settings: Value, more: Value) -> Value {
     settings
 }
 
-async fn me(house: &House, token: &str) -> Answer {
+pub(crate) async fn me(house: &House, token: &str) -> Answer {
     Http::new(&house.endpoints.http, Some(token)).get("/v1/me").await
 }
 
 /// Asks again while the house says that it cannot judge the token yet.
-async fn me_at_last(house: &House, token: &str) -> Answer {
+pub(crate) async fn me_at_last(house: &House, token: &str) -> Answer {
     eventually("the token is judged", async || {
         Some(me(house, token).await).filter(|answer| answer.status != 503)
     })

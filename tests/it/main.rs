@@ -17,6 +17,7 @@ mod backup;
 mod bad_input;
 mod browser;
 mod changes;
+mod claims;
 mod clients;
 mod cluster;
 mod commands;

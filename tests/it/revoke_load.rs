@@ -1,8 +1,13 @@
 //! Revocations under load: clients over every transport in one busy room, of whom some are revoked at random moments while
 //! they come back as fast as they can. What must hold is I6; how long the answers take is printed.
 //!
-//! A small form is a test. The large one is by hand:
-//! `REVOKE_CLIENTS=200 REVOKE_RATE=500 REVOKE_COUNT=50 cargo nextest run -p natterjack -E 'test(/^revoke_load::/)' --no-capture`
+//! A small form is a test. The large one is by hand, against a release build:
+//!
+//! ```sh
+//! cargo build --release -p natterjack
+//! TEST_PROGRAM=$PWD/target/release/natterjack REVOKE_CLIENTS=200 REVOKE_RATE=500 REVOKE_COUNT=50 \
+//!     cargo nextest run -p natterjack -E 'test(/^revoke_load::/)' --no-capture --test-threads 1
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

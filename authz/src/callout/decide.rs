@@ -44,6 +44,8 @@ pub(crate) enum Refusal {
     TooManyRefused,
     #[error("the user is blocked in the tenant")]
     Blocked,
+    #[error("what the token takes from the user cannot be noted now: {0}")]
+    Claims(String),
     #[error("this worker is not registered now")]
     NotRegistered,
 }
@@ -51,7 +53,10 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// Whether it lies in what the client gave; what cannot be judged now was not refused for good.
     pub(crate) fn is_of_the_client(&self) -> bool {
-        !matches!(self, Self::NotRegistered | Self::Token(TokenError::Unavailable(_)))
+        !matches!(
+            self,
+            Self::NotRegistered | Self::Claims(_) | Self::Token(TokenError::Unavailable(_))
+        )
     }
 }
 

@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use natterjack_nats_config::client::Seed;
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Principal, Subjects};
+use natterjack_nats_config::tail::Log;
 use nkeys::{KeyPair, XKey};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ const DENIED: &str = "not authorized: a valid token is needed";
 /// What answering needs.
 pub(crate) struct Callout {
     pub(crate) client: Client,
+    /// Where what tokens claim is noted.
+    pub(crate) core: (Client, Log),
     pub(crate) followed: Arc<Followed>,
     pub(crate) issued: Arc<Issued>,
     pub(crate) verifier: Arc<Verifier>,
@@ -148,6 +151,11 @@ impl Callout {
             }
             Some(self.verifier.verify(token, now_ms).await?)
         };
+        if let Some(session) = &verified {
+            let core = (&self.core.0, &self.core.1);
+            let noted = crate::claimed::note(core, &self.followed, session).await;
+            noted.map_err(|problem| Refusal::Claims(problem.to_string()))?;
+        }
         self.has_room(verified.as_ref(), token, now_ms).await?;
         if !(self.registered)() {
             return Err(Refusal::NotRegistered);

@@ -67,7 +67,7 @@ pub(super) fn judge<'a>(view: &'a View, who: &Principal, room: Option<&Id>, perm
         return judged;
     };
     judged.user = tenant.users.get(&who.user);
-    let role = judged.user.and_then(|user| user.role.as_ref());
+    let role = judged.user.and_then(User::role);
     if role.is_some_and(|role| role.as_str() == BLOCKED) {
         judged.rule = Rule::Blocked;
         return judged;
@@ -251,6 +251,7 @@ mod tests {
             tenant: "main".parse().unwrap(),
             room: room.parse().unwrap(),
             from: "root".parse().unwrap(),
+            via: None,
             kind,
             at: String::new(),
             key: None,

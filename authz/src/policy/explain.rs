@@ -4,7 +4,7 @@ use natterjack_nats_config::contract::{Id, Principal, RoleScope, RoomKind, Seq};
 use serde::Serialize;
 
 use super::decide::{Judgement, judge};
-use super::view::DEFAULT_ROLE;
+use super::view::{DEFAULT_ROLE, User};
 use super::{Permission, Rule, View};
 
 /// A decision, its rule and the events that it rests on.
@@ -39,6 +39,9 @@ pub enum Says {
     TenantRole {
         /// Its name.
         role: Id,
+        /// The issuer whose tokens claim it, where nobody gave it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        issuer: Option<String>,
     },
     /// There is this room.
     Room {
@@ -99,10 +102,14 @@ fn facts(view: &View, who: &Principal, room: Option<&Id>, judged: &Judgement<'_>
     if judged.rule == Rule::NoSuchTenant {
         return facts;
     }
-    let role = judged.user.and_then(|user| user.role.clone());
+    let role = judged.user.and_then(User::role).cloned();
     if let Some(role) = role.clone().or_else(|| DEFAULT_ROLE.parse().ok()) {
+        let given = judged.user.filter(|user| user.role.is_some());
+        let claimed = judged.user.filter(|_| given.is_none()).and_then(User::claimed);
         let since = judged.user.map_or(Seq::ZERO, |user| user.role_since);
-        add(Says::TenantRole { role }, since);
+        let since = claimed.map_or(since, |(_, _, since)| since);
+        let issuer = claimed.map(|(issuer, _, _)| issuer.to_owned());
+        add(Says::TenantRole { role, issuer }, since);
     }
     if let Some(room) = judged.room {
         add(Says::Room { kind: room.kind }, room.since);

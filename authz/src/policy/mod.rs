@@ -1,6 +1,7 @@
 //! Who may do what: pure, a fold of the log's policy events and decisions on it. No I/O in here.
 
 mod ban;
+mod claims;
 mod decide;
 mod explain;
 mod keys;
@@ -17,6 +18,7 @@ mod tokens;
 mod view;
 
 pub use ban::{Ban, MAX_BANS};
+pub use claims::{Claimed, MAX_CLAIMING_ISSUERS, is_news};
 pub use decide::{Denied, Rule, all_in_room, all_in_tenant, is_blocked, may, may_in_tenant, readable, visible};
 pub use explain::{Explanation, PolicyFact, Says, explain};
 pub use keys::{Key, MAX_KEYS, find_key, keys_of};
@@ -26,9 +28,10 @@ pub use permission_set::PermissionSet;
 pub use permissions::{MAX_LISTED_ROOMS, SubjectPermissions, subject_permissions};
 pub use role::{MAX_ROLES, Role};
 pub use set_hash::{Fact, SetHash};
-pub use snapshot::{KEEPS_PLACES, SNAPSHOT_VERSION, SnapshotError};
+pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 pub use tokens::{
     MAX_LIFETIME_MS, MAX_REVOKED_TOKENS, is_revoking, last_revocation_ms, open_revocations, revocation_is_open,
     revoked_one_by_one, token_is_good, would_void,
 };
+pub(crate) use view::DEFAULT_ROLE;
 pub use view::{Change, Effect, Membership, Room, View};

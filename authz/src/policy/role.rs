@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use natterjack_nats_config::contract::{Event, Id, RoleBody, RoleScope, Seq};
 
-use super::view::{Hashed, Tenant};
+use super::view::{Hashed, Tenant, User};
 use super::{Change, Effect, Fact, Permission, PermissionSet, View};
 
 /// The most roles of its own that a tenant may have: a list of them is one answer.
@@ -48,9 +48,15 @@ impl View {
     }
 }
 
+/// What is claimed counts too where another role is given at the moment: it would be held when that one is taken back.
+fn is_held(user: &User, role: &Id) -> bool {
+    let claimed = user.claims.iter().flat_map(|claims| claims.values());
+    user.role.as_ref() == Some(role) || claimed.into_iter().any(|claimed| claimed.role.as_ref() == Some(role))
+}
+
 impl Tenant {
     fn holders(&self, role: &Id) -> BTreeSet<&Id> {
-        let in_tenant = self.users.iter().filter(|(_, user)| user.role.as_ref() == Some(role));
+        let in_tenant = self.users.iter().filter(|(_, user)| is_held(user, role));
         let members = self.rooms.values().flat_map(|room| &room.members);
         let in_rooms = members.filter(|(_, member)| member.role == *role);
         in_tenant

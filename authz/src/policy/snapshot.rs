@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PermissionSet;
 use super::ban::Ban;
+use super::claims::Claimed;
 use super::keys::Key;
 use super::role::Role;
 use super::tokens::Tokens;
@@ -12,13 +13,16 @@ use super::view::{Hashed, Membership, Tenant, User, View};
 
 /// The version of a view's bytes and of its hash. Raise it when either changes: when a view keeps another fact, spells one
 /// differently, or folds an event differently. Bytes of another version are not read.
-pub const SNAPSHOT_VERSION: u16 = 3;
+pub const SNAPSHOT_VERSION: u16 = 4;
 
 /// Since this version a view knows which events made rooms and gave tenant roles.
-pub const KEEPS_PLACES: u16 = 3;
+pub(super) const KEEPS_PLACES: u16 = 3;
+
+/// Since this version a view knows which roles tokens claim.
+pub(super) const KEEPS_CLAIMS: u16 = 4;
 
 /// Version 1 knew nothing of revoked tokens, version 2 nothing of API keys and of when a revoked token expires, nor of roles,
-/// bans, settings of rooms and the events that made them: the same bytes without those records.
+/// bans, settings of rooms and the events that made them, version 3 nothing of claimed roles: the same bytes without those records.
 const OLDEST_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"nj-polic";
@@ -123,6 +127,14 @@ enum Record<'a> {
         reason: Option<&'a str>,
         since: u64,
     },
+    // From here on since version 4.
+    Claimed {
+        user: &'a str,
+        issuer: &'a str,
+        role: Option<&'a str>,
+        issued_at_ms: i64,
+        since: u64,
+    },
 }
 
 /// Record after record, into bytes.
@@ -154,6 +166,7 @@ impl View {
             records.put(&Record::Tenant(name.as_str()))?;
             records.put_roles(tenant)?;
             records.put_users(tenant)?;
+            records.put_claims(tenant)?;
             records.put_tokens(None, &tenant.tokens)?;
             records.put_tokens_of_users(tenant)?;
             records.put_rooms(tenant)?;
@@ -245,6 +258,27 @@ impl Writer {
                 self.put(&Record::UserSince {
                     user: name.as_str(),
                     since: user.role_since.0,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_claims(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
+        let claiming = tenant
+            .users
+            .iter()
+            .filter_map(|(name, user)| Some((name, user.claims.as_ref()?)));
+        let mut users: Vec<_> = claiming.collect();
+        users.sort_unstable_by_key(|(name, _)| *name);
+        for (name, claims) in users {
+            for (issuer, claimed) in claims.iter() {
+                self.put(&Record::Claimed {
+                    user: name.as_str(),
+                    issuer,
+                    role: claimed.role.as_ref().map(Id::as_str),
+                    issued_at_ms: claimed.issued_at_ms,
+                    since: claimed.since.0,
                 })?;
             }
         }
@@ -353,6 +387,7 @@ impl<'a> Reader<'a> {
             Record::UserSince { user, since } => {
                 tenant.change_user(hashed, &user.parse()?, |user| user.role_since = Seq(since));
             }
+            record @ Record::Claimed { .. } => self.take_claim(tenant, hashed, record)?,
             record @ (Record::Role { .. } | Record::RoomSettings { .. } | Record::Ban { .. }) => {
                 self.take_settings(tenant, hashed, record)?;
             }
@@ -425,6 +460,31 @@ impl<'a> Reader<'a> {
                 tenant.put_ban(hashed, (room()?, &user.parse()?), Some(ban));
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Of those that there are since version 4.
+    fn take_claim(
+        &mut self,
+        tenant: &mut Tenant,
+        hashed: &mut Hashed<'_>,
+        record: Record<'a>,
+    ) -> Result<(), SnapshotError> {
+        if let Record::Claimed {
+            user,
+            issuer,
+            role,
+            issued_at_ms,
+            since,
+        } = record
+        {
+            let claimed = Claimed {
+                role: role.map(|role| self.role(role)).transpose()?,
+                issued_at_ms,
+                since: Seq(since),
+            };
+            tenant.put_claim(hashed, (&user.parse()?, issuer), claimed);
         }
         Ok(())
     }

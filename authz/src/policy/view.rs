@@ -6,7 +6,9 @@ use natterjack_nats_config::contract::{
 };
 
 use super::ban::Ban;
+use super::claims::Claims;
 use super::role::Role;
+use super::snapshot::{KEEPS_CLAIMS as KEEPS_CLAIMS_SINCE, KEEPS_PLACES as KEEPS_PLACES_SINCE};
 use super::tokens::Tokens;
 use super::{BLOCKED, Fact, PermissionSet, SetHash, built_in, kind};
 
@@ -35,7 +37,7 @@ pub(super) struct Tenant {
 /// What is known of a user besides the memberships, which stand in the rooms.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct User {
-    /// The role in the tenant, where an event gave one.
+    /// The role in the tenant, where somebody gave one.
     pub(super) role: Option<Id>,
     /// The event that gave it or took it back last; 0 if that is not known.
     pub(super) role_since: Seq,
@@ -45,6 +47,8 @@ pub(super) struct User {
     pub(super) changed_ms: i64,
     /// Which of their tokens are good no longer, if any were revoked. A box, because that is rare.
     pub(super) tokens: Option<Box<Tokens>>,
+    /// Which role their tokens claim, if any ever did.
+    pub(super) claims: Option<Box<Claims>>,
 }
 
 /// What changes at once in the view and in its hash.
@@ -166,20 +170,22 @@ impl View {
         Some(change.into_iter().collect())
     }
 
-    /// Another writer has begun; `keeps_places` says whether it is of a version that notes which events made rooms and gave
-    /// tenant roles. Nothing of that is kept from before one that does not, so that a worker which begins with that one's
-    /// checkpoint knows what all others know.
-    pub fn begin_term(&mut self, keeps_places: bool) {
-        self.keeps_no_places = !keeps_places;
-        if keeps_places {
-            return;
-        }
+    /// Another writer has begun, whose view is of this version. Of what that does not keep (which events made rooms and gave
+    /// tenant roles, what tokens claim) nothing is kept from before it, so that a worker which begins with that one's checkpoint
+    /// knows what all others know.
+    pub fn begin_term(&mut self, version: u16) {
+        self.keeps_no_places = version < KEEPS_PLACES_SINCE;
         for (tenant, known) in &mut self.tenants {
             let mut hashed = Hashed {
                 tenant,
                 hash: &mut self.hash,
             };
-            known.forget_places(&mut hashed);
+            if version < KEEPS_PLACES_SINCE {
+                known.forget_places(&mut hashed);
+            }
+            if version < KEEPS_CLAIMS_SINCE {
+                known.forget_claims(&mut hashed);
+            }
         }
     }
 
@@ -238,7 +244,7 @@ impl View {
     pub fn users(&self, tenant: &Id) -> impl Iterator<Item = &Id> {
         let users = self.tenants.get(tenant).into_iter().flat_map(|tenant| &tenant.users);
         users
-            .filter(|(_, known)| known.role.is_some() || !known.rooms.is_empty())
+            .filter(|(_, known)| known.role().is_some() || !known.rooms.is_empty())
             .map(|(user, _)| user)
     }
 
@@ -266,12 +272,12 @@ impl View {
         }
     }
 
-    /// The user's role in the tenant, `member` if no event says otherwise.
+    /// The user's role in the tenant: given by somebody, else claimed by tokens, else `member`.
     #[must_use]
     pub fn tenant_role(&self, tenant: &Id, user: &Id) -> &str {
         self.tenants
             .get(tenant)
-            .and_then(|tenant| tenant.users.get(user)?.role.as_ref())
+            .and_then(|tenant| tenant.users.get(user)?.role())
             .map_or(DEFAULT_ROLE, Id::as_str)
     }
 
@@ -385,18 +391,23 @@ impl Tenant {
     }
 
     fn apply_user(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: UserBody, place: Seq) -> Option<Change> {
-        let mut before = None;
+        if let Some(by) = body.claimed {
+            return self.apply_claim(hashed, event, (body.user, body.role, by));
+        }
+        let (mut before, mut after) = (None, None);
         self.change_user(hashed, &body.user, |user| {
-            before = std::mem::replace(&mut user.role, body.role.clone());
+            before = user.role().cloned();
+            user.role.clone_from(&body.role);
             user.role_since = place;
+            after = user.role().cloned();
         });
         let is_blocked = |role: Option<&Id>| role.is_some_and(|role| role.as_str() == BLOCKED);
         let permissions = |role: Option<&Id>| self.permissions(role);
         // Who is blocked has nothing of what rooms give, either.
-        let effect = match (is_blocked(before.as_ref()), is_blocked(body.role.as_ref())) {
+        let effect = match (is_blocked(before.as_ref()), is_blocked(after.as_ref())) {
             (false, true) => Effect::Restriction,
             (true, false) => Effect::Grant,
-            _ => Effect::of(permissions(before.as_ref()), permissions(body.role.as_ref()))?,
+            _ => Effect::of(permissions(before.as_ref()), permissions(after.as_ref()))?,
         };
         Some(self.changed(hashed, event, body.user, effect))
     }
@@ -463,13 +474,13 @@ impl User {
     }
 
     /// Whether there is nothing to keep at all.
-    fn is_nothing(&self) -> bool {
-        !self.is_worth_telling() && self.rooms.is_empty() && self.tokens.is_none()
+    pub(super) fn is_nothing(&self) -> bool {
+        !self.is_worth_telling() && self.rooms.is_empty() && self.tokens.is_none() && self.claims.is_none()
     }
 }
 
 /// The role in a tenant of those to whom no event gave one.
-pub(super) const DEFAULT_ROLE: &str = "member";
+pub(crate) const DEFAULT_ROLE: &str = "member";
 
 fn of_scope(role: Option<&Role>, scope: RoleScope) -> Option<PermissionSet> {
     role.filter(|role| role.scope == scope).map(|role| role.permissions)
@@ -480,7 +491,7 @@ const TENANT: u8 = 1;
 const ROOM: u8 = 2;
 const MEMBER: u8 = 3;
 const USER: u8 = 4;
-// 12 is a role's, 13 a ban's.
+// 12 is a role's, 13 a ban's, 17 a claim's.
 const ROOM_SETTINGS: u8 = 14;
 const USER_SINCE: u8 = 15;
 const KEEPS_PLACES: u8 = 16;

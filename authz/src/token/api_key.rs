@@ -61,6 +61,7 @@ pub fn session_by_key(view: &View, text: &str, now_ms: i64) -> Result<Session, T
             tenant: tenant.clone(),
             user: user.clone(),
         },
+        claimed: None,
         token_id: Some(format!("{KEY_PREFIX}{id}")),
         issued_at_ms: key.created_ms,
         expires_at_ms: key.expires_ms.map_or(longest, |expires| expires.min(longest)),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::verifier::{Session, TokenError};
+use super::verifier::{ClaimedRole, Session, TokenError};
 use crate::policy::MAX_LIFETIME_MS;
 
 /// How far a clock may be off where a token is from the future (`iat`, `nbf`), in milliseconds. `exp` has no leeway.
@@ -19,6 +19,10 @@ pub const LEEWAY_MS: i64 = 5000;
 /// What ids made by hashing begin with. A name that is given as such and begins with it is hashed too, so that nobody can
 /// choose a name that is another one's hash.
 const HASHED: &str = "h-";
+
+/// The most values that a claim of roles may have, and how long each may be, in bytes: a token has 8 KiB.
+const MAX_ROLE_VALUES: usize = 500;
+pub(super) const MAX_ROLE_VALUE_BYTES: usize = 256;
 
 /// The claims beyond the registered ones, each named once.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -37,6 +41,19 @@ pub(super) struct Mapping {
     pub(super) tenant: TenantFrom,
     /// The clients (`azp`, or `client_id`) whose tokens are good; empty for all.
     pub(super) authorized_parties: Vec<String>,
+    /// Which claim says what role the user has in the tenant, if any does.
+    pub(super) roles: Option<RolesFrom>,
+}
+
+/// Which claim says what role a user has in the tenant.
+#[derive(Debug, Clone)]
+pub(super) struct RolesFrom {
+    /// Its name: a list of texts, or one text.
+    pub(super) claim: String,
+    /// Which of its values mean which role; the first that is there counts.
+    pub(super) means: Vec<(String, Id)>,
+    /// The role of those for whom none is there.
+    pub(super) otherwise: Option<Id>,
 }
 
 #[derive(Debug, Clone)]
@@ -81,8 +98,16 @@ impl Mapping {
         self.check_party(&claims)?;
         let user = self.user(issuer, &claims)?;
         let tenant = self.tenant(&claims)?;
+        let claimed = match &self.roles {
+            Some(roles) => Some(ClaimedRole {
+                issuer: issuer.into(),
+                role: roles.role(&claims)?,
+            }),
+            None => None,
+        };
         Ok(Session {
             principal: Principal { tenant, user },
+            claimed,
             token_id: claims.jwt_id,
             issued_at_ms,
             expires_at_ms,
@@ -138,6 +163,37 @@ impl Mapping {
     }
 }
 
+impl RolesFrom {
+    /// The role that a token claims. A claim that is not there names none; one that is no list of short texts makes the token
+    /// unacceptable, because what it was to take away would stay.
+    fn role(&self, claims: &JWTClaims<Extra>) -> Result<Option<Id>, TokenError> {
+        let values = self.values(claims)?;
+        let named = |(value, _): &&(String, Id)| values.contains(&value.as_str());
+        let meant = self.means.iter().find(named).map(|(_, role)| role);
+        Ok(meant.or(self.otherwise.as_ref()).cloned())
+    }
+
+    fn values<'a>(&self, claims: &'a JWTClaims<Extra>) -> Result<Vec<&'a str>, TokenError> {
+        let unfit = |why: &str| TokenError::Invalid(format!("`{}` {why}", self.claim));
+        let values = match found(claims, &self.claim) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::String(one)) => vec![one.as_str()],
+            Some(Value::Array(values)) => {
+                let texts = values.iter().map(Value::as_str).collect::<Option<Vec<_>>>();
+                texts.ok_or_else(|| unfit("has a value that is no text"))?
+            }
+            Some(_) => return Err(unfit("is no list of texts")),
+        };
+        if values.len() > MAX_ROLE_VALUES {
+            return Err(unfit("has too many values"));
+        }
+        if values.iter().any(|value| value.len() > MAX_ROLE_VALUE_BYTES) {
+            return Err(unfit("has a value that is too long"));
+        }
+        Ok(values)
+    }
+}
+
 /// The id for a name that is none: the prefix, `h-`, and 160 bits of a hash of issuer and name, in hexadecimal.
 fn hashed_id(prefix: &str, issuer: &str, name: &str) -> Result<Id, TokenError> {
     let mut hash = Sha256::new();
@@ -179,11 +235,22 @@ fn times(claims: &JWTClaims<Extra>, now_ms: i64) -> Result<(i64, i64), TokenErro
     ))
 }
 
-/// The text of a claim: of `sub`, of a claim by its name, or with a leading slash of one inside others (RFC 6901).
+/// The text of a claim: of `sub`, or of one that is [`found`].
 fn text<'a>(claims: &'a JWTClaims<Extra>, name: &str) -> Result<&'a str, TokenError> {
-    let found = if name == "sub" {
+    let text = if name == "sub" {
         claims.subject.as_deref()
-    } else if let Some((first, rest)) = name
+    } else {
+        found(claims, name).and_then(Value::as_str)
+    };
+    match text {
+        Some(text) if !text.is_empty() => Ok(text),
+        _ => Err(TokenError::Invalid(format!("`{name}` is missing"))),
+    }
+}
+
+/// A claim by its name, or with a leading slash one inside others (RFC 6901).
+fn found<'a>(claims: &'a JWTClaims<Extra>, name: &str) -> Option<&'a Value> {
+    if let Some((first, rest)) = name
         .strip_prefix('/')
         .map(|path| path.split_once('/').unwrap_or((path, "")))
     {
@@ -193,12 +260,7 @@ fn text<'a>(claims: &'a JWTClaims<Extra>, name: &str) -> Result<&'a str, TokenEr
         } else {
             format!("/{rest}")
         };
-        first.and_then(|value| value.pointer(&rest)?.as_str())
-    } else {
-        claims.custom.0.get(name).and_then(Value::as_str)
-    };
-    match found {
-        Some(text) if !text.is_empty() => Ok(text),
-        _ => Err(TokenError::Invalid(format!("`{name}` is missing"))),
+        return first?.pointer(&rest);
     }
+    claims.custom.0.get(name)
 }

@@ -19,8 +19,8 @@ pub use api_key::{KEY_SESSION_MS, NewKey, is_api_key, session_by_key};
 pub use claims::LEEWAY_MS;
 pub use issuer::{Issuer, IssuerError, MAX_TTL};
 pub use key::Algorithm;
-pub use settings::{IssuerSettings, SettingsError, SettingsProblem};
-pub use verifier::{KeyError, MAX_TOKEN_BYTES, Session, TokenError, Verifier};
+pub use settings::{IssuerSettings, RoleMeaning, SettingsError, SettingsProblem};
+pub use verifier::{ClaimedRole, KeyError, MAX_TOKEN_BYTES, Session, TokenError, Verifier};
 
 /// The `iss` of tokens from the local issuer.
 pub const ISSUER: &str = "natterjack";

@@ -4,17 +4,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use natterjack_nats_config::Id;
+use natterjack_nats_config::contract::MAX_ISSUER_BYTES;
 use serde::{Deserialize, Serialize};
 
-use super::claims::{Mapping, TenantFrom};
+use super::claims::{MAX_ROLE_VALUE_BYTES, Mapping, RolesFrom, TenantFrom};
 use super::fetch::{Fetcher, Place, check_address};
 use super::key::{Algorithm, Key, Material};
 use super::key_set::Lifetimes;
 use super::remote::{Remote, Times};
 use super::trust::{Keys, Trust};
+use crate::policy::BLOCKED;
 
 /// The shortest secret for HMAC, in bytes: what HS256 puts out (RFC 7518, section 3.2).
 const MIN_SECRET: usize = 32;
+/// The most values of a claim that mean something here: each login looks through them.
+const MAX_MEANINGS: usize = 200;
 /// The longest prefix of ids, in bytes: what is left of 64 beside a hashed name.
 const MAX_PREFIX: usize = 20;
 
@@ -61,6 +65,15 @@ pub struct IssuerSettings {
     /// The clients whose tokens are good, by `azp` or `client_id`; without, all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorized_parties: Vec<String>,
+    /// The claim that says what role its users have in the tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles_claim: Option<String>,
+    /// Which of its values mean which role, with `roles_claim`: the first that is there counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<RoleMeaning>,
+    /// The role of those for whom none is there; without, none is claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Id>,
     /// How often keys are fetched, in seconds.
     #[serde(default = "refresh_secs")]
     pub refresh_secs: u64,
@@ -73,6 +86,16 @@ pub struct IssuerSettings {
     /// How long keys stay good that cannot be fetched again, in seconds.
     #[serde(default = "stale_secs")]
     pub stale_secs: u64,
+}
+
+/// What a value of the claim of roles means here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleMeaning {
+    /// The value, exactly.
+    pub value: String,
+    /// The role in the tenant.
+    pub role: Id,
 }
 
 /// The settings of an issuer that cannot be used.
@@ -134,6 +157,7 @@ impl IssuerSettings {
                 hashes_names: true,
                 tenant: self.tenant_from()?,
                 authorized_parties: self.authorized_parties.clone(),
+                roles: self.roles_from()?,
             },
             keys: self.keys()?,
         })
@@ -190,6 +214,45 @@ impl IssuerSettings {
                 "give either `tenant`, or `tenant_claim` with the `tenants` that it may name",
             )),
         }
+    }
+
+    fn roles_from(&self) -> Result<Option<RolesFrom>, SettingsProblem> {
+        let Some(claim) = self.roles_claim.clone() else {
+            return if self.roles.is_empty() && self.otherwise.is_none() {
+                Ok(None)
+            } else {
+                Err(SettingsProblem::Rule("`roles` and `otherwise` need `roles_claim`"))
+            };
+        };
+        let roles = self.roles.iter().map(|meaning| &meaning.role).chain(&self.otherwise);
+        let is_unfit = |meaning: &RoleMeaning| meaning.value.is_empty() || meaning.value.len() > MAX_ROLE_VALUE_BYTES;
+        let rules = [
+            (
+                claim.is_empty() || self.roles.is_empty(),
+                "`roles_claim` needs `roles`: which values mean which role, [{ value = \"…\", role = \"…\" }]",
+            ),
+            (
+                self.roles.iter().any(is_unfit) || self.roles.len() > MAX_MEANINGS,
+                "`roles` may have 200 values of 1 to 256 bytes",
+            ),
+            (
+                roles.into_iter().any(|role| role.as_str() == BLOCKED),
+                "nobody is `blocked` by a claim: have the issuer make no tokens for them",
+            ),
+            (
+                self.issuer.len() > MAX_ISSUER_BYTES,
+                "an `issuer` whose tokens claim roles may have 256 bytes",
+            ),
+        ];
+        if let Some((_, rule)) = rules.into_iter().find(|(broken, _)| *broken) {
+            return Err(SettingsProblem::Rule(rule));
+        }
+        let means = self.roles.iter();
+        Ok(Some(RolesFrom {
+            claim,
+            means: means.map(|one| (one.value.clone(), one.role.clone())).collect(),
+            otherwise: self.otherwise.clone(),
+        }))
     }
 
     fn keys(&self) -> Result<Keys, SettingsProblem> {

@@ -1,10 +1,11 @@
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 use jwt_simple::prelude::Token;
-use natterjack_nats_config::contract::{MAX_TOKEN_ID_BYTES, Principal, TokenRef};
+use natterjack_nats_config::contract::{Id, MAX_TOKEN_ID_BYTES, Principal, TokenRef};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -32,12 +33,23 @@ pub struct Verifier {
 pub struct Session {
     /// Who.
     pub principal: Principal,
+    /// What it claims of their role in the tenant, where its issuer's tokens do so.
+    pub claimed: Option<ClaimedRole>,
     /// The token's `jti`.
     pub token_id: Option<String>,
     /// `iat`, in milliseconds since 1970.
     pub issued_at_ms: i64,
     /// `exp`, in milliseconds since 1970.
     pub expires_at_ms: i64,
+}
+
+/// What a token claims of its user's role in the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedRole {
+    /// Its issuer.
+    pub issuer: Arc<str>,
+    /// The role; none where it names nothing that means one here.
+    pub role: Option<Id>,
 }
 
 /// Why a token is not accepted. The answer says only which of these; the rule is for the log.
@@ -272,6 +284,7 @@ fn local(public_pem: &str, path: &str) -> Result<Trust, KeyError> {
                 among: None,
             },
             authorized_parties: Vec::new(),
+            roles: None,
         },
         keys: Keys::Fixed(vec![key]),
     })

@@ -5,14 +5,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use natterjack_authz::claimed::{News, news};
 use natterjack_authz::refused::{RefusedLogin, RefusedLogins};
-use natterjack_authz::token::{TokenError, Verifier, is_api_key, session_by_key};
+use natterjack_authz::token::{Session as Authenticated, TokenError, Verifier, is_api_key, session_by_key};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Actor, By, Principal, Problem, ProblemCode};
 use tokio::time::Instant;
 
+use crate::bundle::Sending;
 use crate::feed::Feed;
-use crate::ops::Session;
+use crate::ops::{Bridge, Session};
 
 /// Finds out who makes an HTTP request.
 pub(crate) struct Auth {
@@ -21,7 +23,12 @@ pub(crate) struct Auth {
     feed: Arc<Feed>,
     /// Tells the audit trail.
     refused: Arc<RefusedLogins>,
+    /// Where what tokens claim is noted.
+    sending: Sending,
 }
+
+/// How long it may take until what a token claims is noted, and known here.
+const NOTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The caller, after the token was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +47,12 @@ struct Given {
 }
 
 impl Auth {
-    pub(crate) fn new(verifier: Arc<Verifier>, feed: Arc<Feed>, refused: Arc<RefusedLogins>) -> Self {
+    pub(crate) fn new(verifier: Arc<Verifier>, bridge: &Bridge, refused: Arc<RefusedLogins>) -> Self {
         Self {
             verifier,
-            feed,
+            feed: Arc::clone(&bridge.feed),
             refused,
+            sending: bridge.sending.clone(),
         }
     }
 
@@ -69,6 +77,7 @@ impl Auth {
                 "the user name is not the token's: with Basic the name is the user and the password is the token or API key",
             ));
         }
+        self.note_claims(&session).await?;
         Ok(Caller {
             who: Actor {
                 by: By::Token(session.token()),
@@ -76,6 +85,43 @@ impl Auth {
             },
             expires_at_ms: session.expires_at_ms,
         })
+    }
+
+    /// Has noted what the token claims of its user's role, where that is news, before anything is asked by it.
+    async fn note_claims(&self, session: &Authenticated) -> Result<(), Problem> {
+        // Where this bridge does not know the log yet the request is refused for that.
+        if session.claimed.is_none() || !self.feed.is_caught_up() {
+            return Ok(());
+        }
+        let Some(News { request, takes }) = self.feed.with_view(|view| news(view, session)) else {
+            return Ok(());
+        };
+        let noted = async {
+            match self.sending.ask(request)?.outcome().await {
+                // Another door was quicker.
+                Err(problem) if problem.code == ProblemCode::Conflict => {}
+                noted => drop(noted?),
+            }
+            let known = || self.feed.with_view(|view| news(view, session).is_none());
+            self.feed.wait_until(known).await;
+            Ok(())
+        };
+        let late = || {
+            Problem::new(
+                ProblemCode::BrokerUnavailable,
+                "what the token claims is not noted yet; try again",
+            )
+        };
+        let noted = tokio::time::timeout(NOTED_WITHIN, noted).await;
+        match noted.unwrap_or_else(|_| Err(late())) {
+            // What it takes from the user must not stay because the log was away for a moment.
+            Err(problem) if takes => Err(Problem::new(ProblemCode::BrokerUnavailable, problem.detail)),
+            Err(problem) => {
+                tracing::warn!(%problem, "a role that a token claims is not noted yet");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// What cannot be judged was not refused.
@@ -88,7 +134,7 @@ impl Auth {
         self.refused.note(RefusedLogin::new(claimed, "", "http", error));
     }
 
-    fn by_key(&self, key: &str) -> Result<Result<natterjack_authz::token::Session, TokenError>, Problem> {
+    fn by_key(&self, key: &str) -> Result<Result<Authenticated, TokenError>, Problem> {
         if !self.feed.is_caught_up() {
             let detail = "this bridge is still reading the log; try again, or ask another bridge";
             return Err(Problem::new(ProblemCode::Overloaded, detail));

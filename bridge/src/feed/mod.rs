@@ -181,6 +181,12 @@ impl Feed {
         matches!(tokio::time::timeout_at(deadline, reached).await, Ok(Ok(_)))
     }
 
+    /// Waits until something is so after what was read from the log.
+    pub(crate) async fn wait_until(&self, is_so: impl Fn() -> bool) {
+        let mut passed = self.passed.subscribe();
+        let _ = passed.wait_for(|_| is_so()).await;
+    }
+
     /// Whether everything that stood in the log when this bridge started has been read. Before that, rights that were
     /// taken away long ago could still seem to be there.
     pub(crate) fn is_caught_up(&self) -> bool {

@@ -43,6 +43,8 @@ struct BundleLine<'a> {
     target: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     if_last: Option<Seq>,
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    on_behalf_of: Option<Id>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     vouched: Option<Vouched>,
 }
@@ -64,6 +66,7 @@ pub fn write_bundle_line(bundle: &mut BytesMut, request: &Request) -> Result<(),
         reply_to: request.payload.reply_to.clone(),
         target: request.payload.target.clone(),
         if_last: request.payload.if_last,
+        on_behalf_of: request.payload.on_behalf_of.clone(),
         vouched: request.vouched.clone(),
     };
     serde_json::to_writer(bundle.writer(), &line)?;
@@ -90,6 +93,7 @@ pub fn read_bundle(bundle: &[u8]) -> impl Iterator<Item = Result<Request, Proble
                 reply_to: line.reply_to,
                 target: line.target,
                 if_last: line.if_last,
+                on_behalf_of: line.on_behalf_of,
             },
             vouched: line.vouched,
         })
@@ -130,7 +134,8 @@ mod tests {
             }),
             room: "lobby".parse().unwrap(),
             kind: Kind::Msg,
-            payload: SendPayload::from_json(br#"{"key":"k1","target":"m1","body":{"text":"a\nb"}}"#).unwrap(),
+            payload: SendPayload::from_json(br#"{"key":"k1","target":"m1","as":"dev1","body":{"text":"a\nb"}}"#)
+                .unwrap(),
             vouched: Some(Vouched {
                 seq: Seq(7),
                 from: "bob".parse().unwrap(),
@@ -149,6 +154,7 @@ mod tests {
             (&first.payload.target, &first.vouched),
             (&request.payload.target, &request.vouched)
         );
+        assert_eq!(first.payload.on_behalf_of, "dev1".parse().ok());
         assert!(read[2].is_err());
     }
 }

@@ -194,10 +194,26 @@ pub struct MemberBody {
 pub struct UserBody {
     /// Whose role.
     pub user: Id,
-    /// The role in the tenant; `null` gives back the default, `member`.
+    /// The role in the tenant; `null` takes it back: then what tokens claim counts, or the default, `member`.
     #[serde(default)]
     pub role: Option<Id>,
+    /// Not given by somebody, but claimed by a token. Only a worker says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<ClaimedBy>,
 }
+
+/// The token by which a role is claimed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimedBy {
+    /// Its `iss`, 1 to [`MAX_ISSUER_BYTES`].
+    pub issuer: String,
+    /// Its `iat`, in milliseconds since 1970: what an older one says counts no more.
+    pub issued_at_ms: i64,
+}
+
+/// The longest name of an issuer whose tokens claim roles, in bytes: it is kept for each of its users.
+pub const MAX_ISSUER_BYTES: usize = 256;
 
 /// Body of a [`Kind::React`] or [`Kind::Unreact`] event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -291,8 +307,12 @@ pub struct Event {
     pub tenant: Id,
     /// The room; [`TENANT_ROOM`](super::TENANT_ROOM) for what concerns the whole tenant.
     pub room: Id,
-    /// The authenticated sender, never a claim of the payload.
+    /// The authenticated sender, never a claim of the payload: but for those with the permission to send as others, who then
+    /// stand in `via`.
     pub from: Id,
+    /// Who really sent it, where that is not `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Id>,
     /// What happened.
     pub kind: Kind,
     /// RFC 3339, UTC, milliseconds: the writer's log time.
@@ -504,6 +524,12 @@ impl Kind {
 }
 
 impl Event {
+    /// Who sent it, as authenticated.
+    #[must_use]
+    pub fn sender(&self) -> &Id {
+        self.via.as_ref().unwrap_or(&self.from)
+    }
+
     /// The user whose membership, role or tokens this event changes, or who alone it is for, if it is such an event.
     #[must_use]
     pub fn concerns(&self) -> Option<Id> {

@@ -30,9 +30,9 @@ pub use checkpoint::{
 };
 pub use direct::{direct_room, is_direct_room};
 pub use event::{
-    BanBody, Ephemeral, Event, EventHead, EventLine, Head, HoldBody, Kind, MAX_EMOJI_BYTES, MAX_REASON_BYTES,
-    MAX_RETENTION_DAYS, MemberBody, ReactBody, ReadBody, ReadUpTo, Retention, RoleBody, RoleScope, RoomBody, RoomHead,
-    RoomHistory, RoomKind, Target, TokenBody, UserBody,
+    BanBody, ClaimedBy, Ephemeral, Event, EventHead, EventLine, Head, HoldBody, Kind, MAX_EMOJI_BYTES,
+    MAX_ISSUER_BYTES, MAX_REASON_BYTES, MAX_RETENTION_DAYS, MemberBody, ReactBody, ReadBody, ReadUpTo, Retention,
+    RoleBody, RoleScope, RoomBody, RoomHead, RoomHistory, RoomKind, Target, TokenBody, UserBody,
 };
 pub use frame::{FrameError, MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, events_of};
 pub use history::{

@@ -73,6 +73,9 @@ pub struct SendPayload {
     /// Send only if this is still the room's last event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_last: Option<Seq>,
+    /// Send in the name of another user of the tenant.
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<Id>,
 }
 
 /// What a bridge found in the archive about a request's target, because the writer remembers only the latest messages.
@@ -145,6 +148,7 @@ impl SendPayload {
             reply_to: None,
             target: None,
             if_last: None,
+            on_behalf_of: None,
         }
     }
 

@@ -8,6 +8,8 @@ use natterjack_nats_config::contract::{
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::api_keys::{permit_key, read_key};
+use super::behalf::permit_send;
+use super::claims::permit_claim;
 use super::keys::{Content, Known, Marked};
 use super::rates::SendRates;
 use super::recent;
@@ -189,6 +191,7 @@ pub(crate) fn found_tenant(state: &mut State, draft: &mut Draft, admin: &Princip
     let body = UserBody {
         user: admin.user.clone(),
         role: "admin".parse().ok(),
+        claimed: None,
     };
     let room = tenant_room()?;
     let body = raw(&body)?;
@@ -232,6 +235,7 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
             kind: request.kind,
             reply_to: request.payload.reply_to.as_deref(),
             target: request.payload.target.as_deref(),
+            on_behalf_of: request.payload.on_behalf_of.as_ref(),
             body: requested.as_deref().unwrap_or(body.get()),
         };
         Marked::of(key, &content)
@@ -313,6 +317,11 @@ fn check_place(request: &Request) -> Result<(), Problem> {
             "`target`, the id of a message, goes with what changes one, and with nothing else; this is `{name}`"
         )));
     }
+    if request.payload.on_behalf_of.is_some() && !request.kind.is_message() {
+        return Err(Problem::invalid(
+            "only messages, commands and replies are sent `as` somebody else",
+        ));
+    }
     if request.payload.reply_to.as_deref().is_some_and(|id| !recent::is_id(id)) {
         return Err(Problem::invalid(
             "`reply_to` must be the `id` of a message, as its event and its receipt have it",
@@ -355,11 +364,16 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
         // Judged by the time too.
         Change::Token(_) | Change::Key(_) | Change::House => {}
         Change::Hold => may_in_tenant(view, who, Permission::TenantAudit)?,
+        Change::User(UserBody {
+            claimed: Some(by),
+            user,
+            role,
+        }) => permit_claim(view, request, (user, role.as_ref(), by))?,
         Change::User(change) => permit_user(view, who, change)?,
         Change::Role(change) => permit_role(view, who, change)?,
         Change::Ban(change) => permit_ban(view, request, change)?,
-        Change::Nothing if request.kind == Kind::Command => may(view, who, room, Permission::CommandSend)?,
-        Change::Message | Change::Read(_) | Change::Nothing => may(view, who, room, Permission::RoomSend)?,
+        Change::Nothing => permit_send(view, request)?,
+        Change::Message | Change::Read(_) => may(view, who, room, Permission::RoomSend)?,
     }
     Ok(())
 }
@@ -430,6 +444,7 @@ fn write(
 ) -> Result<Receipt, Problem> {
     let tenant = &request.principal.tenant;
     let head = state.head(tenant, &wanted.room);
+    let behalf = request.payload.on_behalf_of.as_ref();
     let event = Event {
         v: 1,
         seq: draft.next_seq(),
@@ -438,7 +453,8 @@ fn write(
         id: (now.new_id)(),
         tenant: tenant.clone(),
         room: wanted.room.clone(),
-        from: request.principal.user.clone(),
+        from: behalf.unwrap_or(&request.principal.user).clone(),
+        via: behalf.map(|_| request.principal.user.clone()),
         kind: wanted.kind,
         at: clock::format_ms(now.at_ms.max(state.at_ms())),
         key: request.payload.key.clone(),

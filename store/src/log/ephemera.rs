@@ -32,6 +32,9 @@ impl Ephemera {
     /// Decides a request by the policy as it is now: what is told to the room, and the receipt.
     pub(crate) fn admit(&mut self, view: &View, request: &Request, now: &Now) -> Result<(Bytes, Receipt), Problem> {
         by_a_good_token(view, request, now, now.at_ms)?;
+        if request.payload.on_behalf_of.is_some() {
+            return Err(Problem::invalid("what is not kept is sent `as` nobody else"));
+        }
         let needed = match request.kind {
             Kind::Presence => Permission::RoomRead,
             _ => Permission::RoomSend,

@@ -71,6 +71,7 @@ mod tests {
             tenant: "main".parse().unwrap(),
             room: room.parse().unwrap(),
             from: "alice".parse().unwrap(),
+            via: None,
             kind: Kind::Msg,
             at: "2026-11-23T06:00:00.123Z".to_owned(),
             key: None,

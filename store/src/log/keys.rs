@@ -78,6 +78,8 @@ pub(crate) struct Content<'a> {
     pub(crate) kind: Kind,
     pub(crate) reply_to: Option<&'a str>,
     pub(crate) target: Option<&'a str>,
+    /// In whose name, where that is not the user's own.
+    pub(crate) on_behalf_of: Option<&'a Id>,
     pub(crate) body: &'a str,
 }
 
@@ -188,10 +190,11 @@ impl Marked {
         let reply_to = content.reply_to.unwrap_or_default();
         Self {
             name: digest(&[content.tenant.as_str(), content.user.as_str(), key]),
-            // Only kinds that have a target have one more part: what was digested of others before there were such stays good.
-            content: match content.target {
-                Some(target) => digest(&[room, kind, reply_to, target, body]),
-                None => digest(&[room, kind, reply_to, body]),
+            // Only what has a target, or another's name, has more parts: what was digested before there were such stays good.
+            content: match (content.target, content.on_behalf_of) {
+                (Some(target), _) => digest(&[room, kind, reply_to, target, body]),
+                (None, Some(user)) => digest(&[room, kind, reply_to, "", user.as_str(), body]),
+                (None, None) => digest(&[room, kind, reply_to, body]),
             },
             principal: digest(&[content.tenant.as_str(), content.user.as_str()]),
         }
@@ -201,11 +204,12 @@ impl Marked {
     pub(crate) fn of_event(event: &Event, requested: &str) -> Option<Self> {
         let content = Content {
             tenant: &event.tenant,
-            user: &event.from,
+            user: event.sender(),
             room: &event.room,
             kind: event.kind,
             reply_to: event.reply_to.as_deref(),
             target: event.target.as_ref().map(|target| target.id.as_str()),
+            on_behalf_of: event.via.as_ref().map(|_| &event.from),
             body: requested,
         };
         event.key.as_deref().map(|key| Self::of(key, &content))

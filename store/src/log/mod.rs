@@ -6,8 +6,10 @@
 mod admit;
 mod api_keys;
 mod append;
+mod behalf;
 mod broken;
 mod checkpoint;
+mod claims;
 mod ephemera;
 mod fan_batch;
 mod fan_out;

@@ -80,7 +80,8 @@ pub(super) fn permit_user(view: &View, who: &Principal, change: &UserBody) -> Re
         let role: Id = role.parse().map_err(|_| Problem::invalid("a role's name is an id"))?;
         view.in_tenant(&who.tenant, &role).ok_or_else(|| no_such_role(&role))
     };
-    let after = change.role.as_ref().map_or("member", Id::as_str);
+    let claimed = || view.claimed_role(&who.tenant, &change.user);
+    let after = change.role.as_ref().or_else(claimed).map_or("member", Id::as_str);
     let own = all_in_tenant(view, who);
     lacks_nothing(permissions(after)?, own)?;
     let before = permissions(view.tenant_role(&who.tenant, &change.user)).unwrap_or_default();
@@ -160,7 +161,7 @@ pub(super) fn lacks_nothing(given: PermissionSet, own: PermissionSet) -> Result<
     }
 }
 
-fn no_such_role(role: &Id) -> Problem {
+pub(super) fn no_such_role(role: &Id) -> Problem {
     Problem::invalid(format!("there is no role `{role}` to be given here"))
 }
 

@@ -371,9 +371,11 @@ impl Drop for House {
     }
 }
 
-/// The program under test, without the settings of whoever runs the tests.
+/// The program under test, without the settings of whoever runs the tests: the one that was built with them, or `TEST_PROGRAM`,
+/// which is for figures of a release build.
 pub(crate) fn natterjack() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_natterjack"));
+    let program = std::env::var_os("TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_natterjack").into());
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NATTERJACK_")) {
         command.env_remove(name);
     }

@@ -26,8 +26,9 @@ enum What {
     Key(u8, Option<i64>),
     Role(Option<u8>),
     Ban(bool, Option<String>),
-    /// A writer of this or of an earlier version begins.
-    Term(bool),
+    Claimed(u8, Option<&'static str>, i64),
+    /// A writer whose view is of this version begins.
+    Term(u16),
     Odd,
 }
 
@@ -37,9 +38,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (prop::option::of("\\PC{0,8}"), any::<bool>()).prop_map(|(title, joined)| What::Room(title, joined)),
         prop::option::of(1u8..9).prop_map(What::Role),
         (any::<bool>(), prop::option::of("\\PC{0,3}")).prop_map(|(banned, reason)| What::Ban(banned, reason)),
-        any::<bool>().prop_map(What::Term),
+        (2u16..5).prop_map(What::Term),
         (prop::option::of(role), prop::option::of(0u64..99)).prop_map(|(role, from)| What::Member(role, from)),
         prop::option::of(Just("admin")).prop_map(What::User),
+        (
+            0u8..3,
+            prop::option::of(prop_oneof![Just("guest"), Just("admin")]),
+            0i64..9
+        )
+            .prop_map(|(issuer, role, at)| What::Claimed(issuer, role, at)),
         (any::<bool>(), 0u8..6, 0u64..8).prop_map(|(one, form, value)| What::Token(one, form, value)),
         (0u8..4, prop::option::of(AT..AT + 60)).prop_map(|(key, expires)| What::Key(key, expires)),
         Just(What::Odd),
@@ -89,6 +96,10 @@ fn event(number: usize, step: &Step) -> Event {
         What::Term(_) => (Kind::Msg, json!({})),
         What::Member(role, from) => (Kind::Member, json!({"user": user, "role": role, "visible_from": from})),
         What::User(role) => (Kind::User, json!({"user": user, "role": role})),
+        What::Claimed(issuer, role, at) => {
+            let claimed = json!({"issuer": format!("https://id{issuer}"), "issued_at_ms": at});
+            (Kind::User, json!({"user": user, "role": role, "claimed": claimed}))
+        }
         What::Token(one, form, value) => (Kind::Token, token_body(step, *one, (*form, *value))),
         What::Key(key, expires) => {
             // Ids are those of one user each.
@@ -107,6 +118,7 @@ fn event(number: usize, step: &Step) -> Event {
         tenant: format!("t{}", step.tenant).parse().unwrap(),
         room: format!("r{}", step.room).parse().unwrap(),
         from: "root".parse().unwrap(),
+        via: None,
         kind,
         at: natterjack_nats_config::clock::format_ms(AT + i64::try_from(number).unwrap()),
         key: None,
@@ -119,8 +131,8 @@ fn event(number: usize, step: &Step) -> Event {
 fn fold(mut view: View, steps: &[Step], from: usize) -> View {
     for (number, step) in steps.iter().enumerate().skip(from) {
         view.apply(&event(number, step));
-        if let What::Term(keeps_places) = step.what {
-            view.begin_term(keeps_places);
+        if let What::Term(version) = step.what {
+            view.begin_term(version);
         }
     }
     view
@@ -170,7 +182,7 @@ proptest! {
 #[test]
 fn the_version_before_is_read() {
     let steps = [
-        What::Term(false),
+        What::Term(2),
         What::Room(None, false),
         What::Member(Some("member"), Some(3)),
         What::User(Some("admin")),
@@ -194,7 +206,7 @@ fn the_version_before_is_read() {
 fn another_version_is_told_apart_from_damage() {
     let mut bytes = View::default().to_bytes().unwrap();
     bytes[8] += 1;
-    assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(4))));
+    assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(5))));
     bytes[8] = 0;
     assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(0))));
     assert!(matches!(View::from_bytes(b"something"), Err(SnapshotError::NotAView)));

@@ -390,6 +390,63 @@ fn the_client_that_a_token_was_given_to_can_be_asked_for() {
     assert!(!good(claims()) && !good(with("azp", json!("evil"))) && !good(with("azp", json!(["web"]))));
 }
 
+fn roles() -> Value {
+    json!([{"value": "boss", "role": "admin"}, {"value": "look", "role": "auditor"}])
+}
+
+#[test]
+fn the_first_value_that_means_something_is_the_role() {
+    let (header, desk) = hs();
+    let desk = desk
+        .with("roles_claim", json!("/realm_access/roles"))
+        .with("roles", roles());
+    let claimed = |desk: &Desk, access: Value| {
+        let token = by_secret(SECRET.as_bytes(), &header, &with("realm_access", access).to_string());
+        let claimed = desk.verify(&token)?.claimed.expect("its issuer's tokens claim roles");
+        assert_eq!(&*claimed.issuer, ISS);
+        Ok(claimed.role.map(|role| role.to_string()))
+    };
+    let many = |count: usize| json!({"roles": vec!["x"; count]});
+    let table = [
+        (json!({"roles": ["look", "boss"]}), Some("admin")),
+        (json!({"roles": ["look"]}), Some("auditor")),
+        (json!({"roles": "look"}), Some("auditor")),
+        (json!({"roles": ["Look", "look "]}), None),
+        (json!({"roles": []}), None),
+        (json!({"roles": null}), None),
+        (json!({}), None),
+        (Value::Null, None),
+        (many(500), None),
+    ];
+    for (access, expected) in table {
+        let role: Result<_, TokenError> = claimed(&desk, access.clone());
+        assert_eq!(role.unwrap().as_deref(), expected, "{access}");
+    }
+    for bad in [
+        json!({"roles": {"boss": true}}),
+        json!({"roles": 7}),
+        json!({"roles": ["boss", 7]}),
+        json!({"roles": ["boss", "x".repeat(257)]}),
+        many(501),
+    ] {
+        let refused = claimed(&desk, bad.clone());
+        assert!(matches!(refused, Err(TokenError::Invalid(_))), "{bad}: {refused:?}");
+    }
+    let guests = desk.with("otherwise", json!("guest"));
+    assert_eq!(claimed(&guests, json!({})).unwrap().as_deref(), Some("guest"));
+    assert_eq!(
+        claimed(&guests, json!({"roles": ["boss"]})).unwrap().as_deref(),
+        Some("admin")
+    );
+    let (_, silent) = hs();
+    let token = by_secret(SECRET.as_bytes(), &header, &claims().to_string());
+    assert_eq!(
+        silent.verify(&token).unwrap().claimed,
+        None,
+        "roles are not this issuer's to say"
+    );
+}
+
 #[test]
 fn settings_that_cannot_be_meant_are_refused() {
     let pem = Ed25519KeyPair::generate().public_key().to_pem();
@@ -423,6 +480,15 @@ fn settings_that_cannot_be_meant_are_refused() {
         json!({"user_prefix": "x".repeat(21)}),
         json!({"tenent": "main"}),
         json!({"stale_secs": 300}),
+        json!({"roles_claim": "groups"}),
+        json!({"roles": roles()}),
+        json!({"otherwise": "guest"}),
+        json!({"roles_claim": "", "roles": roles()}),
+        json!({"roles_claim": "groups", "roles": [{"value": "", "role": "admin"}]}),
+        json!({"roles_claim": "groups", "roles": [{"value": "x", "role": "no role"}]}),
+        json!({"roles_claim": "groups", "roles": [{"value": "x", "role": "blocked"}]}),
+        json!({"roles_claim": "groups", "roles": roles(), "otherwise": "blocked"}),
+        json!({"roles_claim": "groups", "roles": [{"value": "x", "rule": "admin"}]}),
         json!({"key_file": null, "jwks_url": "http://id.example/keys"}),
         json!({"key_file": null, "discovery": true, "algorithms": ["HS256"]}),
         json!({"key_file": null, "discovery": true, "issuer": "staff"}),

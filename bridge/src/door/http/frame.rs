@@ -58,6 +58,8 @@ struct Send {
     target: Option<String>,
     #[serde(default)]
     if_last: Option<Seq>,
+    #[serde(rename = "as", default)]
+    on_behalf_of: Option<Id>,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +162,7 @@ impl Ask {
             reply_to: send.reply_to,
             target: send.target,
             if_last: send.if_last,
+            on_behalf_of: send.on_behalf_of,
         };
         Ok(Self::Send {
             room: send.room,
@@ -182,7 +185,8 @@ impl Ask {
     }
 
     fn tell(kind: Kind, told: Send) -> Result<Self, Problem> {
-        if told.kind.is_some() || told.reply_to.is_some() || told.target.is_some() || told.if_last.is_some() {
+        let is_more = told.kind.is_some() || told.reply_to.is_some() || told.target.is_some() || told.if_last.is_some();
+        if is_more || told.on_behalf_of.is_some() {
             return Err(Problem::invalid(
                 "what is not kept has `room`, `key` and `body` and nothing else",
             ));

@@ -52,7 +52,7 @@ pub(super) async fn edit(State(door): Door, caller: Caller, path: Path, request:
     let ack = ack(&request)?;
     let (headers, body) = read_body(request, door.max_body_bytes).await?;
     let payload = read_message(&headers, None, &body)?;
-    if payload.reply_to.is_some() || payload.target.is_some() {
+    if payload.reply_to.is_some() || payload.target.is_some() || payload.on_behalf_of.is_some() {
         return Err(Problem::invalid("an edit has `body`, `key` and `if_last` and nothing else").into());
     }
     let sent = change(&door, &caller, room, (Kind::Edit, id), payload)?;

@@ -104,10 +104,10 @@ impl HttpDoor {
     ) -> Self {
         let max_body_bytes = caps.max_body_bytes.min(MAX_EVENT_BYTES);
         let (cors, metrics) = (origins.cors(), Arc::clone(&bridge.metrics));
-        let feed = Arc::clone(&bridge.feed);
+        let auth = Auth::new(verifier, &bridge, refused);
         let state = DoorState {
             bridge,
-            auth: Auth::new(verifier, feed, refused),
+            auth,
             tickets,
             hooks,
             origins,

@@ -46,8 +46,12 @@ pub(super) struct Event {
     id: String,
     tenant: String,
     room: String,
-    /// The authenticated sender.
+    /// The authenticated sender, or whom the one in `via` sent it for.
     from: String,
+    /// Who really sent it, as authenticated, where that is not `from`.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    via: Option<String>,
     /// Pass over kinds that you do not know.
     kind: String,
     /// RFC 3339, UTC, milliseconds.
@@ -86,6 +90,9 @@ pub(super) struct Standing {
     tenant: String,
     room: String,
     from: String,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    via: Option<String>,
     kind: String,
     at: String,
     #[serde(default)]
@@ -254,6 +261,10 @@ pub(super) struct Message {
     #[serde(default)]
     #[schema(nullable = false)]
     if_last: Option<u64>,
+    /// In the name of another user of the tenant: takes `send.as`, and that both may send here.
+    #[serde(rename = "as", default)]
+    #[schema(nullable = false)]
+    on_behalf_of: Option<String>,
 }
 
 /// Messages to send one after the other.

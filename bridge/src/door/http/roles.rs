@@ -113,7 +113,11 @@ pub(super) async fn put_user(State(door): Door, caller: Caller, path: Path, requ
     let user = path.id("user")?;
     let (headers, body) = read_body(request, door.max_body_bytes).await?;
     let UserPut { role } = read_json(&headers, &body)?;
-    let body = UserBody { user, role };
+    let body = UserBody {
+        user,
+        role,
+        claimed: None,
+    };
     let changed = ops::put_user(&door.bridge, &caller.who, body, header_key(&headers)?).await?;
     json(StatusCode::OK, &changed)
 }

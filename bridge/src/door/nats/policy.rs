@@ -81,7 +81,19 @@ pub(super) async fn call(bridge: &Bridge, who: &Actor, name: (&str, &str), paylo
         }
         ("users", "put") => {
             let PutUser { user, role, key } = read(payload)?;
-            json(&ops::put_user(bridge, who, UserBody { user, role }, key).await?)
+            json(
+                &ops::put_user(
+                    bridge,
+                    who,
+                    UserBody {
+                        user,
+                        role,
+                        claimed: None,
+                    },
+                    key,
+                )
+                .await?,
+            )
         }
         ("direct", "put") => {
             let Direct { user } = read(payload)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use natterjack_nats_config::contract::{Event, Kind, Seq};
+use natterjack_nats_config::contract::{Event, Id, Kind, Seq};
 use natterjack_nats_config::tail::Log;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 use serde::Serialize;
@@ -30,6 +30,8 @@ struct Shown<'a> {
     tenant: &'a str,
     room: &'a str,
     from: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<&'a str>,
     kind: Kind,
     at: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,6 +169,7 @@ impl changed::Model {
             tenant: event.tenant.as_str(),
             room: event.room.as_str(),
             from: event.from.as_str(),
+            via: event.via.as_ref().map(Id::as_str),
             kind: event.kind,
             at: &event.at,
             key: event.key.as_deref().filter(|_| deleted.is_none()),

@@ -7,6 +7,8 @@ use serde_json::json;
 use super::*;
 use crate::log::state::STATE_VERSION;
 
+mod behalf;
+mod claims;
 mod credentials;
 
 const START_MS: i64 = 1_795_413_600_000;

@@ -130,7 +130,7 @@ pub(in crate::door::http) enum Rule {
     RoleLacks,
 }
 
-/// Something that the log says. Which of the fields are there depends on `fact`: `tenant-role` (role), `room` (kind), `member` (role,
+/// Something that the log says. Which of the fields are there depends on `fact`: `tenant-role` (role, and the issuer whose tokens claim it), `room` (kind), `member` (role,
 /// `visible_from`), `ban`, `role` (role, scope, permissions).
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,6 +139,9 @@ pub(in crate::door::http) struct PolicyFact {
     #[serde(default)]
     #[schema(nullable = false)]
     role: Option<String>,
+    #[serde(default)]
+    #[schema(nullable = false)]
+    issuer: Option<String>,
     #[serde(default)]
     #[schema(nullable = false)]
     kind: Option<RoomKind>,

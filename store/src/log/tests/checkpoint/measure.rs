@@ -26,6 +26,7 @@ fn event(seq: Seq, room: &str, (n, prev): (u64, Seq), kind: Kind, body: &serde_j
         tenant: id("main"),
         room: id(room),
         from: id("admin"),
+        via: None,
         kind,
         at: clock::format_ms(START_MS),
         key: None,
