@@ -17,6 +17,7 @@ pub(crate) mod replies;
 pub(crate) mod rooms;
 mod schema;
 pub(crate) mod sql;
+mod step;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod trail;
