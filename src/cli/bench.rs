@@ -1,5 +1,6 @@
-//! `natterjack bench`: rates as ratios, measured against the running `up`: the project, its peer and its limit in turns.
+//! `natterjack bench`: rates as ratios, mostly measured against the running `up`: the project, its peer and its limit in turns.
 
+mod archive;
 mod crowd;
 mod frames;
 mod http;
@@ -35,6 +36,9 @@ enum What {
     /// Durable sends over HTTP beside two others on the same server, in turns: single JetStream publishes (what there is
     /// without Natterjack), and a program that does nothing but put HTTP bodies into frames (what the server allows)
     Send(Send),
+    /// A log of many messages into an empty archive, beside the engine's own bulk load of the same rows; then pages, searches and
+    /// unread counts. Needs nothing that runs: it makes a nats-server and an archive of its own
+    Archive(archive::ArchiveBench),
     /// Sends and deliveries to parked long-polls beside Nchan, in turns; `scripts/bench-nchan` starts both and runs this
     Nchan(nchan::Nchan),
 }
@@ -73,12 +77,16 @@ struct Row {
 }
 
 pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
+    if let What::Archive(ask) = &bench.what {
+        return block_on(|_| archive::run(global, ask));
+    }
     let config = Config::load(global)?;
     let endpoints = Endpoints::read(&config.data)?;
     let token = own_token(&config, None)?;
     Server::of(&endpoints, &token).put(&format!("/v1/rooms/{ROOM}"), &serde_json::json!({"title": "Benchmark"}))?;
     match &bench.what {
         What::Send(send) => run_send(send, &config, &endpoints, &token),
+        What::Archive(_) => Ok(()),
         What::Nchan(ask) => block_on(|_| nchan::run(&config, &endpoints, ask)),
     }
 }

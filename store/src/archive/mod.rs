@@ -25,5 +25,6 @@ mod worker;
 
 pub use address::{Address, AddressError};
 pub use database::{Database, OpenError, Tables};
+pub(crate) use insert::Insert;
 pub use schema::Schema;
 pub use worker::{ArchiveConfig, ArchiveError, Progress, run};
