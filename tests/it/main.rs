@@ -34,6 +34,7 @@ mod journey;
 mod keys;
 mod limits;
 mod membership;
+mod outage;
 mod people;
 mod policy;
 mod proxies;

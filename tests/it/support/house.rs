@@ -373,7 +373,9 @@ impl Drop for House {
 
 /// The program under test, without the settings of whoever runs the tests.
 pub(crate) fn natterjack() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_natterjack"));
+    // For figures: the tests as they are, the program optimized.
+    let program = std::env::var_os("TEST_NATTERJACK").unwrap_or_else(|| env!("CARGO_BIN_EXE_natterjack").into());
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NATTERJACK_")) {
         command.env_remove(name);
     }
