@@ -1,5 +1,6 @@
-//! `natterjack bench`: rates as ratios, measured against the running `up`: the project, its peer and its limit in turns.
+//! `natterjack bench`: rates as ratios, mostly measured against the running `up`: the project, its peer and its limit in turns.
 
+mod archive;
 mod crowd;
 mod delivery;
 mod frames;
@@ -39,6 +40,9 @@ enum What {
     /// One sender and one parked long-poll, one message at a time, beside the broker's own durable ack, in turns: how long
     /// until it is delivered
     Delivery(delivery::Delivery),
+    /// A log of many messages into an empty archive, beside the engine's own bulk load of the same rows; then pages, searches and
+    /// unread counts. Needs nothing that runs: it makes a nats-server and an archive of its own
+    Archive(archive::ArchiveBench),
     /// Sends and deliveries to parked long-polls beside Nchan, in turns; `scripts/bench-nchan` starts both and runs this
     Nchan(nchan::Nchan),
 }
@@ -77,6 +81,9 @@ struct Row {
 }
 
 pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
+    if let What::Archive(ask) = &bench.what {
+        return block_on(|_| archive::run(global, ask));
+    }
     let config = Config::load(global)?;
     let endpoints = Endpoints::read(&config.data)?;
     let token = own_token(&config, None)?;
@@ -87,6 +94,7 @@ pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
             let client = as_store(&config, &endpoints).await?;
             delivery::run(ask, &client, config.nats.replicas, (&endpoints.http, &token)).await
         }),
+        What::Archive(_) => Ok(()),
         What::Nchan(ask) => block_on(|_| nchan::run(&config, &endpoints, ask)),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod audit;
+pub mod bulk;
 pub mod devices;
 mod entity;
 pub mod history;

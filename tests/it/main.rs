@@ -35,6 +35,7 @@ mod journey;
 mod keys;
 mod limits;
 mod membership;
+mod outage;
 mod people;
 mod policy;
 mod proxies;

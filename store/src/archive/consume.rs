@@ -10,6 +10,7 @@ use futures_util::{FutureExt, StreamExt};
 use natterjack_nats_config::tail::{Log, is_frame};
 
 use super::batch::{Batch, MAX_FRAMES, Place};
+use super::step::{Step, passed};
 
 /// The durable consumer's name on the log's stream.
 const DURABLE: &str = "archive";
@@ -91,6 +92,7 @@ impl<'a> Reader<'a> {
             let (stream_seq, message) = sequenced(message)?;
             self.take(batch, stream_seq, message).await;
         }
+        passed(Step::Fetched);
         Ok(())
     }
 
@@ -98,11 +100,16 @@ impl<'a> Reader<'a> {
     ///
     /// A lost acknowledgement does no harm: the frame comes again and is seen to be old.
     pub(crate) async fn ack(&mut self) {
-        for acker in self.unacked.drain(..) {
+        let half = self.unacked.len() / 2;
+        for (index, acker) in self.unacked.drain(..).enumerate() {
+            if index == half {
+                passed(Step::HalfAcknowledged);
+            }
             if let Err(error) = acker.ack().await {
                 tracing::debug!(%error, "an archived frame was not acknowledged, it will come again");
             }
         }
+        passed(Step::Acknowledged);
     }
 
     async fn take(&mut self, batch: &mut Batch, stream_seq: u64, message: Message) {

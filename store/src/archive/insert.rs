@@ -21,10 +21,16 @@ pub(crate) struct Insert {
 
 impl Insert {
     pub(crate) fn new(backend: DbBackend) -> Self {
+        Self::into(backend, "event")
+    }
+
+    /// The same for another table with the columns of `event`.
+    pub(crate) fn into(backend: DbBackend, table: &'static str) -> Self {
         let by_power = (0..=LARGEST)
             .map(|power| {
                 let rows = std::iter::repeat_with(|| empty().into_active_model()).take(1 << power);
-                event::Entity::insert_many(rows).build(backend).sql
+                let sql = event::Entity::insert_many(rows).build(backend).sql;
+                sql.replacen("event", table, 1)
             })
             .collect();
         Self { backend, by_power }

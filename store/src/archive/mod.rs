@@ -17,6 +17,7 @@ pub(crate) mod replies;
 pub(crate) mod rooms;
 mod schema;
 pub(crate) mod sql;
+mod step;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod trail;
@@ -24,5 +25,6 @@ mod worker;
 
 pub use address::{Address, AddressError};
 pub use database::{Database, OpenError, Tables};
+pub(crate) use insert::Insert;
 pub use schema::Schema;
 pub use worker::{ArchiveConfig, ArchiveError, Progress, run};

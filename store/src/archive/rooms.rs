@@ -119,7 +119,8 @@ pub(crate) async fn store(
     Standings { rooms, marks }: Standings,
 ) -> Result<(), DbErr> {
     let rooms: Vec<room::Model> = rooms.into_values().collect();
-    for rooms in rooms.chunks(ROWS) {
+    let by_tenant = rooms.chunk_by(|one, other| one.tenant == other.tenant);
+    for rooms in by_tenant.flat_map(|rooms| rooms.chunks(ROWS)) {
         store_rooms(db, (epoch, shard), rooms).await?;
     }
     let marks: Vec<read_mark::Model> = marks.into_values().collect();
@@ -285,15 +286,14 @@ pub(crate) async fn of_user(
     Ok((standings, marks))
 }
 
+/// All of one tenant: a list of pairs is compared with each room one by one, a list of names by a hash or the index.
 async fn store_rooms(db: &DatabaseTransaction, (epoch, shard): (i64, i64), rooms: &[room::Model]) -> Result<(), DbErr> {
-    let keys = rooms.iter().map(|row| (row.tenant.clone(), row.room.clone()));
+    let Some(first) = rooms.first() else { return Ok(()) };
     let which = Condition::all()
         .add(room::Column::Epoch.eq(epoch))
         .add(room::Column::Shard.eq(shard))
-        // For the index: not every engine reads ranges of it by pairs.
-        .add(room::Column::Tenant.is_in(rooms.iter().map(|row| row.tenant.as_str())))
-        .add(room::Column::Room.is_in(rooms.iter().map(|row| row.room.as_str())))
-        .add(Expr::tuple([Expr::col(room::Column::Tenant), Expr::col(room::Column::Room)]).in_tuples(keys));
+        .add(room::Column::Tenant.eq(first.tenant.as_str()))
+        .add(room::Column::Room.is_in(rooms.iter().map(|row| row.room.as_str())));
     let mut merged: BTreeMap<RoomKey, room::Model> = rooms
         .iter()
         .map(|row| ((row.tenant.clone(), row.room.clone()), row.clone()))

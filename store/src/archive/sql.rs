@@ -16,6 +16,7 @@ use super::now::{self, Changes};
 use super::project::{self, Rows};
 use super::replies::{self, Replies};
 use super::rooms::{self, Standings};
+use super::step::{Step, passed};
 use super::trail::{self, Trail};
 use crate::entity::{event, quarantine, watermark};
 use crate::log::broken;
@@ -133,12 +134,14 @@ async fn store(database: &Database, log: &Log, batch: Batch) -> Result<Commit, D
         transaction.rollback().await?;
         return Ok(Commit::Overtaken);
     }
+    passed(Step::WatermarkMoved);
     let mut rows = batch.into_rows();
     set_apart(&transaction, log, &mut rows).await?;
     keep(database, &transaction, rows.events).await?;
     for row in &rows.quarantined {
         insert_quarantined(&transaction, row).await?;
     }
+    passed(Step::Projected);
     transaction.commit().await?;
     for row in rows.quarantined {
         let quarantine::Model {
@@ -171,6 +174,7 @@ pub(crate) async fn keep(
     };
     let of_interest = Trail::of_interest(&events);
     database.insert().run(transaction, events).await?;
+    passed(Step::Inserted);
     trail::store(transaction, &of_interest).await?;
     now::store(transaction, of, changes).await?;
     rooms::store(transaction, of, standings).await?;

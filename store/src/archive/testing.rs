@@ -31,7 +31,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 pub(crate) struct House {
     pub(crate) databases: Databases,
     /// Of the server.
-    _folder: TempDir,
+    folder: TempDir,
     pub(crate) log: Log,
     keys: Keys,
     server: LocalServer,
@@ -81,7 +81,7 @@ impl House {
         let server = LocalServer::start(&binary, config, &keys).await.unwrap();
         let house = Self {
             databases: Databases::new(engine),
-            _folder: folder,
+            folder,
             log: Log::first(Subjects::default()),
             keys,
             server,
@@ -102,6 +102,14 @@ impl House {
 
     pub(crate) async fn bridge(&self) -> Client {
         self.sign_in("bridge", KeyName::Bridge).await
+    }
+
+    pub(crate) fn nats_url(&self) -> String {
+        self.server.endpoints().nats_url()
+    }
+
+    pub(crate) fn keys_dir(&self) -> PathBuf {
+        self.folder.path().join("keys")
     }
 
     async fn sign_in(&self, role: &'static str, key: KeyName) -> Client {

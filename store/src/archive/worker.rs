@@ -15,6 +15,7 @@ use super::catch_up::CatchUp;
 use super::consume::{self, ReadError, Reader};
 use super::database::Database;
 use super::sql::{self, Commit};
+use super::step::{Step, passed};
 use super::{keeper, project};
 use crate::log::broken;
 
@@ -244,6 +245,7 @@ impl Worker {
                     return Ok(());
                 }
             }
+            passed(Step::Committed);
             reader.ack().await;
             watermark = upto;
             *pause = FIRST_PAUSE;
@@ -351,5 +353,7 @@ impl From<ReadError> for Trouble {
 
 #[cfg(test)]
 mod rate;
+#[cfg(test)]
+mod steps;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,13 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
+use crate::log::broken;
+
 /// A text column that is compared byte for byte: ids are case-sensitive on every engine, also where an engine's own
 /// collation would hold `Bob` and `bob` for one. The length is in characters.
 pub(crate) fn plain_text(backend: DbBackend, name: &str, length: u32) -> ColumnDef {
     let collation = match backend {
+        DbBackend::MySql if broken("archive-collation") => "",
         DbBackend::MySql => "COLLATE utf8mb4_bin",
         DbBackend::Postgres => "COLLATE \"C\"",
         _ => "COLLATE BINARY",
@@ -41,7 +44,10 @@ pub(crate) fn table(backend: DbBackend, name: &str) -> TableCreateStatement {
     table.table(Alias::new(name)).if_not_exists();
     // Only there: sea-query would write these options for the other engines too, which refuse them.
     if backend == DbBackend::MySql {
-        table.engine("InnoDB").character_set("utf8mb4").collate("utf8mb4_bin");
+        table.engine("InnoDB").character_set("utf8mb4");
+        if !broken("archive-collation") {
+            table.collate("utf8mb4_bin");
+        }
     }
     table
 }

@@ -11,6 +11,8 @@ use crate::history::{cut, raw};
 
 /// Conditions that stand side by side in one `OR`: SQLite nests them, and goes no deeper than a thousand.
 const SIDE_BY_SIDE: usize = 400;
+/// Of more messages than these that have the words, the newest are ranked: to rank a million takes seconds.
+const RANKED: u64 = 10_000;
 
 /// What a search comes to, or what is wrong with it.
 pub(crate) async fn search(
@@ -65,61 +67,74 @@ pub(crate) async fn search(
 
 /// The places of the best, one more than asked for.
 fn select(backend: DbBackend, log: &Log, query: &SearchQuery, terms: &[Term]) -> SelectStatement {
-    let (matches, score) = match_of(backend, terms);
+    let terms = text_of(backend, terms);
+    let most = u64::from(query.limit) + 1;
+    let (score, mut found) = match backend {
+        // InnoDB has found and ranked everything before it gives the first.
+        DbBackend::MySql => {
+            let score = "MATCH (tokens) AGAINST (? IN BOOLEAN MODE)";
+            let mut found = matching(Expr::cust_with_values(score, [terms.clone()]), log, query);
+            found.column(Alias::new("seq"));
+            (Expr::cust_with_values(score, [terms]), found)
+        }
+        DbBackend::Postgres => {
+            let matches = Expr::cust_with_values("tokens @@ to_tsquery('simple', $1)", [terms.clone()]);
+            let mut newest = matching(matches, log, query);
+            newest.columns(["seq", "tokens"].map(Alias::new));
+            // 1: divided by one and the logarithm of the text's length.
+            let score = Expr::cust_with_values("ts_rank(tokens, to_tsquery('simple', $1), 1)", [terms]);
+            (score, among(newest, "seq"))
+        }
+        _ => {
+            let mut newest = matching(Expr::cust_with_values("search MATCH ?", [terms]), log, query);
+            // bm25 counts downwards.
+            newest.column(Alias::new("seq")).expr_as(Expr::cust("-rank"), "score");
+            (Expr::cust("score"), among(newest, "rowid"))
+        }
+    };
+    found
+        .order_by_expr(score, Order::Desc)
+        .order_by(Alias::new("seq"), Order::Desc)
+        .limit(most);
+    found
+}
+
+/// The newest [`RANKED`] of what is found: a word that most messages have is ranked no longer than others.
+fn among(mut newest: SelectStatement, by: &'static str) -> SelectStatement {
+    newest.order_by(Alias::new(by), Order::Desc).limit(RANKED);
+    let mut found = Query::select();
+    found
+        .column(Alias::new("seq"))
+        .from_subquery(newest, Alias::new("newest"));
+    found
+}
+
+/// What is found where the reader looks.
+fn matching(matches: SimpleExpr, log: &Log, query: &SearchQuery) -> SelectStatement {
     let column = |name: &'static str| Expr::col(Alias::new(name));
     let mut select = Query::select();
     select
-        .column(Alias::new("seq"))
         .from(Alias::new("search"))
         .and_where(matches)
         .and_where(column("epoch").eq(i64::from(log.epoch)))
         .and_where(column("shard").eq(i64::from(log.shard)))
         .and_where(column("tenant").eq(query.tenant.as_str()))
-        .cond_where(in_rooms(&query.rooms))
-        .order_by_expr(score, Order::Desc)
-        .order_by(Alias::new("seq"), Order::Desc)
-        .limit(u64::from(query.limit) + 1);
+        .cond_where(in_rooms(&query.rooms));
     if let Some(from) = &query.from {
         select.and_where(column("from_user").eq(from.as_str()));
     }
     select
 }
 
-/// The engine's condition, and its score: the more of the words in the less text, the higher.
-fn match_of(backend: DbBackend, terms: &[Term]) -> (SimpleExpr, SimpleExpr) {
-    let join = |between: &str, one: &dyn Fn(&Term) -> String| terms.iter().map(one).collect::<Vec<_>>().join(between);
-    match backend {
-        DbBackend::Postgres => {
-            let query = join(" & ", &|Term { token, prefix }| {
-                if *prefix { format!("{token}:*") } else { token.clone() }
-            });
-            (
-                Expr::cust_with_values("tokens @@ to_tsquery('simple', $1)", [query.clone()]),
-                // 1: divided by one and the logarithm of the text's length.
-                Expr::cust_with_values("ts_rank(tokens, to_tsquery('simple', $1), 1)", [query]),
-            )
-        }
-        DbBackend::MySql => {
-            let query = join(" ", &|Term { token, prefix }| {
-                format!("+{token}{}", if *prefix { "*" } else { "" })
-            });
-            let score = "MATCH (tokens) AGAINST (? IN BOOLEAN MODE)";
-            (
-                Expr::cust_with_values(score, [query.clone()]),
-                Expr::cust_with_values(score, [query]),
-            )
-        }
-        _ => {
-            let query = join(" AND ", &|Term { token, prefix }| {
-                format!("{token}{}", if *prefix { "*" } else { "" })
-            });
-            (
-                Expr::cust_with_values("search MATCH ?", [query]),
-                // bm25 counts downwards.
-                Expr::cust("-rank"),
-            )
-        }
-    }
+/// All of the words, as the engine takes them.
+fn text_of(backend: DbBackend, terms: &[Term]) -> String {
+    let (between, before, behind) = match backend {
+        DbBackend::Postgres => (" & ", "", ":*"),
+        DbBackend::MySql => (" ", "+", "*"),
+        _ => (" AND ", "", "*"),
+    };
+    let one = |Term { token, prefix }: &Term| format!("{before}{token}{}", if *prefix { behind } else { "" });
+    terms.iter().map(one).collect::<Vec<_>>().join(between)
 }
 
 fn in_rooms(rooms: &[SearchRoom]) -> Cond {

@@ -8,6 +8,7 @@ pub(crate) mod everywhere;
 pub(crate) mod hostile;
 pub(crate) mod house;
 pub(crate) mod http;
+pub(crate) mod load;
 pub(crate) mod mailbox;
 pub(crate) mod mqtt;
 pub(crate) mod nats;

@@ -7,6 +7,7 @@ use crate::archive::{Database, project, sql};
 on_each_engine!(
     in_whatever_portions_events_come_rooms_stand_the_same,
     an_archive_of_before_is_counted,
+    rooms_of_two_tenants_stand_apart,
 );
 
 fn log() -> Log {
@@ -114,6 +115,35 @@ async fn in_whatever_portions_events_come_rooms_stand_the_same(engine: Engine) {
         transaction.commit().await.unwrap();
         assert_stands(&database).await;
     }
+}
+
+async fn rooms_of_two_tenants_stand_apart(engine: Engine) {
+    let databases = Databases::new(engine);
+    let database = databases.open("archive").await;
+    let of_blue = |row: event::Model| event::Model {
+        tenant: "blue".to_owned(),
+        ..row
+    };
+    for (first, last) in [(1, 2), (3, 4)] {
+        let of_main = [
+            says(first, first, "lobby", Kind::Msg),
+            says(first, first, "den", Kind::Msg),
+        ];
+        let of_other = of_blue(says(last, 9 * last, "lobby", Kind::Msg));
+        let transaction = sql::begin(database.connection()).await.unwrap();
+        let standings = Standings::of(&[&of_main[..], &[of_other]].concat());
+        store(&transaction, (1, 0), standings).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    let stand = async |tenant: &str| {
+        let (mut rooms, _) = of_user(database.connection(), &log(), (tenant, "bob"), &["lobby", "den"])
+            .await
+            .unwrap();
+        rooms.sort_by(|one, other| one.room.cmp(&other.room));
+        rooms.into_iter().map(|row| (row.room, row.n)).collect::<Vec<_>>()
+    };
+    assert_eq!(stand("main").await, [("den".to_owned(), 3), ("lobby".to_owned(), 3)]);
+    assert_eq!(stand("blue").await, [("lobby".to_owned(), 36)]);
 }
 
 /// What a program wrote that knows no rooms, before the migration and behind it.

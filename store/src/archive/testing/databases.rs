@@ -107,6 +107,14 @@ impl Databases {
         Address::parse(&within(&self.engine.server(), &database), None).unwrap()
     }
 
+    /// The address of a database that was made, as a user gives it.
+    pub(crate) fn url(&self, name: &str) -> String {
+        match self.engine {
+            Engine::Sqlite => self.path(&format!("{name}.db")).display().to_string(),
+            engine => within(&engine.server(), &self.name_of(name)),
+        }
+    }
+
     /// A database with the archive's tables.
     pub(crate) async fn open(&self, name: &str) -> Database {
         Database::open(&self.address(name).await, Tables::Migrate)

@@ -51,7 +51,7 @@ async fn sql(database: &Database, sql: &str) {
 }
 
 /// Has the database itself note each move of the watermark.
-async fn count_moves(database: &Database) {
+pub(super) async fn count_moves(database: &Database) {
     sql(database, "CREATE TABLE moves (backwards INTEGER)").await;
     let note = "INSERT INTO moves VALUES (CASE WHEN NEW.stream_seq <= OLD.stream_seq THEN 1 ELSE 0 END);";
     let after = "CREATE TRIGGER count_moves AFTER UPDATE ON watermark FOR EACH ROW";
@@ -68,7 +68,7 @@ async fn count_moves(database: &Database) {
 }
 
 /// How often the watermark moved, and how often not forward.
-async fn moves(database: &Database) -> (i64, i64) {
+pub(super) async fn moves(database: &Database) -> (i64, i64) {
     let count = async |which: &str| {
         let sql = format!("SELECT COUNT(*) FROM moves {which}");
         let sql = Statement::from_string(database.connection().get_database_backend(), sql);
