@@ -4,6 +4,7 @@ pub mod archive;
 pub mod audit;
 pub mod devices;
 mod entity;
+pub mod erasure;
 pub mod history;
 mod holds;
 pub mod log;

@@ -2,6 +2,7 @@
 
 mod ban;
 mod decide;
+mod erasure;
 mod explain;
 mod keys;
 mod kind;
@@ -26,7 +27,7 @@ pub use permission_set::PermissionSet;
 pub use permissions::{MAX_LISTED_ROOMS, SubjectPermissions, subject_permissions};
 pub use role::{MAX_ROLES, Role};
 pub use set_hash::{Fact, SetHash};
-pub use snapshot::{KEEPS_PLACES, SNAPSHOT_VERSION, SnapshotError};
+pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
 pub use tokens::{
     MAX_LIFETIME_MS, MAX_REVOKED_TOKENS, is_revoking, last_revocation_ms, open_revocations, revocation_is_open,
     revoked_one_by_one, token_is_good, would_void,

@@ -37,11 +37,16 @@ pub enum Permission {
     TenantAdmin,
     /// Read the audit trail.
     TenantAudit,
+    /// Erase what anybody said, for good.
+    TenantErase,
+    /// Erase what one said oneself.
+    TenantEraseOwn,
 }
 
 use Permission::{
     CommandSend, MemberInvite, MemberRemove, MessageDeleteAny, MessageDeleteOwn, MessageEditOwn, MessagePin,
-    RoomCreate, RoomDirect, RoomManage, RoomReact, RoomRead, RoomSend, TenantAdmin, TenantAudit,
+    RoomCreate, RoomDirect, RoomManage, RoomReact, RoomRead, RoomSend, TenantAdmin, TenantAudit, TenantErase,
+    TenantEraseOwn,
 };
 
 /// The built-in roles in a tenant. A user whom no event names is a `member`. Who is [`BLOCKED`] may do nothing anywhere.
@@ -57,6 +62,7 @@ pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
             MessageDeleteAny,
             TenantAdmin,
             TenantAudit,
+            TenantErase,
         ],
     ),
     ("auditor", &[TenantAudit]),
@@ -142,7 +148,7 @@ pub fn built_in(scope: RoleScope, name: &str) -> Option<PermissionSet> {
 
 impl Permission {
     /// All of them. A permission's place in here is its bit in a [`PermissionSet`] and so in checkpoints: new ones go to the end.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         RoomCreate,
         RoomDirect,
         RoomRead,
@@ -158,6 +164,8 @@ impl Permission {
         MemberRemove,
         TenantAdmin,
         TenantAudit,
+        TenantErase,
+        TenantEraseOwn,
     ];
 
     /// The permission of that verb.
@@ -171,7 +179,9 @@ impl Permission {
     #[must_use]
     pub fn is_of(self, scope: RoleScope) -> bool {
         match self {
-            RoomCreate | RoomDirect | TenantAdmin | TenantAudit => scope == RoleScope::Tenant,
+            RoomCreate | RoomDirect | TenantAdmin | TenantAudit | TenantErase | TenantEraseOwn => {
+                scope == RoleScope::Tenant
+            }
             RoomManage | MemberInvite | MemberRemove | MessageDeleteAny => true,
             RoomRead | RoomSend | CommandSend | RoomReact | MessagePin | MessageEditOwn | MessageDeleteOwn => {
                 scope == RoleScope::Room
@@ -198,6 +208,8 @@ impl Permission {
             MemberRemove => "member.remove",
             TenantAdmin => "tenant.admin",
             TenantAudit => "tenant.audit",
+            TenantErase => "tenant.erase",
+            TenantEraseOwn => "tenant.erase.own",
         }
     }
 }
@@ -231,7 +243,7 @@ mod tests {
             );
             assert_eq!(Permission::parse(permission.as_str()), Some(permission));
         }
-        assert_eq!(Permission::TenantAudit as usize + 1, Permission::ALL.len());
+        assert_eq!(Permission::TenantEraseOwn as usize + 1, Permission::ALL.len());
         assert_eq!(Permission::parse("room.fly"), None);
     }
 }
