@@ -35,6 +35,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::History(history) => cli::history::run(config, &history),
         Command::Audit(audit) => cli::audit::run(config, &audit),
         Command::Hold(hold) => cli::hold::run(config, &hold),
+        Command::Erase(erase) => cli::erase::run(config, &erase),
         Command::Log(log) => cli::log::run(config, &log),
         Command::Migrate(migrate) => cli::migrate::run(config, &migrate),
         Command::Archive(archive) => cli::archive::run(config, &archive),

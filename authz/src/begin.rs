@@ -12,7 +12,7 @@ use crate::policy::View;
 pub async fn begin_view(client: &Client, log: &Log) -> Result<View, BeginError> {
     let found = checkpoint::begin(client, log, &[Part::Policy], read).await?;
     let mut view = found.map(|(_, view)| view).unwrap_or_default();
-    view.keep_places();
+    view.keep_all();
     Ok(view)
 }
 

@@ -38,6 +38,7 @@ fn event(seq: u64, room: u64, kind: Kind, body: &serde_json::Value) -> Event {
         reply_to: None,
         target: None,
         body: to_raw_value(body).unwrap(),
+        erased: None,
     }
 }
 

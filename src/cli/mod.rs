@@ -7,6 +7,7 @@ pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod erase;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod hold;
@@ -75,6 +76,8 @@ pub(crate) enum Command {
     Audit(audit::Audit),
     /// Keep rooms, and what users wrote, whatever their age (legal hold); show what is held. For administrators and auditors
     Hold(hold::HoldCommand),
+    /// Erase for good what a user wrote, or one message; show the receipts of that. For administrators
+    Erase(erase::EraseCommand),
     /// Look at the log itself
     Log(log::LogCommand),
     /// The tables of the archive: what they lack, and bring them up to date

@@ -9,6 +9,7 @@ use natterjack_nats_config::tail::Log;
 use natterjack_store::archive::{self, ArchiveConfig, Database, OpenError, Progress};
 use natterjack_store::audit::{self, AuditConfig, Mender};
 use natterjack_store::devices::{self, Accounts, DevicesConfig, Wanted};
+use natterjack_store::erasure::keep_erased;
 use natterjack_store::history;
 use natterjack_store::log::{
     self, Bootstrap, CheckpointConfig, TrimConfig, WriterConfig, keep_checkpoints, keep_trimmed,
@@ -137,7 +138,9 @@ async fn keep_archive(
         days: config.store.retention.days,
         tenants: config.store.retention.tenants.clone(),
     };
-    tasks.spawn(keep_retention(database.clone(), retention, leading, stop()).map(Ok));
+    tasks.spawn(keep_retention(database.clone(), retention, leading.clone(), stop()).map(Ok));
+    let erasing = keep_erased((client.clone(), database.clone()), log.clone(), leading, stop());
+    tasks.spawn(erasing.map(Ok));
     let auditing = audit::run(client, database.clone(), audit, stop());
     tasks.spawn(async { auditing.await.context("the audit") });
     tasks.spawn(search::keep(database, log, stop()).map(Ok));

@@ -12,9 +12,9 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
-    ArchiveWatermark, HISTORY_VERB, HOLDS_VERB, HistoryPage, HistoryQuery, HoldsQuery, MAX_HISTORY_BYTES, MESSAGE_VERB,
-    PAST_VERB, PastPage, PastQuery, Problem, ProblemCode, REACTIONS_VERB, ROOMS_VERB, RoomsQuery, SEARCH_VERB,
-    SearchQuery, Seq, Subjects, TRAIL_VERB, TrailQuery, WATERMARK_VERB,
+    ArchiveWatermark, ERASABLE_VERB, ERASURES_VERB, HISTORY_VERB, HOLDS_VERB, HistoryPage, HistoryQuery, HoldsQuery,
+    MAX_HISTORY_BYTES, MESSAGE_VERB, PAST_VERB, PastPage, PastQuery, Problem, ProblemCode, REACTIONS_VERB, ROOMS_VERB,
+    RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects, TRAIL_VERB, TrailQuery, WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Database, now, replies, sql};
 use crate::entity::changed;
+use crate::erasure::{erasable, erasures};
 use crate::holds::holds;
 use crate::message::message;
 use crate::past::past;
@@ -57,9 +58,26 @@ enum Verb {
     Rooms,
     Search,
     Holds,
+    Erasable,
+    Erasures,
     Trail,
     Watermark,
 }
+
+/// What is offered, and by which names.
+const VERBS: [(Verb, &str); 11] = [
+    (Verb::History, HISTORY_VERB),
+    (Verb::Message, MESSAGE_VERB),
+    (Verb::Past, PAST_VERB),
+    (Verb::Reactions, REACTIONS_VERB),
+    (Verb::Rooms, ROOMS_VERB),
+    (Verb::Search, SEARCH_VERB),
+    (Verb::Trail, TRAIL_VERB),
+    (Verb::Watermark, WATERMARK_VERB),
+    (Verb::Holds, HOLDS_VERB),
+    (Verb::Erasable, ERASABLE_VERB),
+    (Verb::Erasures, ERASURES_VERB),
+];
 
 /// What is asked next to page on, and which messages go onto the page.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,7 +89,7 @@ pub(crate) struct Cut {
     pub(crate) next: Option<Seq>,
 }
 
-/// Answers `chat.store.history`, `.holds`, `.message`, `.past`, `.reactions`, `.rooms`, `.search`, `.trail` and `.watermark` until
+/// Answers `chat.store.erasable`, `.erasures`, `.history`, `.holds`, `.message`, `.past`, `.reactions`, `.rooms`, `.search`, `.trail` and `.watermark` until
 /// `shutdown`; what is in work is answered first.
 ///
 /// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
@@ -89,28 +107,17 @@ pub async fn run(
         .start(SERVICE, env!("CARGO_PKG_VERSION"))
         .await
         .map_err(|error| HistoryError(error.to_string()))?;
-    let history = add(&service, &log.subjects, HISTORY_VERB).await?;
-    let message = add(&service, &log.subjects, MESSAGE_VERB).await?;
-    let past = add(&service, &log.subjects, PAST_VERB).await?;
-    let reactions = add(&service, &log.subjects, REACTIONS_VERB).await?;
-    let rooms = add(&service, &log.subjects, ROOMS_VERB).await?;
-    let search = add(&service, &log.subjects, SEARCH_VERB).await?;
-    let trail = add(&service, &log.subjects, TRAIL_VERB).await?;
-    let watermark = add(&service, &log.subjects, WATERMARK_VERB).await?;
-    let holds = add(&service, &log.subjects, HOLDS_VERB).await?;
-    let endpoints = [
-        (Verb::History, history),
-        (Verb::Message, message),
-        (Verb::Past, past),
-        (Verb::Reactions, reactions),
-        (Verb::Rooms, rooms),
-        (Verb::Search, search),
-        (Verb::Trail, trail),
-        (Verb::Watermark, watermark),
-        (Verb::Holds, holds),
-    ];
+    let mut endpoints = Vec::new();
+    for (verb, name) in VERBS {
+        endpoints.push((verb, add(&service, &log.subjects, name).await?));
+    }
     let mut serving = pin!(
-        requests(endpoints).for_each_concurrent(CONCURRENCY, |(verb, request)| answer(&database, &log, verb, request))
+        requests(endpoints).for_each_concurrent(CONCURRENCY, |(verb, request)| answer(
+            (&database, &client),
+            &log,
+            verb,
+            request
+        ))
     );
     tokio::select! {
         () = &mut serving => return Err(HistoryError("the connection to NATS was closed".to_owned())),
@@ -134,11 +141,12 @@ async fn add(service: &service::Service, subjects: &Subjects, verb: &str) -> Res
         .map_err(|error| HistoryError(error.to_string()))
 }
 
-fn requests<const N: usize>(endpoints: [(Verb, Endpoint); N]) -> impl Stream<Item = (Verb, service::Request)> {
+fn requests(endpoints: Vec<(Verb, Endpoint)>) -> impl Stream<Item = (Verb, service::Request)> {
+    let endpoints = endpoints.into_iter();
     stream::select_all(endpoints.map(|(verb, endpoint)| endpoint.map(move |request| (verb, request))))
 }
 
-async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Request) {
+async fn answer((database, client): (&Database, &Client), log: &Log, verb: Verb, request: service::Request) {
     // Only a worker's inbox: this connection may publish to the log, and a reply subject is the asker's choice.
     if !request
         .message
@@ -161,6 +169,8 @@ async fn answer(database: &Database, log: &Log, verb: Verb, request: service::Re
             Verb::Trail => what_was_done(connection, log, &request.message.payload).await,
             Verb::Watermark => watermark(connection, log).await,
             Verb::Holds => what_is_held(connection, log, &request.message.payload).await,
+            Verb::Erasable => what_can_be_erased(connection, log, &request.message.payload).await,
+            Verb::Erasures => what_is_erased((connection, client), log, &request.message.payload).await,
         }
     });
     let answered = answered.await.unwrap_or_else(|_| Err(lagging()));
@@ -216,6 +226,20 @@ async fn what_is_held(connection: &DatabaseConnection, log: &Log, request: &[u8]
     let query: HoldsQuery =
         serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of holds: {error}")))?;
     let page = holds(connection, log, &query).await;
+    to_json(&page.map_err(|error| no_answer(&error))?)
+}
+
+async fn what_can_be_erased(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query = serde_json::from_slice(request)
+        .map_err(|error| Problem::invalid(format!("no query before an erasure: {error}")))?;
+    let found = erasable(connection, log, &query).await;
+    to_json(&found.map_err(|error| no_answer(&error))?)
+}
+
+async fn what_is_erased(of: (&DatabaseConnection, &Client), log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of erasures: {error}")))?;
+    let page = erasures(of, log, &query).await;
     to_json(&page.map_err(|error| no_answer(&error))?)
 }
 

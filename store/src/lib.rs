@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bulk;
 pub mod devices;
 mod entity;
+pub mod erasure;
 pub mod history;
 mod holds;
 pub mod log;

@@ -8,6 +8,7 @@ use sea_orm::{DatabaseConnection, DbErr, Order, QueryOrder};
 
 use crate::archive::{now, sql};
 use crate::entity::{changed, event};
+use crate::erasure::is_erased;
 use crate::history::raw;
 
 /// The most edits that are shown, the latest.
@@ -62,6 +63,8 @@ fn put_together(
     (now, line): (Option<(i64, Vec<u8>)>, Vec<u8>),
     edits: Vec<Vec<u8>>,
 ) -> Result<MessageShown, Problem> {
+    let is_erased = now.as_ref().is_some_and(|(_, line)| is_erased(line));
+    let edits = if is_erased { Vec::new() } else { edits };
     let original = (!edits.is_empty()).then_some(line);
     Ok(MessageShown {
         watermark,

@@ -10,6 +10,7 @@ use sea_orm::{
 
 use crate::archive::{now, sql};
 use crate::entity::reaction;
+use crate::erasure::is_erased;
 use crate::history::{no_answer, to_json};
 
 /// Answers a query as it came.
@@ -34,7 +35,7 @@ async fn reactions(db: &DatabaseConnection, log: &Log, query: &ReactionsQuery) -
         next: None,
     };
     let found = sql::by_id(db, room, &query.id).await?;
-    let Some((target, _)) = found.filter(|(seq, _)| *seq >= sql::bound(query.visible_from)) else {
+    let Some((target, line)) = found.filter(|(seq, _)| *seq >= sql::bound(query.visible_from)) else {
         return Ok(page);
     };
     page.found = true;
@@ -44,7 +45,7 @@ async fn reactions(db: &DatabaseConnection, log: &Log, query: &ReactionsQuery) -
     let place = (i64::from(log.epoch), i64::from(log.shard));
     let changes = now::at(db, place, &[target]).await?;
     page.watermark = sql::archived(db, log).await?;
-    if changes.get(&target).is_some_and(|change| change.deleted.is_some()) {
+    if is_erased(&line) || changes.get(&target).is_some_and(|change| change.deleted.is_some()) {
         return Ok(page);
     }
     if rows.len() > usize::from(query.limit) {

@@ -26,6 +26,7 @@ mod databases;
 mod described;
 mod devices;
 mod ephemera;
+mod erasure;
 mod fan_out;
 mod holds;
 mod hooks;

@@ -169,7 +169,7 @@ pub fn readable(view: &View, who: &Principal, room: &Id) -> Option<Seq> {
 }
 
 /// Whether a principal may see an event, with the rights of now: the room is readable and the event is not
-/// from before the membership's `visible_from`. One's own member and user events are always visible.
+/// from before the membership's `visible_from`. One's own member and user events, and what is for all, are always visible.
 #[must_use]
 pub fn visible(view: &View, who: &Principal, event: &EventHead) -> bool {
     if event.tenant != who.tenant {
@@ -178,7 +178,7 @@ pub fn visible(view: &View, who: &Principal, event: &EventHead) -> bool {
     if readable(view, who, &event.room).is_some_and(|from| event.seq >= from) {
         return true;
     }
-    event.concerns.as_ref() == Some(&who.user) && !is_blocked(view, who)
+    (event.for_all || event.concerns.as_ref() == Some(&who.user)) && !is_blocked(view, who)
 }
 
 impl From<Denied> for Problem {
@@ -258,6 +258,7 @@ mod tests {
             reply_to: None,
             target: None,
             body: to_raw_value(body).unwrap(),
+            erased: None,
         }
     }
 

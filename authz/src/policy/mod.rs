@@ -3,6 +3,7 @@
 mod ban;
 mod claims;
 mod decide;
+mod erasure;
 mod explain;
 mod keys;
 mod kind;

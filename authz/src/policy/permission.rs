@@ -39,11 +39,16 @@ pub enum Permission {
     TenantAudit,
     /// Send messages in the name of others, where both may send: for gateways.
     SendAs,
+    /// Erase what anybody said, for good.
+    TenantErase,
+    /// Erase what one said oneself.
+    TenantEraseOwn,
 }
 
 use Permission::{
     CommandSend, MemberInvite, MemberRemove, MessageDeleteAny, MessageDeleteOwn, MessageEditOwn, MessagePin,
-    RoomCreate, RoomDirect, RoomManage, RoomReact, RoomRead, RoomSend, SendAs, TenantAdmin, TenantAudit,
+    RoomCreate, RoomDirect, RoomManage, RoomReact, RoomRead, RoomSend, SendAs, TenantAdmin, TenantAudit, TenantErase,
+    TenantEraseOwn,
 };
 
 /// The built-in roles in a tenant. A user whom no event names is a `member`. Who is [`BLOCKED`] may do nothing anywhere.
@@ -60,6 +65,7 @@ pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
             TenantAdmin,
             TenantAudit,
             SendAs,
+            TenantErase,
         ],
     ),
     ("auditor", &[TenantAudit]),
@@ -145,7 +151,7 @@ pub fn built_in(scope: RoleScope, name: &str) -> Option<PermissionSet> {
 
 impl Permission {
     /// All of them. A permission's place in here is its bit in a [`PermissionSet`] and so in checkpoints: new ones go to the end.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         RoomCreate,
         RoomDirect,
         RoomRead,
@@ -162,6 +168,8 @@ impl Permission {
         TenantAdmin,
         TenantAudit,
         SendAs,
+        TenantErase,
+        TenantEraseOwn,
     ];
 
     /// The permission of that verb.
@@ -175,7 +183,9 @@ impl Permission {
     #[must_use]
     pub fn is_of(self, scope: RoleScope) -> bool {
         match self {
-            RoomCreate | RoomDirect | TenantAdmin | TenantAudit | SendAs => scope == RoleScope::Tenant,
+            RoomCreate | RoomDirect | TenantAdmin | TenantAudit | SendAs | TenantErase | TenantEraseOwn => {
+                scope == RoleScope::Tenant
+            }
             RoomManage | MemberInvite | MemberRemove | MessageDeleteAny => true,
             RoomRead | RoomSend | CommandSend | RoomReact | MessagePin | MessageEditOwn | MessageDeleteOwn => {
                 scope == RoleScope::Room
@@ -203,6 +213,8 @@ impl Permission {
             TenantAdmin => "tenant.admin",
             TenantAudit => "tenant.audit",
             SendAs => "send.as",
+            TenantErase => "tenant.erase",
+            TenantEraseOwn => "tenant.erase.own",
         }
     }
 }
@@ -236,7 +248,7 @@ mod tests {
             );
             assert_eq!(Permission::parse(permission.as_str()), Some(permission));
         }
-        assert_eq!(Permission::SendAs as usize + 1, Permission::ALL.len());
+        assert_eq!(Permission::TenantEraseOwn as usize + 1, Permission::ALL.len());
         assert_eq!(Permission::parse("room.fly"), None);
     }
 }

@@ -18,11 +18,12 @@ pub const SNAPSHOT_VERSION: u16 = 4;
 /// Since this version a view knows which events made rooms and gave tenant roles.
 pub(super) const KEEPS_PLACES: u16 = 3;
 
-/// Since this version a view knows which roles tokens claim.
-pub(super) const KEEPS_CLAIMS: u16 = 4;
+/// Since this version a view knows which roles tokens claim, what is erased, and of the last legal hold.
+pub(super) const KEEPS_CLAIMS_AND_ERASURES: u16 = 4;
 
 /// Version 1 knew nothing of revoked tokens, version 2 nothing of API keys and of when a revoked token expires, nor of roles,
-/// bans, settings of rooms and the events that made them, version 3 nothing of claimed roles: the same bytes without those records.
+/// bans, settings of rooms and the events that made them, version 3 nothing of claimed roles and erasures: the same bytes without
+/// those records.
 const OLDEST_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"nj-polic";
@@ -135,6 +136,22 @@ enum Record<'a> {
         issued_at_ms: i64,
         since: u64,
     },
+    /// Before all tenants: what is erased is noted.
+    KeepsErasures,
+    /// The last erasure, and the last event about a hold.
+    LastErased {
+        seq: u64,
+        hold: u64,
+    },
+    ErasedUser {
+        user: &'a str,
+        upto: u64,
+        by: u64,
+    },
+    ErasedMessage {
+        seq: u64,
+        by: u64,
+    },
 }
 
 /// Record after record, into bytes.
@@ -160,6 +177,9 @@ impl View {
         if !self.keeps_no_places {
             records.put(&Record::KeepsPlaces)?;
         }
+        if !self.keeps_no_erasures {
+            records.put(&Record::KeepsErasures)?;
+        }
         let mut tenants: Vec<_> = self.tenants.iter().collect();
         tenants.sort_unstable_by_key(|(name, _)| *name);
         for (name, tenant) in tenants {
@@ -170,6 +190,7 @@ impl View {
             records.put_tokens(None, &tenant.tokens)?;
             records.put_tokens_of_users(tenant)?;
             records.put_rooms(tenant)?;
+            records.put_erased(tenant)?;
         }
         let head = Head {
             magic: MAGIC,
@@ -193,6 +214,7 @@ impl View {
         }
         let mut view = Self {
             keeps_no_places: true,
+            keeps_no_erasures: true,
             ..Self::default()
         };
         let mut reader = Reader::default();
@@ -202,6 +224,10 @@ impl View {
             rest = after;
             if let Record::KeepsPlaces = record {
                 view.keeps_no_places = false;
+                continue;
+            }
+            if let Record::KeepsErasures = record {
+                view.keeps_no_erasures = false;
                 continue;
             }
             if let Record::Tenant(name) = record {
@@ -329,6 +355,29 @@ impl Writer {
         Ok(())
     }
 
+    fn put_erased(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
+        let (erased, hold) = (&tenant.erased, tenant.last_hold);
+        if (erased.last, hold) != (Seq::ZERO, Seq::ZERO) {
+            self.put(&Record::LastErased {
+                seq: erased.last.0,
+                hold: hold.0,
+            })?;
+        }
+        for (user, erasures) in &erased.users {
+            for (upto, by) in erasures {
+                self.put(&Record::ErasedUser {
+                    user: user.as_str(),
+                    upto: upto.0,
+                    by: by.0,
+                })?;
+            }
+        }
+        for (seq, by) in &erased.messages {
+            self.put(&Record::ErasedMessage { seq: seq.0, by: by.0 })?;
+        }
+        Ok(())
+    }
+
     fn put_rooms(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
         let mut rooms: Vec<_> = tenant.rooms.iter().collect();
         rooms.sort_unstable_by_key(|(name, _)| *name);
@@ -367,7 +416,7 @@ impl Writer {
 impl<'a> Reader<'a> {
     fn take(&mut self, tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'a>) -> Result<(), SnapshotError> {
         match record {
-            Record::Tenant(_) | Record::KeepsPlaces => {}
+            Record::Tenant(_) | Record::KeepsPlaces | Record::KeepsErasures => {}
             Record::User { user, role, changed_ms } => {
                 let role = role.map(|role| self.role(role)).transpose()?;
                 tenant.change_user(hashed, &user.parse()?, |user: &mut User| {
@@ -390,6 +439,9 @@ impl<'a> Reader<'a> {
             record @ Record::Claimed { .. } => self.take_claim(tenant, hashed, record)?,
             record @ (Record::Role { .. } | Record::RoomSettings { .. } | Record::Ban { .. }) => {
                 self.take_settings(tenant, hashed, record)?;
+            }
+            record @ (Record::LastErased { .. } | Record::ErasedUser { .. } | Record::ErasedMessage { .. }) => {
+                take_erased(tenant, hashed, record)?;
             }
             record @ (Record::ValidAfter { .. }
             | Record::Revoked { .. }
@@ -497,6 +549,19 @@ impl<'a> Reader<'a> {
         self.roles.insert(name, role.clone());
         Ok(role)
     }
+}
+
+/// Of those about what is erased.
+fn take_erased(tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'_>) -> Result<(), SnapshotError> {
+    match record {
+        Record::LastErased { seq, hold } => tenant.put_last(hashed, (Seq(seq), Seq(hold))),
+        Record::ErasedUser { user, upto, by } => {
+            tenant.put_erased_user(hashed, user.parse()?, (Seq(upto), Seq(by)));
+        }
+        Record::ErasedMessage { seq, by } => tenant.put_erased_message(hashed, Seq(seq), Seq(by)),
+        _ => return Err(SnapshotError::Order("a record is not about what is erased")),
+    }
+    Ok(())
 }
 
 /// Of those about tokens.

@@ -2,13 +2,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    Event, Id, Kind, MemberBody, RoleScope, RoomBody, RoomHistory, RoomKind, Seq, UserBody,
+    Erased, Event, Id, Kind, MemberBody, RoleScope, RoomBody, RoomHistory, RoomKind, Seq, UserBody,
 };
 
 use super::ban::Ban;
 use super::claims::Claims;
+use super::erasure::KEEPS_ERASURES;
 use super::role::Role;
-use super::snapshot::{KEEPS_CLAIMS as KEEPS_CLAIMS_SINCE, KEEPS_PLACES as KEEPS_PLACES_SINCE};
+use super::snapshot::{
+    KEEPS_CLAIMS_AND_ERASURES as KEEPS_CLAIMS_AND_ERASURES_SINCE, KEEPS_PLACES as KEEPS_PLACES_SINCE,
+};
 use super::tokens::Tokens;
 use super::{BLOCKED, Fact, PermissionSet, SetHash, built_in, kind};
 
@@ -21,6 +24,8 @@ pub struct View {
     /// Whether a writer of an earlier version is at work, which does not know which events made rooms and gave tenant roles:
     /// they are then noted by nobody, so that all know the same.
     pub(super) keeps_no_places: bool,
+    /// The same for erasures and holds.
+    pub(super) keeps_no_erasures: bool,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -32,6 +37,10 @@ pub(super) struct Tenant {
     pub(super) tokens: Tokens,
     /// Whose API keys there are, to find one by its id.
     pub(super) key_owners: HashMap<Id, Id>,
+    /// What is erased, and so must not be handed out.
+    pub(super) erased: Erased,
+    /// The last event about a legal hold.
+    pub(super) last_hold: Seq,
 }
 
 /// What is known of a user besides the memberships, which stand in the rooms.
@@ -127,6 +136,9 @@ impl View {
         if !self.keeps_no_places {
             hash.add(&Fact::new(KEEPS_PLACES));
         }
+        if !self.keeps_no_erasures {
+            hash.add(&Fact::new(KEEPS_ERASURES));
+        }
         hash
     }
 
@@ -146,6 +158,7 @@ impl View {
     /// `None` where the body cannot be read.
     fn apply_policy(&mut self, event: &Event) -> Option<Vec<Change>> {
         let place = if self.keeps_no_places { Seq::ZERO } else { event.seq };
+        let keeps_erasures = !self.keeps_no_erasures;
         let (tenant, mut hashed) = self.tenant(&event.tenant);
         let body = event.body.get();
         let change = match event.kind {
@@ -164,35 +177,45 @@ impl View {
                 tenant.apply_ban(&mut hashed, event, serde_json::from_str(body).ok()?);
                 None
             }
+            Kind::Erase if keeps_erasures => {
+                tenant.apply_erase(&mut hashed, event);
+                None
+            }
+            Kind::Hold if keeps_erasures => {
+                tenant.apply_hold(&mut hashed, event);
+                None
+            }
             Kind::Role => return Some(tenant.apply_role(&mut hashed, event, serde_json::from_str(body).ok()?)),
             _ => None,
         };
         Some(change.into_iter().collect())
     }
 
-    /// Another writer has begun, whose view is of this version. Of what that does not keep (which events made rooms and gave
-    /// tenant roles, what tokens claim) nothing is kept from before it, so that a worker which begins with that one's checkpoint
-    /// knows what all others know.
+    /// Another writer has begun, whose view is of a version: that says whether it notes which events made rooms and gave
+    /// tenant roles, what tokens claim, and what is erased. Nothing of that is kept from before one that does not, so that a worker
+    /// which begins with that one's checkpoint knows what all others know.
     pub fn begin_term(&mut self, version: u16) {
         self.keeps_no_places = version < KEEPS_PLACES_SINCE;
+        self.keeps_no_erasures = version < KEEPS_CLAIMS_AND_ERASURES_SINCE;
         for (tenant, known) in &mut self.tenants {
             let mut hashed = Hashed {
                 tenant,
                 hash: &mut self.hash,
             };
-            if version < KEEPS_PLACES_SINCE {
+            if self.keeps_no_places {
                 known.forget_places(&mut hashed);
             }
-            if version < KEEPS_CLAIMS_SINCE {
+            if self.keeps_no_erasures {
                 known.forget_claims(&mut hashed);
+                known.forget_erasures(&mut hashed);
             }
         }
     }
 
-    /// From here on it is noted which events made rooms and gave tenant roles, whatever the writer does: for readers, whose
-    /// view is compared with nobody's.
-    pub fn keep_places(&mut self) {
-        self.keeps_no_places = false;
+    /// From here on it is noted which events made rooms and gave tenant roles, and what is erased, whatever the writer does: for
+    /// readers, whose view is compared with nobody's.
+    pub fn keep_all(&mut self) {
+        (self.keeps_no_places, self.keeps_no_erasures) = (false, false);
     }
 
     /// A tenant, made if no event named it before.

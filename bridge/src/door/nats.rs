@@ -1,6 +1,7 @@
 //! The native door: the same operations as a NATS micro service (ADR-32). Tenant and user come from the subject; the
 //! server lets a client publish only as itself.
 
+mod erasures;
 mod messages;
 mod policy;
 mod starting;
@@ -61,6 +62,9 @@ pub(crate) const OFFERED: &[(&str, &str)] = &[
     ("bans", "put"),
     ("bans", "remove"),
     ("auth", "explain"),
+    ("erasures", "put"),
+    ("erasures", "get"),
+    ("erasures", "list"),
 ];
 
 /// Serves native clients.
@@ -297,6 +301,7 @@ impl Shared {
                 json(&ops::remove_member(bridge, who, room, user, key).await?)
             }
             ("me" | "sync", _) | ("users", "list") => starting::call(bridge, who, &call.service, payload).await,
+            ("erasures", verb) => erasures::call(bridge, who, verb, payload).await,
             name => policy::call(bridge, who, name, payload).await,
         }
     }

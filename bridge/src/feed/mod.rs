@@ -282,10 +282,11 @@ impl Feed {
     }
 }
 
-/// Whether it is about everybody's tokens, or about a role that anybody may hold: then every session of the tenant has to be
-/// looked at.
+/// Whether it is about everybody's tokens, about a role that anybody may hold, or told to everybody: then every session of the
+/// tenant has to be looked at.
 fn concerns_everybody(event: &Event) -> bool {
-    matches!(event.kind, Kind::Token | Kind::Role) && event.concerns().is_none()
+    (matches!(event.kind, Kind::Token | Kind::Role) && event.concerns().is_none())
+        || (event.kind == Kind::Erase && event.target.is_none())
 }
 
 /// A number by which bridges differ.

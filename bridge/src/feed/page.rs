@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -53,14 +54,18 @@ impl Page {
         if event.seq <= self.seq {
             return ControlFlow::Continue(());
         }
-        if reader.filter.admits(&event.room) && visible(view, &reader.who, event) {
+        if (reader.filter.admits(&event.room) || event.for_all) && visible(view, &reader.who, event) {
+            let bytes = match view.without_erased(event, bytes) {
+                Cow::Borrowed(_) => bytes.clone(),
+                Cow::Owned(left) => Bytes::from(left),
+            };
             let too_large = !self.events.is_empty() && self.bytes + bytes.len() > self.max_bytes;
             if self.events.len() >= self.max_events || too_large {
                 self.more = true;
                 return ControlFlow::Break(());
             }
             self.bytes += bytes.len() + 1;
-            self.events.push((event.seq, bytes.clone()));
+            self.events.push((event.seq, bytes));
         }
         self.seq = event.seq;
         ControlFlow::Continue(())

@@ -28,6 +28,8 @@ struct Head {
     from: Id,
     #[serde(default)]
     deleted: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    erased: Option<Seq>,
 }
 
 /// One message as it now stands, as it was said, and its edits, from the archive.
@@ -62,6 +64,9 @@ pub(super) async fn vouch(bridge: &Bridge, request: &Request) -> Result<Vouched,
     })?;
     if head.deleted.is_some() {
         return Err(Problem::new(ProblemCode::NotFound, "this message was deleted"));
+    }
+    if head.erased.is_some() {
+        return Err(Problem::new(ProblemCode::NotFound, "this message was erased"));
     }
     Ok(Vouched {
         seq: head.seq,

@@ -4,6 +4,7 @@
 mod archive;
 mod bans;
 mod direct;
+mod erase;
 mod events;
 mod explain;
 mod history;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use archive::{Archive, follow_archive};
 pub(crate) use bans::{bans, put_ban, show_ban};
 pub(crate) use direct::put_direct;
+pub(crate) use erase::{EraseAsk, erase, erasure, erasures};
 pub(crate) use events::{EventsPage, EventsQuery, events};
 pub(crate) use explain::{ExplainAsk, explain};
 pub(crate) use history::{HistoryAsk, history};

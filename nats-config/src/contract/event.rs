@@ -45,6 +45,9 @@ pub enum Kind {
     /// A room, or what a user wrote, must be kept, or need not be any more: body [`HoldBody`]. It stands in
     /// [`TENANT_ROOM`](super::TENANT_ROOM).
     Hold,
+    /// What was said is erased: body [`EraseBody`](super::EraseBody). Of one message it stands in the message's room, with a `target`;
+    /// of all that a user wrote in [`TENANT_ROOM`](super::TENANT_ROOM).
+    Erase,
     /// A role of the tenant's own was made, changed or deleted: body [`RoleBody`].
     Role,
     /// A user may not be in a room, or may again: body [`BanBody`].
@@ -326,8 +329,11 @@ pub struct Event {
     /// The message that this event changes, of the same room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// The body, passed through unparsed.
+    /// The body, passed through unparsed; `null` where it was erased.
     pub body: Box<RawValue>,
+    /// The erasure that took the body. Never in the log: it is put in where such an event is handed out or kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<Seq>,
 }
 
 /// What decides who may see an event and who waits for it.
@@ -341,6 +347,8 @@ pub struct EventHead {
     pub room: Id,
     /// The user whose membership, role or tokens it changes.
     pub concerns: Option<Id>,
+    /// Whether everybody in the tenant may see it, whatever their rooms.
+    pub for_all: bool,
 }
 
 /// What is told and not kept: it has no place in the log, so no `seq`, `n` or `prev`.
@@ -438,6 +446,7 @@ impl Kind {
             Self::Key => "key",
             Self::Login => "login",
             Self::Hold => "hold",
+            Self::Erase => "erase",
             Self::Role => "role",
             Self::Ban => "ban",
             Self::Typing => "typing",
@@ -467,6 +476,7 @@ impl Kind {
             Self::Key,
             Self::Login,
             Self::Hold,
+            Self::Erase,
             Self::Role,
             Self::Ban,
             Self::Typing,
@@ -482,11 +492,19 @@ impl Kind {
     pub fn is_policy(self) -> bool {
         matches!(
             self,
-            Self::Room | Self::Member | Self::User | Self::Token | Self::Key | Self::Hold | Self::Role | Self::Ban
+            Self::Room
+                | Self::Member
+                | Self::User
+                | Self::Token
+                | Self::Key
+                | Self::Hold
+                | Self::Erase
+                | Self::Role
+                | Self::Ban
         )
     }
 
-    /// Whether it is about the whole tenant and stands in [`TENANT_ROOM`](super::TENANT_ROOM).
+    /// Whether it is about the whole tenant and stands in [`TENANT_ROOM`](super::TENANT_ROOM). An erasure may, or not.
     #[must_use]
     pub fn is_of_tenant(self) -> bool {
         matches!(
@@ -559,6 +577,7 @@ impl Event {
             tenant: self.tenant.clone(),
             room: self.room.clone(),
             concerns: self.concerns(),
+            for_all: self.kind == Kind::Erase && self.target.is_none(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod body;
 mod bundle;
 mod checkpoint;
 mod direct;
+mod erase;
 mod event;
 mod frame;
 mod history;
@@ -29,6 +30,10 @@ pub use checkpoint::{
     manifest_slot,
 };
 pub use direct::{direct_room, is_direct_room};
+pub use erase::{
+    CONTENT, Counted, ERASABLE_VERB, ERASURES_VERB, Erasable, ErasableQuery, EraseBody, Erased, Erasure, ErasureState,
+    ErasuresPage, ErasuresQuery, MAX_ERASED_MESSAGES, MAX_ERASURES, PendingPart, redacted,
+};
 pub use event::{
     BanBody, ClaimedBy, Ephemeral, Event, EventHead, EventLine, Head, HoldBody, Kind, MAX_EMOJI_BYTES,
     MAX_ISSUER_BYTES, MAX_REASON_BYTES, MAX_RETENTION_DAYS, MemberBody, ReactBody, ReadBody, ReadUpTo, Retention,

@@ -31,6 +31,8 @@ pub enum ProblemCode {
     MethodNotAllowed,
     /// It exists already.
     Conflict,
+    /// It must be kept: a legal hold covers it.
+    LegalHold,
     /// What follows the cursor is not kept any more; `earliest_cursor` says where to go on.
     CursorExpired,
     /// The cursor is from another epoch of the log.
@@ -102,7 +104,7 @@ pub struct More {
 
 impl ProblemCode {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::InvalidRequest,
         Self::InvalidCursor,
         Self::CursorFilterMismatch,
@@ -115,6 +117,7 @@ impl ProblemCode {
         Self::TargetUnknown,
         Self::MethodNotAllowed,
         Self::Conflict,
+        Self::LegalHold,
         Self::CursorExpired,
         Self::EpochChanged,
         Self::SequenceConflict,
@@ -141,7 +144,7 @@ impl ProblemCode {
             Self::Forbidden => 403,
             Self::NotFound | Self::TargetUnknown => 404,
             Self::MethodNotAllowed => 405,
-            Self::Conflict => 409,
+            Self::Conflict | Self::LegalHold => 409,
             Self::CursorExpired | Self::EpochChanged => 410,
             Self::SequenceConflict => 412,
             Self::TooLarge => 413,
@@ -181,6 +184,7 @@ impl ProblemCode {
             Self::TargetUnknown => "target-unknown",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Conflict => "conflict",
+            Self::LegalHold => "legal-hold",
             Self::CursorExpired => "cursor-expired",
             Self::EpochChanged => "epoch-changed",
             Self::SequenceConflict => "sequence-conflict",

@@ -268,6 +268,12 @@ impl Subjects {
         format!("{}.fan.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}", self.prefix)
     }
 
+    /// Under which subject ROOMS holds a room's events: `chat.fan.{tenant}.{room}`.
+    #[must_use]
+    pub fn held(&self, tenant: &Id, room: &Id) -> String {
+        format!("{}.fan.{tenant}.{room}", self.prefix)
+    }
+
     /// All that ROOMS holds: `chat.fan.*.*`.
     #[must_use]
     pub fn held_all(&self) -> String {

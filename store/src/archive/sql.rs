@@ -19,6 +19,7 @@ use super::rooms::{self, Standings};
 use super::step::{Step, passed};
 use super::trail::{self, Trail};
 use crate::entity::{event, quarantine, watermark};
+use crate::erasure::{self, Erasing};
 use crate::log::broken;
 use crate::retention::{self, Rules};
 
@@ -168,7 +169,7 @@ pub(crate) async fn keep(
 ) -> Result<(), DbErr> {
     let (changes, standings) = (Changes::of(&events), Standings::of(&events));
     let replies = Replies::of(&events);
-    let rules = Rules::of(&events);
+    let (rules, erasing) = (Rules::of(&events), Erasing::of(&events));
     let Some(of) = events.first().map(|row| (row.epoch, row.shard)) else {
         return Ok(());
     };
@@ -179,7 +180,9 @@ pub(crate) async fn keep(
     now::store(transaction, of, changes).await?;
     rooms::store(transaction, of, standings).await?;
     replies::store(transaction, of, replies).await?;
-    retention::store(transaction, of, rules).await
+    retention::store(transaction, of, rules).await?;
+    // Last: what is erased is stored by now.
+    erasure::store(transaction, of, erasing).await
 }
 
 /// A transaction that sees what others committed before each of its statements, on every engine: MySQL's own default shows
@@ -397,6 +400,12 @@ async fn set_apart(db: &DatabaseTransaction, log: &Log, rows: &mut Rows) -> Resu
     rows.events = new;
     let known: Vec<event::Model> = known;
     for row in known.into_iter().filter(|row| stored.get(&row.seq) != Some(&row.hash)) {
+        let there = event::Entity::find_by_id((row.epoch, row.shard, row.seq))
+            .one(db)
+            .await?;
+        if there.is_some_and(|there| erasure::is_same(&row, &there)) {
+            continue;
+        }
         tracing::error!(
             seq = row.seq,
             epoch = log.epoch,

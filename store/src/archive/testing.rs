@@ -257,7 +257,9 @@ impl Running {
 /// One line of the log.
 pub(crate) fn line(seq: Seq, (n, prev): (u64, Seq), room: &str, kind: Kind) -> String {
     let kind = kind.as_str();
+    let erase = format!(r#"{{"user":"alice","upto":{seq}}}"#);
     let body = match kind {
+        "erase" => erase.as_str(),
         "member" => r#"{"user":"bob","role":"member"}"#,
         "room" => r#"{"title":"Ü"}"#,
         _ => r#"{"text":"  grüß dich \u0000 ","n":1.0}"#,
@@ -276,6 +278,7 @@ pub(crate) fn change(
 ) -> String {
     let field = match kind {
         Kind::React | Kind::Unreact => "emoji",
+        Kind::Erase => "reason",
         _ => "text",
     };
     let kind = kind.as_str();

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::entity::{audit, event};
 
 /// The kinds that it shows.
-pub(crate) const KINDS: [Kind; 9] = [
+pub(crate) const KINDS: [Kind; 10] = [
     Kind::Room,
     Kind::Member,
     Kind::User,
@@ -21,6 +21,7 @@ pub(crate) const KINDS: [Kind; 9] = [
     Kind::Ban,
     Kind::Key,
     Kind::Hold,
+    Kind::Erase,
     Kind::Login,
 ];
 /// Rows of one statement, of 7 parameters each.

@@ -17,6 +17,7 @@ use super::database::Database;
 use super::sql::{self, Commit};
 use super::step::{Step, passed};
 use super::{keeper, project};
+use crate::erasure;
 use crate::log::broken;
 
 /// The first pause after a failure; each further one is twice as long.
@@ -305,7 +306,7 @@ impl Worker {
         let there = project::frame(log, seq.frame(), &frame).events;
         if there
             .iter()
-            .any(|event| event.seq == last.seq && event.hash == last.hash)
+            .any(|event| event.seq == last.seq && erasure::is_same(event, &last))
         {
             return Ok(());
         }

@@ -10,6 +10,8 @@ pub(crate) struct FrameRead {
     pub(crate) digest: [u8; 32],
     /// The hash of each event that the archive must have.
     pub(crate) events: Vec<Hashed>,
+    /// What is left of those that are erased, which the archive may have instead.
+    pub(crate) left: Vec<Hashed>,
 }
 
 /// An event's place and the hash of its bytes.
@@ -64,11 +66,18 @@ pub(crate) fn mendable(faulty: &[Faulty], copies: usize, wanted: usize) -> Optio
 
 fn fault(read: Option<&FrameRead>, archived: &[Hashed], usual: Option<[u8; 32]>) -> Option<Fault> {
     let Some(read) = read else { return Some(Fault::Missing) };
-    if read.events != archived {
+    if !is_archived(read, archived) {
         return Some(Fault::NotTheArchives);
     }
     let differs = usual.is_some_and(|usual| usual != read.digest);
     differs.then_some(Fault::NotTheOthers)
+}
+
+/// Whether the archive has what a copy holds, or what is left of it.
+fn is_archived(read: &FrameRead, archived: &[Hashed]) -> bool {
+    let mut pairs = read.events.iter().zip(archived);
+    read.events.len() == archived.len()
+        && pairs.all(|(event, archived)| event == archived || (event.0 == archived.0 && read.left.contains(archived)))
 }
 
 /// What at least two copies agree on.
@@ -91,6 +100,7 @@ mod tests {
         FrameRead {
             digest: [text; 32],
             events: hashed(events),
+            left: Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::compare::{Copy, FrameRead};
 use crate::archive::project;
+use crate::erasure::Known;
 
 /// How often a consumer is made until the server puts it onto the copy that is to be read: it chooses one of three by chance,
 /// so 40 misses in a row come once in ten million.
@@ -39,7 +40,7 @@ pub(crate) async fn copy(
     client: &Client,
     log: &Log,
     server: &str,
-    frames: &RangeInclusive<u64>,
+    (frames, erased): (&RangeInclusive<u64>, &Known),
 ) -> Result<(Copy, u64), Unread> {
     let stream = jetstream::new(client.clone())
         .get_stream(log.stream())
@@ -47,7 +48,7 @@ pub(crate) async fn copy(
         .map_err(unread)?;
     let consumer = placed(&stream, server, *frames.start()).await?;
     let name = consumer.cached_info().name.clone();
-    let read = read(&consumer, log, frames).await;
+    let read = read(&consumer, log, (frames, erased)).await;
     if let Err(error) = stream.delete_consumer(&name).await {
         tracing::debug!(%error, "an audit's consumer stays until it is forgotten");
     }
@@ -78,7 +79,11 @@ async fn placed(stream: &Stream, server: &str, start_sequence: u64) -> Result<Pu
     Err(Unread(format!("no consumer was put onto server {server}")))
 }
 
-async fn read(consumer: &PullConsumer, log: &Log, frames: &RangeInclusive<u64>) -> Result<(Copy, u64), Unread> {
+async fn read(
+    consumer: &PullConsumer,
+    log: &Log,
+    (frames, erased): (&RangeInclusive<u64>, &Known),
+) -> Result<(Copy, u64), Unread> {
     let mut copy = Copy::new();
     let mut bytes = 0;
     loop {
@@ -93,7 +98,7 @@ async fn read(consumer: &PullConsumer, log: &Log, frames: &RangeInclusive<u64>) 
                 return Ok((copy, *frames.end()));
             }
             bytes += message.payload.len();
-            copy.insert(frame, frame_read(log, frame, &message));
+            copy.insert(frame, frame_read((log, erased), frame, &message));
             if frame == *frames.end() || is_last {
                 return Ok((copy, *frames.end()));
             }
@@ -107,13 +112,15 @@ async fn read(consumer: &PullConsumer, log: &Log, frames: &RangeInclusive<u64>) 
     }
 }
 
-fn frame_read(log: &Log, stream_seq: u64, message: &Message) -> FrameRead {
+fn frame_read((log, erased): (&Log, &Known), stream_seq: u64, message: &Message) -> FrameRead {
     let rows = if is_frame(message.headers.as_ref(), stream_seq) {
         project::frame(log, stream_seq, &message.payload)
     } else {
         project::foreign(log, stream_seq, &message.payload)
     };
+    let left = rows.events.iter().filter_map(|event| erased.without(event));
     FrameRead {
+        left: left.map(|(left, _)| (left.seq, left.hash)).collect(),
         digest: digest(message.headers.as_ref(), &message.payload),
         events: rows.events.into_iter().map(|event| (event.seq, event.hash)).collect(),
     }

@@ -18,6 +18,7 @@ use super::report::{Findings, empty};
 use super::round::Round;
 use super::{read, witness};
 use crate::archive::{Database, keeper, sql};
+use crate::erasure::Known;
 
 /// How long the making anew of a copy may take: its server restarts and fetches the whole log.
 const MENDED_WITHIN: Duration = Duration::from_mins(30);
@@ -222,9 +223,10 @@ impl Auditor {
         look: &mut Look<'_>,
         mut range: RangeInclusive<u64>,
     ) -> Result<(RangeInclusive<u64>, Vec<(String, Copy)>), Interrupted> {
+        let erased = self.erased().await?;
         let mut copies = Vec::new();
         for server in look.servers.clone() {
-            match read::copy(&self.client, &self.config.log, &server, &range).await {
+            match read::copy(&self.client, &self.config.log, &server, (&range, &erased)).await {
                 Ok((copy, upto)) => {
                     range = *range.start()..=upto;
                     copies.push((server, copy));
@@ -239,6 +241,12 @@ impl Auditor {
             return Err(Interrupted(format!("no copy can be read: {}", look.unread.join("; "))));
         }
         Ok((range, copies))
+    }
+
+    /// What is erased, in the archive or soon.
+    async fn erased(&self) -> Result<Known, Interrupted> {
+        let db = self.database.connection();
+        Known::load(db, &self.config.log).await.map_err(interrupted)
     }
 
     async fn witness(&self, range: &RangeInclusive<u64>) -> Result<Witness, Interrupted> {
@@ -259,15 +267,21 @@ impl Auditor {
             return Ok(suspects);
         }
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        let erased = self.erased().await?;
         for suspect in suspects {
-            let (again, _) = read::copy(&self.client, &self.config.log, &suspect.server, range)
+            let (again, _) = read::copy(&self.client, &self.config.log, &suspect.server, (range, &erased))
                 .await
                 .map_err(interrupted)?;
             if let Some((_, copy)) = copies.iter_mut().find(|(server, _)| *server == suspect.server) {
                 *copy = again;
             }
         }
-        Ok(faults(self.untrimmed(range).await?, &copies, witness))
+        // Something may have been erased since.
+        let now = self.witness(range).await?;
+        let range = self.untrimmed(range).await?;
+        let since = faults(range.clone(), &copies, &now);
+        let faulty = faults(range, &copies, witness);
+        Ok(faulty.into_iter().filter(|faulty| since.contains(faulty)).collect())
     }
 
     /// What is still in the log of a range that was read: the log may be trimmed while it is compared.
@@ -332,8 +346,9 @@ impl Auditor {
         range: &RangeInclusive<u64>,
         witness: &Witness,
     ) -> Result<bool, Interrupted> {
+        let erased = self.erased().await?;
         for _ in 0..LOOKS_AGAIN {
-            let read = read::copy(&self.client, &self.config.log, &faulty.server, range).await;
+            let read = read::copy(&self.client, &self.config.log, &faulty.server, (range, &erased)).await;
             if let Ok((copy, upto)) = read
                 && let Ok(there) = self.untrimmed(&(*range.start()..=upto)).await
                 && faults(there, &[(faulty.server.clone(), copy)], witness).is_empty()

@@ -7,6 +7,7 @@
 pub(crate) mod audit;
 pub(crate) mod changed;
 pub(crate) mod edit;
+pub(crate) mod erasure;
 pub(crate) mod event;
 pub(crate) mod hold;
 pub(crate) mod quarantine;

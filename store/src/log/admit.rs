@@ -1,15 +1,17 @@
 use natterjack_authz::policy::{Permission, View, may, may_in_tenant};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
-    BanBody, By, Durability, Event, HoldBody, Id, KeyBody, Kind, LoginBody, MAX_EMOJI_BYTES, MAX_EVENT_BYTES,
-    MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody, Principal, Problem, ProblemCode, ReactBody, ReadBody, ReadUpTo,
-    Receipt, Request, RoleBody, RoomBody, RoomHistory, Seq, TENANT_ROOM, Target, TokenBody, UserBody,
+    BanBody, By, Durability, EraseBody, Event, HoldBody, Id, KeyBody, Kind, LoginBody, MAX_EMOJI_BYTES,
+    MAX_EVENT_BYTES, MAX_FRAME_BYTES, MAX_FRAME_EVENTS, MemberBody, Principal, Problem, ProblemCode, ReactBody,
+    ReadBody, ReadUpTo, Receipt, Request, RoleBody, RoomBody, RoomHistory, Seq, TENANT_ROOM, Target, TokenBody,
+    UserBody,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::api_keys::{permit_key, read_key};
 use super::behalf::permit_send;
 use super::claims::permit_claim;
+use super::erase::{permit_erasure, read_erasure};
 use super::keys::{Content, Known, Marked};
 use super::rates::SendRates;
 use super::recent;
@@ -70,6 +72,8 @@ enum Change {
     House,
     /// What must be kept.
     Hold,
+    /// What is erased.
+    Erase(EraseBody),
     Nothing,
 }
 
@@ -127,6 +131,7 @@ pub(crate) fn admit_at_rate(
     by_a_good_token(&state.view, request, now, now_ms)?;
     match &change {
         Change::Message => wanted.target = Some(target::judge(state, request)?),
+        Change::Erase(body) => wanted.target = permit_erasure(state, request, body)?,
         Change::Read(seq) => permit_read(state, request, *seq)?,
         Change::Token(change) => permit_revocation(&state.view, request, change, now_ms)?,
         Change::Key(key) => permit_key(&state.view, request, key, now_ms)?,
@@ -220,6 +225,7 @@ fn read(request: &Request) -> Result<(Wanted, Change), Problem> {
     // How the body counts when a repeated request is compared with the first, where that is not the body as it is written.
     let requested = match &change {
         Change::Member(change) => Some(membership_request(change)),
+        Change::Erase(body) => Some(body.requested()),
         _ => None,
     };
     // What somebody has read is no event of the room: it would be unread by all others.
@@ -297,21 +303,32 @@ fn understand(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
             (raw(&key)?, Change::Key(key))
         }
         Kind::Hold => (raw(&hold_body(as_asked)?)?, Change::Hold),
+        Kind::Erase => erasure(request)?,
         kind if kind.is_ephemeral() => return Err(Problem::invalid("what is not kept has no place in the log")),
         _ => (as_asked.clone(), Change::Nothing),
     })
 }
 
+fn erasure(request: &Request) -> Result<(Box<RawValue>, Change), Problem> {
+    let body = read_erasure(request)?;
+    Ok((raw(&body)?, Change::Erase(body)))
+}
+
 /// Whether the request is about a room, the tenant or a message, as its kind is.
 fn check_place(request: &Request) -> Result<(), Problem> {
     let about_tenant = request.room.as_str() == TENANT_ROOM;
-    if about_tenant != request.kind.is_of_tenant() {
+    let (is_of_tenant, has_target) = match request.kind {
+        // Of a user, or of a message.
+        Kind::Erase => (request.payload.target.is_none(), !about_tenant),
+        kind => (kind.is_of_tenant(), kind.has_target()),
+    };
+    if about_tenant != is_of_tenant {
         return Err(Problem::invalid(format!(
-            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token`, `key`, `login`, `hold` and `role` events \
+            "the room `{TENANT_ROOM}` stands for the whole tenant: only `user`, `token`, `key`, `login`, `hold`, `role` and (of a user) `erase` events \
              go there, and nowhere else"
         )));
     }
-    if request.payload.target.is_some() != request.kind.has_target() {
+    if request.payload.target.is_some() != has_target {
         let name = request.kind.as_str();
         return Err(Problem::invalid(format!(
             "`target`, the id of a message, goes with what changes one, and with nothing else; this is `{name}`"
@@ -362,7 +379,7 @@ fn permit(view: &View, request: &Request, change: &Change) -> Result<(), Problem
         Change::Room(change) => permit_room(view, request, change)?,
         Change::Member(change) => permit_member(view, request, change)?,
         // Judged by the time too.
-        Change::Token(_) | Change::Key(_) | Change::House => {}
+        Change::Token(_) | Change::Key(_) | Change::Erase(_) | Change::House => {}
         Change::Hold => may_in_tenant(view, who, Permission::TenantAudit)?,
         Change::User(UserBody {
             claimed: Some(by),
@@ -461,6 +478,7 @@ fn write(
         reply_to: request.payload.reply_to.clone(),
         target: wanted.target.clone(),
         body: wanted.body.clone(),
+        erased: None,
     };
     let start = draft.bytes.len();
     serde_json::to_writer(&mut draft.bytes, &event).map_err(|error| internal(&error))?;

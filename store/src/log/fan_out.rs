@@ -181,6 +181,11 @@ pub(super) async fn reached(client: &Client, log: &Log) -> Result<Seq, impl std:
     place(client, log).await.map(|place| place.chat_seq)
 }
 
+/// The same, for others than the writer.
+pub(crate) async fn rooms_reached(client: &Client, log: &Log) -> Result<Seq, String> {
+    reached(client, log).await.map_err(|error| error.to_string())
+}
+
 /// Where ROOMS stands now. Something of an earlier term may still land behind; then the batch does not begin.
 async fn place(client: &Client, log: &Log) -> Result<Place, Interrupted> {
     let stream = jetstream::new(client.clone())

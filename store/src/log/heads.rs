@@ -78,6 +78,7 @@ mod tests {
             reply_to: None,
             target: None,
             body: RawValue::NULL.to_owned(),
+            erased: None,
         }
     }
 

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 
 use natterjack_authz::policy::{Fact, SNAPSHOT_VERSION, SetHash, View};
 use natterjack_nats_config::clock;
-use natterjack_nats_config::contract::{Event, Id, Kind, MemberBody, Seq, StateStamp, TokenBody};
+use natterjack_nats_config::contract::{EraseBody, Event, Id, Kind, MemberBody, Seq, StateStamp, TokenBody};
 
 use super::keys::{Keys, Marked};
 use super::recent::Recent;
@@ -22,7 +22,7 @@ const REMEMBERS: u16 = 200;
 /// know within a second of work, rarely enough that it costs three bytes a frame.
 pub(crate) const STAMP_EVERY: u64 = 16;
 
-// The kinds of facts in the hash, beside those of the view (1 to 4, 8 to 10, 12 to 17), of the keys (6) and of the latest messages (11).
+// The kinds of facts in the hash, beside those of the view (1 to 4, 8 to 10, 12 to 20), of the keys (6) and of the latest messages (11).
 const HEAD: u8 = 5;
 const STATE: u8 = 7;
 
@@ -118,7 +118,7 @@ impl State {
     pub(crate) fn begin_term(&mut self, version: Option<u16>) {
         self.recent
             .begin_term(version.is_some_and(|version| version >= REMEMBERS));
-        self.view.begin_term(version.unwrap_or_default() % 100);
+        self.view.begin_term(version.map_or(0, |version| version % 100));
         self.time.in_term = false;
         self.close_frame();
     }
@@ -257,6 +257,9 @@ fn requested_body(event: &Event) -> Cow<'_, str> {
         Kind::Token => serde_json::from_str::<TokenBody>(event.body.get())
             .ok()
             .and_then(|body| revocation_request(&body)),
+        Kind::Erase => serde_json::from_str::<EraseBody>(event.body.get())
+            .ok()
+            .map(|body| body.requested()),
         _ => None,
     };
     requested.map_or_else(|| event.body.get().into(), Cow::from)

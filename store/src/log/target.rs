@@ -36,6 +36,9 @@ pub(super) fn judge(state: &State, request: &Request) -> Result<Target, Problem>
     if seq < membership.map_or(Seq::ZERO, |member| member.visible_from) {
         return Err(unknown());
     }
+    if state.view.erased(&who.tenant).covers(from, seq) {
+        return Err(Problem::new(ProblemCode::NotFound, "this message was erased"));
+    }
     if deleted {
         return Err(Problem::new(ProblemCode::NotFound, "this message was deleted"));
     }

@@ -9,6 +9,7 @@ mod m0004_rooms;
 mod m0005_audit;
 mod m0006_retention;
 mod m0007_replies;
+mod m0008_erasure;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_audit::Migration),
             Box::new(m0006_retention::Migration),
             Box::new(m0007_replies::Migration),
+            Box::new(m0008_erasure::Migration),
         ]
     }
 }

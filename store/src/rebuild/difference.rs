@@ -6,6 +6,7 @@ use natterjack_nats_config::tail::Log;
 use super::RebuildError;
 use crate::archive::Database;
 use crate::entity::event;
+use crate::erasure::as_erased;
 use crate::retention::forgive;
 use crate::verify::read;
 
@@ -29,6 +30,7 @@ pub(super) async fn first_difference(
     while let Some(mut part) = frames.next(FRAMES).await? {
         let (archived, _) = read::archived(database, archived_as, &part).await?;
         forgive(database.connection(), archived_as, (&mut part.rows.events, &archived)).await?;
+        as_erased(&mut part.rows.events, &archived);
         if let Some(frame) = differing(&part.rows.events, &archived) {
             return Ok(Some(frame));
         }

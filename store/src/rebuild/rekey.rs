@@ -2,7 +2,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, Statement};
 
 /// The tables whose rows are told apart by the epoch of their log, but for `watermark`, and for the index of words, which is
 /// filled again by itself.
-pub(super) const TABLES: [&str; 11] = [
+pub(super) const TABLES: [&str; 12] = [
     "event",
     "quarantine",
     "changed",
@@ -14,6 +14,7 @@ pub(super) const TABLES: [&str; 11] = [
     "hold",
     "reply",
     "audit",
+    "erasure",
 ];
 
 /// Gives all that the archive has of one epoch to another, which has nothing yet.

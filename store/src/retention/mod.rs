@@ -14,4 +14,4 @@ mod tests;
 
 pub(crate) use horizon::{Horizons, Removed, carry_over, forgive, of_room, of_tenant};
 pub use remove::{RetentionConfig, keep_retention};
-pub(crate) use rules::{Rules, store};
+pub(crate) use rules::{Rules, holds, store};

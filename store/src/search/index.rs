@@ -64,16 +64,19 @@ pub(super) async fn round(database: &Database, log: &Log) -> Result<Round, DbErr
     let Some(old) = mark(db, log).await? else {
         return begin(db, log).await;
     };
-    let events: Vec<event::Model> = event::Entity::find()
+    let places: Vec<i64> = event::Entity::find()
+        .select_only()
+        .column(event::Column::Seq)
         .filter(event::Column::Epoch.eq(old.epoch))
         .filter(event::Column::Shard.eq(old.shard))
         .filter(event::Column::Seq.gt(old.seq))
         .order_by(event::Column::Seq, Order::Asc)
         .limit(BATCH)
+        .into_tuple()
         .all(db)
         .await?;
-    let new = match events.last() {
-        Some(last) => search_mark::Model { seq: last.seq, ..old },
+    let new = match places.last() {
+        Some(last) => search_mark::Model { seq: *last, ..old },
         // Events of an epoch that is over have all been seen.
         None if old.epoch < archived_epoch(db, log).await? => search_mark::Model {
             epoch: old.epoch + 1,
@@ -87,12 +90,21 @@ pub(super) async fn round(database: &Database, log: &Log) -> Result<Round, DbErr
         transaction.rollback().await?;
         return Ok(Round::Idle);
     }
+    // Behind the mark's move, which whoever erases waits for: what was erased before is not there any more.
+    let events: Vec<event::Model> = event::Entity::find()
+        .filter(event::Column::Epoch.eq(old.epoch))
+        .filter(event::Column::Shard.eq(old.shard))
+        .filter(event::Column::Seq.gt(old.seq))
+        .filter(event::Column::Seq.lte(new.seq))
+        .order_by(event::Column::Seq, Order::Asc)
+        .all(&transaction)
+        .await?;
     for rows in rows_of(&transaction, &events, &old).await?.chunks(ROWS) {
         insert(&transaction, rows).await?;
     }
     transaction.commit().await?;
     // Each round is a flush of the disk, which the log's own flushes wait for: few events are left until there are more.
-    let may_be_more = events.is_empty() || events.len() as u64 == BATCH;
+    let may_be_more = places.is_empty() || places.len() as u64 == BATCH;
     Ok(if may_be_more { Round::Indexed } else { Round::Idle })
 }
 

@@ -13,5 +13,14 @@ mod words;
 pub use index::keep;
 pub(crate) use query::search;
 
+/// Takes some more of the archive into the index.
+#[cfg(test)]
+pub(crate) async fn index_some(
+    database: &crate::archive::Database,
+    log: &natterjack_nats_config::tail::Log,
+) -> Result<(), sea_orm::DbErr> {
+    index::round(database, log).await.map(drop)
+}
+
 #[cfg(test)]
 mod tests;

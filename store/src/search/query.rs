@@ -7,6 +7,7 @@ use super::words::{self, MAX_TERMS, Term};
 use super::{index, text};
 use crate::archive::{now, sql};
 use crate::entity::event;
+use crate::erasure::is_erased;
 use crate::history::{cut, raw};
 
 /// Conditions that stand side by side in one `OR`: SQLite nests them, and goes no deeper than a thousand.
@@ -180,5 +181,7 @@ async fn lines(
         .into_iter()
         .filter(|(seq, _)| changes.get(seq).is_none_or(|change| change.deleted.is_none()));
     let there = now::show(db, log, there.collect(), &changes).await?;
-    Ok(there.into_iter().collect())
+    // And what is erased, while that is not done.
+    let there = there.into_iter().filter(|(_, line)| !is_erased(line));
+    Ok(there.collect())
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::TransferError;
 use crate::archive::{Database, project, sql};
 use crate::entity::{event, watermark};
+use crate::erasure::Known;
 
 /// The name of the format, in its first line.
 const FORMAT: &str = "natterjack-export";
@@ -76,6 +77,7 @@ pub async fn export(
         events: of_room(what, upto).count(db).await?,
     };
     writeln!(out, "{}", serde_json::to_string(&header).map_err(std::io::Error::from)?)?;
+    let unfinished = Known::unfinished(db, what.log).await?;
     let (mut after, mut done) = (-1, 0);
     while done < header.events {
         let rows: Vec<(i64, Vec<u8>)> = of_room(what, upto)
@@ -89,11 +91,12 @@ pub async fn export(
             .await?;
         let Some((last, _)) = rows.last() else { break };
         after = *last;
-        for (_, bytes) in &rows {
-            out.write_all(bytes)?;
+        let count = rows.len() as u64;
+        for (_, bytes) in rows {
+            out.write_all(&unfinished.hide(what.tenant.as_str(), bytes))?;
             out.write_all(b"\n")?;
         }
-        done += rows.len() as u64;
+        done += count;
         progress(done, header.events);
     }
     out.flush()?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::TransferError;
 use crate::archive::{Database, sql};
 use crate::entity::event;
+use crate::erasure::Known;
 
 /// Events that are read at a time.
 const EVENTS: u64 = 1000;
@@ -107,6 +108,7 @@ async fn each(
 ) -> Result<(), TransferError> {
     let about = [Kind::Member, Kind::User, Kind::Token, Kind::Ban, Kind::Key].map(Kind::as_str);
     let end = sql::bound(Seq::end_of_frame(upto));
+    let unfinished = Known::unfinished(database.connection(), what.log).await?;
     let mut after = -1;
     loop {
         let rows = sql::of_log(what.log)
@@ -129,7 +131,7 @@ async fn each(
                 continue;
             };
             if &event.from == what.user || is_about(&event, what.user) {
-                told(event, &row.bytes)?;
+                told(event, &unfinished.hide(&row.tenant, row.bytes))?;
             }
         }
     }

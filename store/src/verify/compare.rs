@@ -35,6 +35,15 @@ pub enum Fault {
     /// The bytes are not those whose hash was stored with them.
     #[error("the event's bytes do not match their hash: they were changed or damaged")]
     Damaged,
+    /// An erasure covers it, and its words are there.
+    #[error("the archive still has what was erased")]
+    Unerased,
+    /// It says that it was erased, and no erasure covers it.
+    #[error("the event says that it was erased, and no erasure covers it")]
+    Erased,
+    /// An erasure is not noted as the archive's own events say it.
+    #[error("an erasure is noted otherwise than the archive's events say")]
+    Erasure,
     /// The columns say something else than the bytes.
     #[error("the columns say something else than the event's bytes")]
     Columns,

@@ -24,6 +24,7 @@ use crate::archive::rooms::{self, Standings};
 use crate::archive::trail::{self, Trail};
 use crate::archive::{Database, sql};
 use crate::entity::event;
+use crate::erasure::{self, Erasing, Known};
 use crate::retention::{self, Horizons};
 
 /// Frames that are compared at a time.
@@ -99,6 +100,9 @@ pub async fn verify(
         standings: Standings::default(),
         replies: Replies::default(),
         trail: Trail::default(),
+        erasing: Erasing::default(),
+        known: Known::load(database.connection(), log).await?,
+        erase_again: false,
         archived: sql::bound(Seq::end_of_frame(archived)),
         verified: Verified {
             behind: last - archived,
@@ -128,6 +132,11 @@ struct Verifying<'a> {
     standings: Standings,
     replies: Replies,
     trail: Trail,
+    erasing: Erasing,
+    /// All erasures. They may go on, and others come, meanwhile.
+    known: Known,
+    /// Something that the log has not got any more is there although it is erased.
+    erase_again: bool,
     /// The end of what is compared; the archive may go on meanwhile.
     archived: i64,
     verified: Verified,
@@ -146,6 +155,10 @@ impl Verifying<'_> {
                     self.note(finding);
                 }
             }
+            for finding in self.unerased(&events).await? {
+                self.erase_again |= self.repair && finding.fault == Fault::Unerased;
+                self.note(finding);
+            }
             self.order(&events).await?;
             done(after.unsigned_abs() >> 10);
         }
@@ -155,7 +168,12 @@ impl Verifying<'_> {
         let (mut events, kept) = read::archived(self.database, self.log, &part).await?;
         let db = self.database.connection();
         retention::forgive(db, self.log, (&mut part.rows.events, &events)).await?;
-        let found = compare::with_log(&part.rows, &events, &kept);
+        let wrongly = self.unerased(&events).await?;
+        self.erase_expected(&mut part.rows.events, &events);
+        let mut found = compare::with_log(&part.rows, &events, &kept);
+        // What is told already.
+        found.retain(|finding| wrongly.iter().all(|told| told.seq != finding.seq));
+        found.extend(wrongly);
         self.verified.frames += part.frames.len() as u64;
         if !found.is_empty() {
             let faults = found.len() as u64;
@@ -178,6 +196,7 @@ impl Verifying<'_> {
         self.standings.extend(Standings::of(events));
         self.replies.extend(Replies::of(events));
         self.trail.extend(events);
+        self.erasing.extend(Erasing::of(events));
         for row in events {
             let Some(before) = self.rooms.follow(row) else { continue };
             let upto = row.seq.unsigned_abs() >> 10;
@@ -193,6 +212,32 @@ impl Verifying<'_> {
         Ok(())
     }
 
+    /// What is there although it is erased, or is not there although it is not.
+    async fn unerased(&mut self, events: &[event::Model]) -> Result<Vec<Finding>, VerifyError> {
+        let found = unerased(&self.known, events);
+        if found.is_empty() {
+            return Ok(found);
+        }
+        // It may be erased since.
+        let db = self.database.connection();
+        self.known = Known::load(db, self.log).await?;
+        let places: Vec<i64> = found.iter().map(|finding| sql::bound(finding.seq)).collect();
+        let now = now::events_of(self.log, &places).all(db).await?;
+        Ok(unerased(&self.known, &now))
+    }
+
+    /// Takes for what the log has what is left of it.
+    fn erase_expected(&self, expected: &mut [event::Model], archived: &[event::Model]) {
+        for row in expected {
+            let Some((left, is_unfinished)) = self.known.without(row) else {
+                continue;
+            };
+            if !is_unfinished || archived.contains(&left) {
+                *row = left;
+            }
+        }
+    }
+
     /// Messages must stand as the events make them.
     async fn standing(&mut self) -> Result<(), VerifyError> {
         let db = self.database.connection();
@@ -202,8 +247,9 @@ impl Verifying<'_> {
         wrong.extend(replies::differing(db, log, &self.replies, (upto, &horizons)).await?);
         let wrong_rooms = rooms::differing(db, log, &self.standings, (upto, &horizons)).await?;
         let wrong_trail = trail::differing(db, log, &self.trail, upto).await?;
-        let faults = (wrong.len() + wrong_trail.len()) as u64 + wrong_rooms;
-        if faults == 0 {
+        let wrong_erasures = erasure::differing(db, log, &self.erasing, upto).await?;
+        let faults = (wrong.len() + wrong_trail.len() + wrong_erasures.len()) as u64 + wrong_rooms;
+        if faults == 0 && !self.erase_again {
             return Ok(());
         }
         for _ in 0..wrong_rooms {
@@ -214,6 +260,9 @@ impl Verifying<'_> {
         }
         for seq in wrong_trail {
             self.note(compare::finding(seq, Fault::Trail));
+        }
+        for seq in wrong_erasures {
+            self.note(compare::finding(seq, Fault::Erasure));
         }
         if self.repair {
             repair::rebuild(self.database, self.log).await?;
@@ -228,6 +277,18 @@ impl Verifying<'_> {
             self.verified.findings.push(finding);
         }
     }
+}
+
+/// What of some events is there although it is erased, and what is not although it is not.
+fn unerased(known: &Known, events: &[event::Model]) -> Vec<Finding> {
+    let wrong = events.iter().filter_map(|row| {
+        if !known.explains(row) {
+            return Some(compare::finding(row.seq, Fault::Erased));
+        }
+        let (left, is_unfinished) = known.without(row)?;
+        (left != *row && !is_unfinished).then(|| compare::finding(row.seq, Fault::Unerased))
+    });
+    wrong.collect()
 }
 
 /// Adds the rows of one more frame.

@@ -5,6 +5,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTr
 use super::read::Part;
 use crate::archive::{Database, now, project, replies, rooms, sql, trail};
 use crate::entity::{event, quarantine, search_mark};
+use crate::erasure::{self, is_erased};
 
 /// Puts in place what the log has in a part's frames. What stood there otherwise is kept in quarantine.
 pub(super) async fn repair(
@@ -17,7 +18,11 @@ pub(super) async fn repair(
     let transaction = sql::begin(database.connection()).await?;
     let (mut wrong, mut first) = (Vec::new(), i64::MAX);
     for row in archived.iter().filter(|row| !expected.events.contains(row)) {
-        sql::insert_quarantined(&transaction, &replaced(row)).await?;
+        // What is erased is kept nowhere.
+        let is_left = |left: &event::Model| left.seq == row.seq && is_erased(&left.bytes);
+        if !expected.events.iter().any(is_left) {
+            sql::insert_quarantined(&transaction, &replaced(row)).await?;
+        }
         wrong.push(row.seq);
     }
     event::Entity::delete_many()
@@ -51,6 +56,7 @@ pub(super) async fn rebuild(database: &Database, log: &Log) -> Result<(), DbErr>
     rooms::rebuild(&transaction, log).await?;
     replies::rebuild(&transaction, log).await?;
     trail::rebuild(&transaction, log).await?;
+    erasure::rebuild(&transaction, log).await?;
     transaction.commit().await
 }
 

@@ -1,4 +1,4 @@
-use natterjack_nats_config::contract::{Event, Kind};
+use natterjack_nats_config::contract::{Event, Kind, Target};
 use proptest::prelude::*;
 use serde_json::json;
 use serde_json::value::to_raw_value;
@@ -27,6 +27,9 @@ enum What {
     Role(Option<u8>),
     Ban(bool, Option<String>),
     Claimed(u8, Option<&'static str>, i64),
+    /// Of a message, or of a user up to a place.
+    Erase(Option<u64>, u64),
+    Hold,
     /// A writer whose view is of this version begins.
     Term(u16),
     Odd,
@@ -38,6 +41,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (prop::option::of("\\PC{0,8}"), any::<bool>()).prop_map(|(title, joined)| What::Room(title, joined)),
         prop::option::of(1u8..9).prop_map(What::Role),
         (any::<bool>(), prop::option::of("\\PC{0,3}")).prop_map(|(banned, reason)| What::Ban(banned, reason)),
+        (prop::option::of(1u64..5), 0u64..9).prop_map(|(message, upto)| What::Erase(message, upto)),
+        Just(What::Hold),
         (2u16..5).prop_map(What::Term),
         (prop::option::of(role), prop::option::of(0u64..99)).prop_map(|(role, from)| What::Member(role, from)),
         prop::option::of(Just("admin")).prop_map(What::User),
@@ -78,6 +83,16 @@ fn token_body(step: &Step, one: bool, (form, value): (u8, u64)) -> serde_json::V
     body
 }
 
+fn target(step: &Step) -> Option<Target> {
+    let What::Erase(Some(message), _) = step.what else {
+        return None;
+    };
+    Some(Target {
+        id: String::new(),
+        seq: Seq(message),
+    })
+}
+
 fn event(number: usize, step: &Step) -> Event {
     let user = format!("u{}", step.user);
     let (kind, body) = match &step.what {
@@ -93,6 +108,9 @@ fn event(number: usize, step: &Step) -> Event {
             (Kind::Role, json!({"role": role, "scope": "room", "permissions": verbs}))
         }
         What::Ban(banned, reason) => (Kind::Ban, json!({"user": user, "banned": banned, "reason": reason})),
+        What::Erase(Some(_), _) => (Kind::Erase, json!({})),
+        What::Erase(None, upto) => (Kind::Erase, json!({"user": user, "upto": upto})),
+        What::Hold => (Kind::Hold, json!({"user": user, "held": true})),
         What::Term(_) => (Kind::Msg, json!({})),
         What::Member(role, from) => (Kind::Member, json!({"user": user, "role": role, "visible_from": from})),
         What::User(role) => (Kind::User, json!({"user": user, "role": role})),
@@ -123,8 +141,9 @@ fn event(number: usize, step: &Step) -> Event {
         at: natterjack_nats_config::clock::format_ms(AT + i64::try_from(number).unwrap()),
         key: None,
         reply_to: None,
-        target: None,
+        target: target(step),
         body: to_raw_value(&body).unwrap(),
+        erased: None,
     }
 }
 
@@ -195,8 +214,8 @@ fn the_version_before_is_read() {
     });
     let view = fold(View::default(), &steps, 0);
     let mut bytes = view.to_bytes().unwrap();
-    // What versions 1 and 2 wrote of this view: nothing but their number is other. The kind of the room is one that they know.
-    for version in [1, 2] {
+    // What versions 1 to 3 wrote of this view: nothing but their number is other. The kind of the room is one that they know.
+    for version in [1, 2, 3] {
         bytes[8] = version;
         assert_eq!(View::from_bytes(&bytes).unwrap(), view);
     }

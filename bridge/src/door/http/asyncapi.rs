@@ -222,6 +222,9 @@ const SERVICES: &[(&str, &str, &str)] = &[
     ("bans.put", "BanAsk", "Changed"),
     ("bans.remove", "BanAsk", "Changed"),
     ("auth.explain", "ExplainAsk", "Explained"),
+    ("erasures.put", "ToErase", "Erasure"),
+    ("erasures.get", "ErasureAsk", "Erasure"),
+    ("erasures.list", "ErasuresAsk", "Erasures"),
 ];
 
 /// `GET /asyncapi.json`

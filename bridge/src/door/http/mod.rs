@@ -4,6 +4,7 @@ mod answer;
 mod asyncapi;
 mod bans;
 mod connection;
+mod erasures;
 mod events;
 mod form;
 mod frame;

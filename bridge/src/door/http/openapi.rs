@@ -66,8 +66,12 @@ pub(super) struct Event {
     #[serde(default)]
     #[schema(nullable = false)]
     target: Option<Target>,
-    /// Any JSON.
+    /// Any JSON; `null` where it was erased.
     body: Value,
+    /// The erasure that took the body.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    erased: Option<u64>,
 }
 
 /// The message that an event is about.
@@ -101,8 +105,12 @@ pub(super) struct Standing {
     #[serde(default)]
     #[schema(nullable = false)]
     reply_to: Option<String>,
-    /// Any JSON: the last edit's; `null` if it was deleted.
+    /// Any JSON: the last edit's; `null` if it was deleted or erased.
     body: Value,
+    /// The erasure that took the body.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    erased: Option<u64>,
     /// When it was edited last.
     #[serde(default)]
     #[schema(nullable = false)]

@@ -54,6 +54,15 @@ pub(super) struct OfRole {
     role: String,
 }
 
+/// `/v1/erasures/{seq}`
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfErasure {
+    /// The erasure's `seq`
+    #[param(pattern = "^[0-9]{1,16}$")]
+    seq: String,
+}
+
 /// Of requests that may be sent again.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -28,8 +28,8 @@ use super::form::{header_key, read_json};
 use super::params::{InRoom, KeyOrBody, Listed, OfMember};
 use super::query::{Fields, id};
 use super::{
-    asyncapi, bans, events, holds, hooks, keys, message, openapi, people, policy, reaction, read, reading, revocations,
-    roles, send, sync, trail, ws,
+    asyncapi, bans, erasures, events, holds, hooks, keys, message, openapi, people, policy, reaction, read, reading,
+    revocations, roles, send, sync, trail, ws,
 };
 use crate::door::auth::Caller;
 use crate::ops::{self, Listing};
@@ -124,6 +124,8 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
         .routes(routes!(holds::list))
         .routes(routes!(holds::hold_room, holds::release_room))
         .routes(routes!(holds::hold_user, holds::release_user))
+        .routes(routes!(erasures::erase, erasures::list))
+        .routes(routes!(erasures::show))
         .routes(routes!(livez))
         .routes(routes!(readyz))
         .routes(routes!(metrics))

@@ -143,6 +143,8 @@ fn event(
         id: format!("019400c0-0000-7000-8000-{:012x}", seq.0),
         tenant: "main".parse()?,
         room: room.id.clone(),
+        via: None,
+        erased: None,
         from: from.parse()?,
         kind,
         at: "2026-11-23T06:00:00.123Z".to_owned(),

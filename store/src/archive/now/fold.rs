@@ -81,19 +81,15 @@ impl Changes {
             }
             Kind::Unpin => change.unpinned = Some(row.seq),
             _ => {
-                let Ok(ReactBody { emoji }) = serde_json::from_str(event.body.get()) else {
+                change.reacted = Some(row.seq);
+                // Of what is erased it is known that somebody reacted, and not how.
+                if event.erased.is_some() {
+                    return self.put(change);
+                }
+                let Ok(body) = serde_json::from_str(event.body.get()) else {
                     return;
                 };
-                change.reacted = Some(row.seq);
-                self.react(reaction::Model {
-                    epoch: row.epoch,
-                    shard: row.shard,
-                    target,
-                    emoji,
-                    from_user: row.from_user.clone(),
-                    seq: row.seq,
-                    present: i64::from(kind == Kind::React),
-                });
+                self.react(reaction(row, target, (kind, body)));
             }
         }
         self.put(change);
@@ -145,6 +141,18 @@ impl changed::Model {
     pub(super) fn last(&self) -> Option<i64> {
         let places = [self.edited, self.deleted, self.pinned, self.unpinned, self.reacted];
         places.into_iter().flatten().max()
+    }
+}
+
+fn reaction(row: &event::Model, target: i64, (kind, ReactBody { emoji }): (Kind, ReactBody)) -> reaction::Model {
+    reaction::Model {
+        epoch: row.epoch,
+        shard: row.shard,
+        target,
+        emoji,
+        from_user: row.from_user.clone(),
+        seq: row.seq,
+        present: i64::from(kind == Kind::React),
     }
 }
 

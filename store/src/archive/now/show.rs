@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::super::replies;
 use super::events_at;
 use crate::entity::{changed, reaction};
+use crate::erasure::Known;
 
 /// What `edited_at`, or who deleted or pinned it and when, add to a message, in bytes.
 const EXTRA_BYTES: usize = 320;
@@ -39,6 +40,8 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<&'a str>,
     body: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erased: Option<Seq>,
     #[serde(skip_serializing_if = "Option::is_none")]
     edited_at: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +90,11 @@ pub(crate) async fn show(
             .into_iter()
             .collect()
     };
+    let unfinished = Known::unfinished(db, log).await?;
+    let hide = |line: Vec<u8>| hide(&unfinished, line);
+    let lines = lines.into_iter().map(|(seq, line)| (seq, hide(line)));
+    let lines: Vec<(i64, Vec<u8>)> = lines.collect();
+    let edits: HashMap<i64, Vec<u8>> = edits.into_iter().map(|(seq, line)| (seq, hide(line))).collect();
     let counts = counts(db, log, changes.values().filter(|change| shown(&change.seq).is_some())).await?;
     let now = |(seq, line): (i64, Vec<u8>)| match changes.get(&seq) {
         None => (seq, line),
@@ -97,6 +105,17 @@ pub(crate) async fn show(
         }
     };
     replies::add(db, log, lines.into_iter().map(now).collect()).await
+}
+
+/// A line of a tenant as it may be shown.
+fn hide(unfinished: &Known, line: Vec<u8>) -> Vec<u8> {
+    if unfinished.is_empty() {
+        return line;
+    }
+    match serde_json::from_slice::<Event>(&line) {
+        Ok(event) => unfinished.hide(event.tenant.as_str(), line),
+        Err(_) => line,
+    }
 }
 
 /// How many users reacted how. The caller knows that the messages are few.
@@ -156,9 +175,11 @@ impl changed::Model {
         let event: Event = serde_json::from_slice(line).ok()?;
         let edit: Option<Event> = edit.and_then(|edit| serde_json::from_slice(edit).ok());
         let deleted = self.deleted_at.as_deref().zip(self.deleted_by.as_deref());
+        // What is left of an erased message is shown as of a deleted one.
+        let is_gone = deleted.is_some() || event.erased.is_some();
         let pinned = self.pinned_at.as_deref().zip(self.pinned_by.as_deref());
-        let is_pinned = deleted.is_none() && self.pinned > self.unpinned;
-        let reactions = reactions.into_iter().flatten().filter(|_| deleted.is_none());
+        let is_pinned = !is_gone && self.pinned > self.unpinned;
+        let reactions = reactions.into_iter().flatten().filter(|_| !is_gone);
         let body = edit.as_ref().map_or(&event.body, |edit| &edit.body);
         let shown = Shown {
             v: event.v,
@@ -172,10 +193,11 @@ impl changed::Model {
             via: event.via.as_ref().map(Id::as_str),
             kind: event.kind,
             at: &event.at,
-            key: event.key.as_deref().filter(|_| deleted.is_none()),
+            key: event.key.as_deref().filter(|_| !is_gone),
             reply_to: event.reply_to.as_deref(),
-            body: deleted.is_none().then_some(body),
-            edited_at: self.edited_at.as_deref().filter(|_| deleted.is_none()),
+            body: (!is_gone).then_some(body),
+            erased: event.erased,
+            edited_at: self.edited_at.as_deref().filter(|_| !is_gone),
             deleted: deleted.map(|(at, by)| By { at, by }),
             pinned: pinned.filter(|_| is_pinned).map(|(at, by)| By { at, by }),
             reactions: reactions

@@ -55,6 +55,23 @@ struct UsersAsk {
     next: Option<String>,
 }
 
+/// `erasures.get`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ErasureAsk {
+    /// The erasure's place.
+    seq: u64,
+}
+
+/// `erasures.list`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ErasuresAsk {
+    /// Those before this place.
+    #[schema(nullable = false)]
+    before: Option<u64>,
+}
+
 /// Who the caller is, and what they may do.
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,8 +85,10 @@ struct Own {
 }
 
 /// Their names and shapes.
-pub(super) fn shapes() -> [(Cow<'static, str>, RefOr<Schema>); 5] {
+pub(super) fn shapes() -> [(Cow<'static, str>, RefOr<Schema>); 7] {
     [
+        (ErasureAsk::name(), ErasureAsk::schema()),
+        (ErasuresAsk::name(), ErasuresAsk::schema()),
         (Own::name(), Own::schema()),
         (ReactionsAsk::name(), ReactionsAsk::schema()),
         (SyncAsk::name(), SyncAsk::schema()),

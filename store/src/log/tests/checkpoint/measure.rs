@@ -33,6 +33,7 @@ fn event(seq: Seq, room: &str, (n, prev): (u64, Seq), kind: Kind, body: &serde_j
         reply_to: None,
         target: None,
         body: to_raw_value(body).unwrap(),
+        erased: None,
     }
 }
 

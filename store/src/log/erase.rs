@@ -1,0 +1,48 @@
+//! Whether something may be erased: pure. Legal holds are read from the archive, by the bridge through which it is asked for;
+//! here it is seen that none was put since.
+
+use natterjack_authz::policy::{Permission, may_in_tenant};
+use natterjack_nats_config::contract::{EraseBody, MAX_ERASED_MESSAGES, Problem, ProblemCode, Request, Target};
+
+use super::admit::parse;
+use super::rooms::check_reason;
+use super::state::State;
+
+/// Reads what is asked for, whoever asks. Only a bridge can: it has looked at the archive.
+pub(super) fn read_erasure(request: &Request) -> Result<EraseBody, Problem> {
+    let body: EraseBody = parse(&request.payload.body)?;
+    if body.user.is_some() == request.payload.target.is_some() {
+        return Err(Problem::invalid("erase a message, or what a `user` wrote"));
+    }
+    check_reason(body.reason.as_deref())?;
+    if request.vouched.is_none() || body.upto.is_none() {
+        return Err(Problem::invalid(
+            "ask for an erasure over HTTP or by the service `erasures`: it has to be looked whether a legal hold covers it",
+        ));
+    }
+    Ok(body)
+}
+
+/// Who may erase anything in the tenant erases it; who may erase what is their own, that. The message, if it is about one.
+pub(super) fn permit_erasure(state: &State, request: &Request, body: &EraseBody) -> Result<Option<Target>, Problem> {
+    let (who, view) = (&request.principal, &state.view);
+    let Some(vouched) = &request.vouched else {
+        return Err(Problem::invalid("nobody has looked whether a legal hold covers it"));
+    };
+    let whose = body.user.as_ref().unwrap_or(&vouched.from);
+    let may_any = may_in_tenant(view, who, Permission::TenantErase);
+    if may_any.is_err() && (*whose != who.user || may_in_tenant(view, who, Permission::TenantEraseOwn).is_err()) {
+        may_any?;
+    }
+    if view.last_hold(&who.tenant) > body.upto.unwrap_or_default() {
+        let detail = "a legal hold was put or ended just now; try again";
+        return Err(Problem::new(ProblemCode::StoreLagging, detail));
+    }
+    let target = request.payload.target.clone().map(|id| Target { id, seq: vouched.seq });
+    if target.is_some() && view.erased(&who.tenant).messages.len() >= MAX_ERASED_MESSAGES {
+        let detail =
+            format!("{MAX_ERASED_MESSAGES} messages of this tenant are erased one by one; erase by user instead");
+        return Err(Problem::rate_limited("erased messages per tenant", &detail, 1000));
+    }
+    Ok(target)
+}
