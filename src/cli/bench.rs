@@ -1,6 +1,7 @@
 //! `natterjack bench`: rates as ratios, mostly measured against the running `up`: the project, its peer and its limit in turns.
 
 mod archive;
+mod callout;
 mod crowd;
 mod delivery;
 mod frames;
@@ -45,6 +46,8 @@ enum What {
     Archive(archive::ArchiveBench),
     /// Sends and deliveries to parked long-polls beside Nchan, in turns; `scripts/bench-nchan` starts both and runs this
     Nchan(nchan::Nchan),
+    /// Connections to NATS by tokens, which the server asks authz about, beside those of static users on the same server, in turns
+    Callout(callout::Callout),
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,6 +98,7 @@ pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
             delivery::run(ask, &client, config.nats.replicas, (&endpoints.http, &token)).await
         }),
         What::Archive(_) => Ok(()),
+        What::Callout(ask) => block_on(|_| callout::run(&config, &endpoints, ask)),
         What::Nchan(ask) => block_on(|_| nchan::run(&config, &endpoints, ask)),
     }
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Database, now, replies, sql};
 use crate::entity::changed;
-use crate::erasure::{erasable, erasures};
+use crate::erasure::{Known, erasable, erasures};
 use crate::holds::holds;
 use crate::message::message;
 use crate::past::past;
@@ -315,11 +315,12 @@ async fn found(
     };
     let cut = cut(&sizes.iter().map(now).collect::<Vec<_>>(), usize::from(query.limit));
     page.next = cut.next;
+    let unfinished = Known::unfinished(connection, log).await?;
     let lines = match cut.range {
         Some(range) => lines(connection, room, (range, some)).await?,
         None => Vec::new(),
     };
-    let lines = now::show(connection, log, lines, &changes).await?;
+    let lines = now::show(connection, log, (lines, &unfinished), &changes).await?;
     page.watermark = sql::archived(connection, log).await?;
     Ok((page, lines.into_iter().map(|(_, line)| line).collect()))
 }
@@ -330,13 +331,14 @@ async fn root(
     room: sql::Room<'_>,
     (id, visible_from): (&str, Seq),
 ) -> Result<Option<Box<RawValue>>, DbErr> {
+    let unfinished = Known::unfinished(connection, room.log).await?;
     let found = sql::by_id(connection, room, id).await?;
     let Some((seq, line)) = found.filter(|(seq, _)| *seq >= sql::bound(visible_from)) else {
         return Ok(None);
     };
     let place = (i64::from(room.log.epoch), i64::from(room.log.shard));
     let changes = now::at(connection, place, &[seq]).await?;
-    let shown = now::show(connection, room.log, vec![(seq, line)], &changes).await?;
+    let shown = now::show(connection, room.log, (vec![(seq, line)], &unfinished), &changes).await?;
     let line = shown.into_iter().next().map(|(_, line)| raw(line));
     // What is no JSON has been told to the log.
     Ok(line.and_then(Result::ok))

@@ -8,7 +8,7 @@ use sea_orm::{DatabaseConnection, DbErr, Order, QueryOrder};
 
 use crate::archive::{now, sql};
 use crate::entity::{changed, event};
-use crate::erasure::is_erased;
+use crate::erasure::{Known, is_erased};
 use crate::history::raw;
 
 /// The most edits that are shown, the latest.
@@ -33,6 +33,7 @@ pub(crate) async fn message(
         original: None,
         edits: Vec::new(),
     };
+    let unfinished = Known::unfinished(db, log).await?;
     let found = sql::by_id(db, room, &query.id).await?;
     let Some((seq, line)) = found.filter(|(seq, _)| *seq >= sql::bound(query.visible_from)) else {
         return Ok(Ok(shown));
@@ -44,7 +45,7 @@ pub(crate) async fn message(
             Some(changed::Model { deleted: None, .. }) => edits(db, log, seq).await?,
             _ => Vec::new(),
         };
-        let now = now::show(db, log, vec![(seq, line.clone())], &changes).await?;
+        let now = now::show(db, log, (vec![(seq, line.clone())], &unfinished), &changes).await?;
         // What was read since is not later than this.
         shown.watermark = sql::archived(db, log).await?;
         // What was edited or deleted while it was read is read again: each part is as of one moment.

@@ -5,6 +5,7 @@ use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr};
 
 use crate::archive::sql::{self, Range};
+use crate::erasure;
 use crate::history::{Cut, cut};
 use crate::retention;
 
@@ -69,10 +70,23 @@ async fn kept(db: &DatabaseConnection, log: &Log, query: &PastQuery) -> Result<(
         first: Seq(query.after.0 + 1),
         last: up_to,
     };
+    let told_to_all = match query.room {
+        Some(_) => {
+            erasure::of_users(
+                db,
+                log,
+                query.tenant.as_str(),
+                (sql::bound(range.first), sql::bound(range.last)),
+            )
+            .await?
+        }
+        None => Vec::new(),
+    };
     let of = sql::Past {
         log,
         tenant: &query.tenant,
         room: query.room.as_ref(),
+        told_to_all: &told_to_all,
     };
     let sizes = sql::past_sizes(db, of, range, MAX_EVENTS as u64 + 1).await?;
     let Cut { range, next, .. } = cut(&sizes, MAX_EVENTS);

@@ -11,6 +11,7 @@ use sea_orm::{DatabaseConnection, DbErr, Order, QuerySelect};
 
 use crate::archive::{now, rooms as archived, sql};
 use crate::entity::{event, read_mark, room};
+use crate::erasure::Known;
 use crate::history::raw;
 
 /// A last message: its number in the room, who wrote it, and as it now stands if it is small.
@@ -138,8 +139,9 @@ async fn last_messages(db: &DatabaseConnection, log: &Log, places: &[i64]) -> Re
         Some(sql::bound(*seq))
     });
     let fitting: Vec<i64> = fitting.collect();
+    let unfinished = Known::unfinished(db, log).await?;
     let lines = sql::lines_of(db, now::events_of(log, &fitting)).await?;
-    for (seq, line) in now::show(db, log, lines, &changes).await? {
+    for (seq, line) in now::show(db, log, (lines, &unfinished), &changes).await? {
         if let Some(last) = last.get_mut(&seq) {
             last.line = Some(line);
         }

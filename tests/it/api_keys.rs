@@ -7,6 +7,7 @@ use hyper::Method;
 use natterjack_nats_config::clock;
 use serde_json::{Value, json};
 
+use crate::support::crowd::metric;
 use crate::support::eventually;
 use crate::support::everywhere::Everywhere;
 use crate::support::house::House;
@@ -62,6 +63,11 @@ async fn lists_only(by: &Http, id: &str) {
     );
 }
 
+async fn parked_polls(house: &House) -> u64 {
+    let metrics = house.http("alice").get("/metrics").await.body;
+    metric(&metrics, "natterjack_used{queue=\"parked_polls\"}")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_opens_what_a_token_does_and_with_its_end_all_of_that_ends() {
     let mut house = House::start().await;
@@ -78,7 +84,15 @@ async fn a_key_opens_what_a_token_does_and_with_its_end_all_of_that_ends() {
 
     let cursor = cursor_now(&everywhere.http).await;
     let poll_path = format!("/v1/events?cursor={cursor}&wait=50");
-    let (ended, ()) = tokio::join!(everywhere.http.get(&poll_path), delete(&bob, &lost));
+    let before = parked_polls(&house).await;
+    let end = async {
+        eventually("the poll is parked", async || {
+            (parked_polls(&house).await > before).then_some(())
+        })
+        .await;
+        delete(&bob, &lost).await;
+    };
+    let (ended, ()) = tokio::join!(everywhere.http.get(&poll_path), end);
     ended.is_problem(401, "token-revoked");
     everywhere.is_out(&house, "token-invalid").await;
     alice.say("lobby", "behind the key's back").await;

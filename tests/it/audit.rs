@@ -173,3 +173,27 @@ async fn whoever_changes_the_trail_is_found_out_and_made_anew_it_is_the_same() {
         house.stop();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_tokens_of_those_who_may_do_nothing_are_told_too() {
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "member"), ("eve", "member")]).await;
+    let (admin, bob, eve) = (house.http("admin"), house.http("bob"), house.http("eve"));
+    bob.get("/v1/me").await.ok();
+    admin.put("/v1/users/bob", &json!({"role": "blocked"})).await.ok();
+    admin.post("/v1/revocations", &json!({"user": "eve"})).await.ok();
+    for _ in 0..5 {
+        bob.get("/v1/me").await.is_problem(403, "forbidden");
+        eve.get("/v1/me").await.is_problem(401, "token-revoked");
+    }
+    for (user, why) in [
+        ("bob", "the user is blocked in the tenant"),
+        ("eve", "the token was revoked"),
+    ] {
+        let told = found(&admin, "kind=login", |event| {
+            (&event["body"]["user"], &event["body"]["reason"]) == (&json!(user), &json!(why))
+        })
+        .await;
+        assert_eq!(told["body"]["door"], "http");
+    }
+}

@@ -121,9 +121,14 @@ async fn pages_may_come_from_two_bridges_in_turns() {
     }
     let bobs = ports.map(|port| roles.http(port, "bob"));
     for bob in &bobs {
-        eventually("the bridge has read of the last room", async || {
-            (snapshot(bob, 100).await.0.len() == ROOMS.len()).then_some(())
-        })
+        eventually(
+            "the bridge has read of the last room, and so has the archive",
+            async || {
+                let answer = bob.get("/v1/sync?limit=100").await;
+                let rooms = (answer.status == 200).then(|| answer.json()["rooms"].as_array().unwrap().len());
+                (rooms == Some(ROOMS.len())).then_some(())
+            },
+        )
         .await;
     }
     assert_nothing_is_missed(&roles.http(ports[1], "alice"), &bobs).await;

@@ -1,6 +1,7 @@
 //! What is erased, for those who hand out what the log still has; and up to where legal holds are known.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use natterjack_nats_config::contract::{Erased, Event, EventHead, Id, Seq};
 
@@ -29,6 +30,16 @@ impl View {
     #[must_use]
     pub fn erased(&self, tenant: &Id) -> &Erased {
         self.tenants.get(tenant).map_or(&NOTHING, |tenant| &tenant.erased)
+    }
+
+    /// What is erased in each tenant where something is.
+    #[must_use]
+    pub fn all_erased(&self) -> HashMap<Id, Erased> {
+        let tenants = self.tenants.iter();
+        tenants
+            .filter(|(_, tenant)| !tenant.erased.is_empty())
+            .map(|(name, tenant)| (name.clone(), tenant.erased.clone()))
+            .collect()
     }
 
     /// The last event that put a legal hold on something of a tenant or ended one; 0 where there is none since this is noted.

@@ -66,6 +66,7 @@ pub const TENANT_ROLES: &[(&str, &[Permission])] = &[
             TenantAudit,
             SendAs,
             TenantErase,
+            TenantEraseOwn,
         ],
     ),
     ("auditor", &[TenantAudit]),

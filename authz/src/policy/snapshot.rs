@@ -1,3 +1,5 @@
+mod since_4;
+
 use std::collections::HashMap;
 
 use natterjack_nats_config::contract::{Id, InvalidId, RoleScope, RoomBody, RoomHistory, RoomKind, Seq};
@@ -290,27 +292,6 @@ impl Writer {
         Ok(())
     }
 
-    fn put_claims(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
-        let claiming = tenant
-            .users
-            .iter()
-            .filter_map(|(name, user)| Some((name, user.claims.as_ref()?)));
-        let mut users: Vec<_> = claiming.collect();
-        users.sort_unstable_by_key(|(name, _)| *name);
-        for (name, claims) in users {
-            for (issuer, claimed) in claims.iter() {
-                self.put(&Record::Claimed {
-                    user: name.as_str(),
-                    issuer,
-                    role: claimed.role.as_ref().map(Id::as_str),
-                    issued_at_ms: claimed.issued_at_ms,
-                    since: claimed.since.0,
-                })?;
-            }
-        }
-        Ok(())
-    }
-
     fn put_tokens_of_users(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
         let with_tokens = tenant
             .users
@@ -351,29 +332,6 @@ impl Writer {
                 created_ms: key.created_ms,
                 expires_ms: key.expires_ms,
             })?;
-        }
-        Ok(())
-    }
-
-    fn put_erased(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
-        let (erased, hold) = (&tenant.erased, tenant.last_hold);
-        if (erased.last, hold) != (Seq::ZERO, Seq::ZERO) {
-            self.put(&Record::LastErased {
-                seq: erased.last.0,
-                hold: hold.0,
-            })?;
-        }
-        for (user, erasures) in &erased.users {
-            for (upto, by) in erasures {
-                self.put(&Record::ErasedUser {
-                    user: user.as_str(),
-                    upto: upto.0,
-                    by: by.0,
-                })?;
-            }
-        }
-        for (seq, by) in &erased.messages {
-            self.put(&Record::ErasedMessage { seq: seq.0, by: by.0 })?;
         }
         Ok(())
     }
@@ -441,7 +399,7 @@ impl<'a> Reader<'a> {
                 self.take_settings(tenant, hashed, record)?;
             }
             record @ (Record::LastErased { .. } | Record::ErasedUser { .. } | Record::ErasedMessage { .. }) => {
-                take_erased(tenant, hashed, record)?;
+                since_4::take_erased(tenant, hashed, record)?;
             }
             record @ (Record::ValidAfter { .. }
             | Record::Revoked { .. }
@@ -450,21 +408,33 @@ impl<'a> Reader<'a> {
             | Record::Key { .. }) => {
                 take_tokens(tenant, hashed, record)?;
             }
-            Record::Member {
-                user,
-                role,
-                visible_from,
-                since,
-            } => {
-                let member = Membership {
-                    role: self.role(role)?,
-                    visible_from: Seq(visible_from),
-                    since: Seq(since),
-                };
-                let room = self.room.as_ref().ok_or(SnapshotError::Order("no room is named"))?;
-                tenant.put_member(hashed, (room, &user.parse()?), Some(member));
-            }
+            record @ Record::Member { .. } => self.take_member(tenant, hashed, record)?,
         }
+        Ok(())
+    }
+
+    fn take_member(
+        &mut self,
+        tenant: &mut Tenant,
+        hashed: &mut Hashed<'_>,
+        record: Record<'a>,
+    ) -> Result<(), SnapshotError> {
+        let Record::Member {
+            user,
+            role,
+            visible_from,
+            since,
+        } = record
+        else {
+            return Ok(());
+        };
+        let member = Membership {
+            role: self.role(role)?,
+            visible_from: Seq(visible_from),
+            since: Seq(since),
+        };
+        let room = self.room.as_ref().ok_or(SnapshotError::Order("no room is named"))?;
+        tenant.put_member(hashed, (room, &user.parse()?), Some(member));
         Ok(())
     }
 
@@ -549,19 +519,6 @@ impl<'a> Reader<'a> {
         self.roles.insert(name, role.clone());
         Ok(role)
     }
-}
-
-/// Of those about what is erased.
-fn take_erased(tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'_>) -> Result<(), SnapshotError> {
-    match record {
-        Record::LastErased { seq, hold } => tenant.put_last(hashed, (Seq(seq), Seq(hold))),
-        Record::ErasedUser { user, upto, by } => {
-            tenant.put_erased_user(hashed, user.parse()?, (Seq(upto), Seq(by)));
-        }
-        Record::ErasedMessage { seq, by } => tenant.put_erased_message(hashed, Seq(seq), Seq(by)),
-        _ => return Err(SnapshotError::Order("a record is not about what is erased")),
-    }
-    Ok(())
 }
 
 /// Of those about tokens.

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use natterjack_authz::claimed::{News, news};
+use natterjack_authz::policy::{is_blocked, token_is_good};
 use natterjack_authz::refused::{RefusedLogin, RefusedLogins};
 use natterjack_authz::token::{Session as Authenticated, TokenError, Verifier, is_api_key, session_by_key};
 use natterjack_nats_config::clock;
@@ -29,6 +30,8 @@ pub(crate) struct Auth {
 
 /// How long it may take until what a token claims is noted, and known here.
 const NOTED_WITHIN: Duration = Duration::from_secs(10);
+/// What a claim only gives is not waited for any longer: without the log requests go on as they can.
+const GIVEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// The caller, after the token was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +80,7 @@ impl Auth {
                 "the user name is not the token's: with Basic the name is the user and the password is the token or API key",
             ));
         }
+        self.note_void(&session);
         self.note_claims(&session).await?;
         Ok(Caller {
             who: Actor {
@@ -112,7 +116,8 @@ impl Auth {
                 "what the token claims is not noted yet; try again",
             )
         };
-        let noted = tokio::time::timeout(NOTED_WITHIN, noted).await;
+        let within = if takes { NOTED_WITHIN } else { GIVEN_WITHIN };
+        let noted = tokio::time::timeout(within, noted).await;
         match noted.unwrap_or_else(|_| Err(late())) {
             // What it takes from the user must not stay because the log was away for a moment.
             Err(problem) if takes => Err(Problem::new(ProblemCode::BrokerUnavailable, problem.detail)),
@@ -121,6 +126,21 @@ impl Auth {
                 Ok(())
             }
             Ok(()) => Ok(()),
+        }
+    }
+
+    /// A token that is as it should be, of somebody who may do nothing: the request is refused where it is judged, and here it is
+    /// told to the audit trail.
+    fn note_void(&self, session: &Authenticated) {
+        let who = &session.principal;
+        let why = self.feed.with_view(|view| {
+            let is_revoked = !token_is_good(view, who, &session.token());
+            let blocked = is_blocked(view, who).then_some("the user is blocked in the tenant");
+            is_revoked.then_some("the token was revoked").or(blocked)
+        });
+        if let Some(why) = why {
+            let user = Some(who.user.clone());
+            self.refused.note(RefusedLogin::new(user, "", "http", &why));
         }
     }
 

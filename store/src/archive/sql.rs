@@ -182,7 +182,8 @@ pub(crate) async fn keep(
     replies::store(transaction, of, replies).await?;
     retention::store(transaction, of, rules).await?;
     // Last: what is erased is stored by now.
-    erasure::store(transaction, of, erasing).await
+    // Boxed: it is large, and most batches erase nothing.
+    Box::pin(erasure::store(transaction, of, erasing)).await
 }
 
 /// A transaction that sees what others committed before each of its statements, on every engine: MySQL's own default shows
@@ -228,6 +229,8 @@ pub(crate) struct Past<'a> {
     pub(crate) log: &'a Log,
     pub(crate) tenant: &'a Id,
     pub(crate) room: Option<&'a Id>,
+    /// Places of events in other rooms that a reader of one room is told too.
+    pub(crate) told_to_all: &'a [i64],
 }
 
 /// Sequence and size in bytes of the first `limit` events in a range, of every kind.
@@ -272,7 +275,12 @@ fn past_events(of: Past<'_>, range: Range) -> Select<event::Entity> {
         Some(room) => event::Entity::find()
             .filter(Expr::col(event::Column::Epoch).add(0).eq(i64::from(of.log.epoch)))
             .filter(Expr::col(event::Column::Shard).add(0).eq(i64::from(of.log.shard)))
-            .filter(event::Column::Room.eq(room.as_str())),
+            .filter(match of.told_to_all {
+                [] => event::Column::Room.eq(room.as_str()),
+                places => event::Column::Room
+                    .eq(room.as_str())
+                    .or(event::Column::Seq.is_in(places.iter().copied())),
+            }),
         None => of_log(of.log),
     };
     events

@@ -4,8 +4,8 @@ use natterjack_nats_config::contract::{EraseBody, Erased, Event, Kind, Seq};
 use natterjack_nats_config::tail::Log;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, Order, QueryFilter,
-    QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, Order,
+    QueryFilter, QueryOrder, QuerySelect,
 };
 
 use super::redact::{self, Redacted};
@@ -224,6 +224,28 @@ pub(crate) async fn rebuild(db: &DatabaseTransaction, log: &Log) -> Result<(), D
     store(db, of, Erasing::of(&rows)).await
 }
 
+/// The places, in a range, of the erasures of what users of a tenant wrote: events that stand in no room of theirs, and that all are
+/// told.
+pub(crate) async fn of_users(
+    db: &impl ConnectionTrait,
+    log: &Log,
+    tenant: &str,
+    (first, last): (i64, i64),
+) -> Result<Vec<i64>, DbErr> {
+    erasure::Entity::find()
+        .select_only()
+        .column(erasure::Column::Seq)
+        .filter(erasure::Column::Epoch.eq(i64::from(log.epoch)))
+        .filter(erasure::Column::Shard.eq(i64::from(log.shard)))
+        .filter(erasure::Column::Tenant.eq(tenant))
+        .filter(erasure::Column::Target.eq(0))
+        .filter(erasure::Column::Seq.gte(first))
+        .filter(erasure::Column::Seq.lte(last))
+        .into_tuple()
+        .all(db)
+        .await
+}
+
 /// The places of erasures up to `upto` that are not what the events say.
 pub(crate) async fn differing(
     db: &impl ConnectionTrait,
@@ -264,6 +286,41 @@ impl Known {
     /// All of a log.
     pub(crate) async fn load(db: &impl ConnectionTrait, log: &Log) -> Result<Self, DbErr> {
         Ok(Self::of(&rows(db, log).await?))
+    }
+
+    /// Those up to `by` that may cover rows of one tenant.
+    pub(super) async fn covering(db: &impl ConnectionTrait, rows: &[event::Model], by: i64) -> Result<Self, DbErr> {
+        let Some(first) = rows.first() else {
+            return Ok(Self::default());
+        };
+        let users: HashSet<&str> = rows.iter().map(|row| row.from_user.as_str()).collect();
+        let mut targets: HashSet<i64> = rows.iter().map(|row| row.seq).collect();
+        targets.extend(
+            rows.iter()
+                .filter(|row| row.kind == Kind::Edit.as_str())
+                .filter_map(target),
+        );
+        let of_users = Condition::all()
+            .add(erasure::Column::Target.eq(0))
+            .add(erasure::Column::FromUser.is_in(users));
+        let covers = Condition::any()
+            .add(of_users)
+            .add(erasure::Column::Target.is_in(targets));
+        let found = erasure::Entity::find()
+            .filter(erasure::Column::Epoch.eq(first.epoch))
+            .filter(erasure::Column::Shard.eq(first.shard))
+            .filter(erasure::Column::Tenant.eq(first.tenant.as_str()))
+            .filter(erasure::Column::Seq.lte(by))
+            .filter(covers)
+            .order_by(erasure::Column::Seq, Order::Asc)
+            .all(db)
+            .await?;
+        Ok(Self::of(&found))
+    }
+
+    /// By which erasure an event is erased, if it is.
+    pub(super) fn by(&self, event: &Event) -> Option<Seq> {
+        self.by_tenant.get(event.tenant.as_str())?.by(event)
     }
 
     /// Those of which something may still be there: most of the time none.

@@ -15,7 +15,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use fold::{Erasing, Known, differing, rebuild, store};
+pub(crate) use fold::{Erasing, Known, differing, of_users, rebuild, store};
 pub(crate) use redact::{as_erased, is_erased, is_same};
 pub(crate) use show::{erasable, erasures};
 pub use sweep::keep_erased;

@@ -7,6 +7,7 @@ use sea_orm::{
 };
 use serde::Deserialize;
 
+use super::fold::Known;
 use crate::archive::{project, sql};
 use crate::entity::{changed, event, reaction, search_mark};
 
@@ -96,14 +97,17 @@ pub(super) async fn redact(db: &DatabaseTransaction, rows: Vec<event::Model>, by
         .filter(search_mark::Column::Shard.eq(shard))
         .exec(db)
         .await?;
-    let by = Seq(by.unsigned_abs());
+    let own = Seq(by.unsigned_abs());
     for rows in rows.chunks(ROWS) {
+        // An earlier one that covers it too may not have got here: what is left says the same, whichever comes first.
+        let known = Known::covering(db, rows, by).await?;
         let (mut left, mut places) = (Vec::new(), Vec::new());
         for row in rows {
             let Ok(event) = serde_json::from_slice::<Event>(&row.bytes) else {
                 continue;
             };
-            if event.erased.is_none_or(|erased| erased == by) {
+            let by = known.by(&event).unwrap_or(own);
+            if event.erased.unwrap_or(by) == own {
                 done.take(row, event.kind);
             }
             let target = event.target.as_ref().map(|target| sql::bound(target.seq));

@@ -15,6 +15,7 @@ use crate::verify::{Fault, Verified, verify};
 on_each_engine!(
     a_message_is_erased_with_its_edits_and_its_words,
     what_a_user_wrote_is_erased_in_pieces_and_shown_to_nobody_meanwhile,
+    of_two_erasures_the_first_counts_whichever_is_done_first,
     what_is_erased_stays_so_in_an_archive_made_anew,
     what_is_held_is_not_erasable,
 );
@@ -100,10 +101,11 @@ async fn a_message_is_erased_with_its_edits_and_its_words(engine: Engine) {
     let changes = now::at(database.connection(), (1, 0), &[sql::bound(said)])
         .await
         .unwrap();
+    let nothing = Known::default();
     let shown = now::show(
         database.connection(),
         &house.log,
-        vec![(sql::bound(said), line)],
+        (vec![(sql::bound(said), line)], &nothing),
         &changes,
     );
     let shown: serde_json::Value = serde_json::from_slice(&shown.await.unwrap()[0].1).unwrap();
@@ -229,7 +231,8 @@ async fn what_a_user_wrote_is_erased_in_pieces_and_shown_to_nobody_meanwhile(eng
     assert!(has(&row(&database, first).await, SECRET));
     let show = async |seq: Seq| {
         let line = row(&database, seq).await.bytes;
-        now::show(db, log, vec![(sql::bound(seq), line)], &HashMap::new())
+        let unfinished = Known::unfinished(db, log).await.unwrap();
+        now::show(db, log, (vec![(sql::bound(seq), line)], &unfinished), &HashMap::new())
             .await
             .unwrap()
             .remove(0)
@@ -249,6 +252,31 @@ async fn what_a_user_wrote_is_erased_in_pieces_and_shown_to_nobody_meanwhile(eng
     round(&database, log).await.unwrap();
     assert_eq!(faults(&verified(&house, &database, false).await), []);
     assert!(!has(&row(&database, first).await, SECRET));
+}
+
+async fn of_two_erasures_the_first_counts_whichever_is_done_first(engine: Engine) {
+    let house = House::new(engine).await;
+    let mut scribe = house.scribe().await;
+    scribe.say(&[("lobby", Kind::Room), ("lobby", Kind::Msg)]).await;
+    let said = Seq::of(1, 1);
+    let edit = scribe.change("lobby", Kind::Edit, said, "grüß anew").await;
+    scribe.say(&[("_", Kind::Erase)]).await;
+    let of_user = Seq::of(scribe.next_frame - 1, 0);
+    scribe.change("lobby", Kind::Erase, said, "").await;
+    let database = house.database("archive").await;
+    // The message alone is erased at once; all that the user wrote, in the next round.
+    archived(&house, &scribe, &database).await;
+    for _ in 0..2 {
+        for seq in [said, edit] {
+            let row = row(&database, seq).await;
+            assert_eq!(redact::erased_by(&row), Some(of_user), "{seq}");
+        }
+        assert_eq!(faults(&verified(&house, &database, false).await), []);
+        round(&database, &house.log).await.unwrap();
+    }
+    let all = erasure::Entity::find().all(database.connection()).await.unwrap();
+    let counted: Vec<(i64, i64)> = all.iter().map(|row| (row.messages, row.edits)).collect();
+    assert_eq!(counted, [(1, 1), (0, 0)], "each is counted once");
 }
 
 async fn what_is_erased_stays_so_in_an_archive_made_anew(engine: Engine) {

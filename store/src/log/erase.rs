@@ -8,6 +8,9 @@ use super::admit::parse;
 use super::rooms::check_reason;
 use super::state::State;
 
+/// Each is looked at for every event of the user.
+const MAX_ERASURES_OF_USER: usize = 100;
+
 /// Reads what is asked for, whoever asks. Only a bridge can: it has looked at the archive.
 pub(super) fn read_erasure(request: &Request) -> Result<EraseBody, Problem> {
     let body: EraseBody = parse(&request.payload.body)?;
@@ -37,6 +40,15 @@ pub(super) fn permit_erasure(state: &State, request: &Request, body: &EraseBody)
     if view.last_hold(&who.tenant) > body.upto.unwrap_or_default() {
         let detail = "a legal hold was put or ended just now; try again";
         return Err(Problem::new(ProblemCode::StoreLagging, detail));
+    }
+    let of_user = body
+        .user
+        .as_ref()
+        .and_then(|user| view.erased(&who.tenant).users.get(user));
+    if of_user.is_some_and(|erasures| erasures.len() >= MAX_ERASURES_OF_USER) {
+        let detail =
+            format!("what one user wrote is erased at most {MAX_ERASURES_OF_USER} times; erase message by message");
+        return Err(Problem::rate_limited("erasures per user", &detail, 1000));
     }
     let target = request.payload.target.clone().map(|id| Target { id, seq: vouched.seq });
     if target.is_some() && view.erased(&who.tenant).messages.len() >= MAX_ERASED_MESSAGES {

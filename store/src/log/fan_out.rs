@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::broken::broken;
 use super::fan_batch::{Batch, Heard, SERVER};
+use super::fan_erased::Erasures;
 use super::heads::Heads;
 use super::keeper::LeaseState;
 use super::writer::WriterConfig;
@@ -42,14 +43,15 @@ struct FanOut {
     /// What comes up to here is stored and not heard: it was heard before, or is history.
     silent_to: Seq,
     heads: Heads,
+    erased: Erasures,
 }
 
 /// Hands every event of the log to its room, each once and in order, until it is told to stop. `before` is where the log stood
-/// when this worker began to lead.
+/// when this worker began to lead, `erased` what was erased by then.
 pub(crate) async fn run(
     client: Client,
     config: WriterConfig,
-    before: Seq,
+    (before, erased): (Seq, Erasures),
     mut lease: watch::Receiver<LeaseState>,
     stop: CancellationToken,
 ) {
@@ -61,7 +63,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
         }
         tokio::select! {
-            Err(reason) = follow(&client, &config, &heard) => tracing::warn!(%reason, "the fan-out starts again"),
+            Err(reason) = follow(&client, &config, &heard, &erased) => tracing::warn!(%reason, "the fan-out starts again"),
             () = stop.cancelled() => return,
         }
         tokio::select! {
@@ -75,6 +77,7 @@ async fn follow(
     client: &Client,
     config: &WriterConfig,
     heard: &Heard,
+    erased: &Erasures,
 ) -> Result<std::convert::Infallible, Interrupted> {
     let log = &config.log;
     let term = uuid::Uuid::now_v7().simple().to_string();
@@ -95,6 +98,7 @@ async fn follow(
         put: place.chat_seq,
         silent_to,
         heads: Heads::new(Instant::now()),
+        erased: erased.clone(),
     };
     loop {
         let frame = fan_out.next(&mut tail).await?;
@@ -229,6 +233,7 @@ impl FanOut {
         if event.seq <= self.put {
             return Ok(());
         }
+        self.erased.take(event);
         let subjects = &self.config.log.subjects;
         let mut headers = HeaderMap::new();
         headers.insert("Chat-Seq", event.seq.to_string());
@@ -241,7 +246,12 @@ impl FanOut {
             }
         }
         let subject = subjects.fan(&self.term, &event.tenant, &event.room);
-        self.batch.put(subject, headers, line.bytes.clone(), event.seq).await?;
+        let bytes = if self.is_silent() {
+            self.erased.left(line)
+        } else {
+            line.bytes.clone()
+        };
+        self.batch.put(subject, headers, bytes, event.seq).await?;
         self.put = event.seq;
         if let Some(user) = event
             .concerns()

@@ -15,6 +15,7 @@ use super::admit::{Draft, Now, admit_at_rate, log_full};
 use super::append::{Append, Appended, Appender};
 use super::broken::broken;
 use super::ephemera::Ephemera;
+use super::fan_erased::Erasures;
 use super::fan_out;
 use super::intake::{AnswerTo, Intake, Pending, Requests};
 use super::keeper::{LeaseState, keep};
@@ -120,7 +121,10 @@ impl Leader<'_> {
         let fan_out = tokio::spawn(fan_out::run(
             self.client.clone(),
             self.config.clone(),
-            Seq::end_of_frame(self.state.end()),
+            (
+                Seq::end_of_frame(self.state.end()),
+                Erasures::of(self.state.view.all_erased()),
+            ),
             self.lease.clone(),
             stop_fan_out.clone(),
         ));

@@ -13,6 +13,7 @@ mod claims;
 mod ephemera;
 mod erase;
 mod fan_batch;
+mod fan_erased;
 mod fan_out;
 mod heads;
 mod intake;

@@ -19,11 +19,19 @@ impl MigrationName for Migration {
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(erasure(manager)).await?;
-        if !manager.has_index("erasure", "erasure_by_target").await? {
-            let mut index = Index::create();
-            index.name("erasure_by_target").table(Alias::new("erasure"));
-            index.col(Alias::new("target"));
-            manager.create_index(index).await?;
+        // What is not done is asked for by every page of history.
+        for (name, columns) in [
+            ("erasure_by_target", &["target"][..]),
+            ("erasure_by_state", &["complete", "in_rooms"]),
+        ] {
+            if !manager.has_index("erasure", name).await? {
+                let mut index = Index::create();
+                index.name(name).table(Alias::new("erasure"));
+                for column in columns {
+                    index.col(Alias::new(*column));
+                }
+                manager.create_index(index).await?;
+            }
         }
         Ok(())
     }

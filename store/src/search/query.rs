@@ -7,7 +7,7 @@ use super::words::{self, MAX_TERMS, Term};
 use super::{index, text};
 use crate::archive::{now, sql};
 use crate::entity::event;
-use crate::erasure::is_erased;
+use crate::erasure::{Known, is_erased};
 use crate::history::{cut, raw};
 
 /// Conditions that stand side by side in one `OR`: SQLite nests them, and goes no deeper than a thousand.
@@ -167,6 +167,7 @@ async fn lines(
     log: &Log,
     seqs: impl Iterator<Item = i64>,
 ) -> Result<std::collections::HashMap<i64, Vec<u8>>, DbErr> {
+    let unfinished = Known::unfinished(db, log).await?;
     let rows = event::Entity::find()
         .filter(event::Column::Epoch.eq(i64::from(log.epoch)))
         .filter(event::Column::Shard.eq(i64::from(log.shard)))
@@ -180,7 +181,7 @@ async fn lines(
     let there = rows
         .into_iter()
         .filter(|(seq, _)| changes.get(seq).is_none_or(|change| change.deleted.is_none()));
-    let there = now::show(db, log, there.collect(), &changes).await?;
+    let there = now::show(db, log, (there.collect(), &unfinished), &changes).await?;
     // And what is erased, while that is not done.
     let there = there.into_iter().filter(|(_, line)| !is_erased(line));
     Ok(there.collect())

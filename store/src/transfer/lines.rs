@@ -77,9 +77,9 @@ pub async fn export(
         events: of_room(what, upto).count(db).await?,
     };
     writeln!(out, "{}", serde_json::to_string(&header).map_err(std::io::Error::from)?)?;
-    let unfinished = Known::unfinished(db, what.log).await?;
     let (mut after, mut done) = (-1, 0);
     while done < header.events {
+        let unfinished = Known::unfinished(db, what.log).await?;
         let rows: Vec<(i64, Vec<u8>)> = of_room(what, upto)
             .filter(event::Column::Seq.gt(after))
             .select_only()

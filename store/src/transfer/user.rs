@@ -108,9 +108,9 @@ async fn each(
 ) -> Result<(), TransferError> {
     let about = [Kind::Member, Kind::User, Kind::Token, Kind::Ban, Kind::Key].map(Kind::as_str);
     let end = sql::bound(Seq::end_of_frame(upto));
-    let unfinished = Known::unfinished(database.connection(), what.log).await?;
     let mut after = -1;
     loop {
+        let unfinished = Known::unfinished(database.connection(), what.log).await?;
         let rows = sql::of_log(what.log)
             .filter(event::Column::Tenant.eq(what.tenant.as_str()))
             .filter(event::Column::Seq.gt(after))

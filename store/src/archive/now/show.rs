@@ -68,11 +68,12 @@ struct Reaction<'a> {
 /// Reactions and how many users each, by the place of the message.
 type Counts = HashMap<i64, Vec<(String, i64)>>;
 
-/// Lines of messages as they now stand. The caller knows that they are few; `changes` are those of its messages.
+/// Lines of messages as they now stand. The caller knows that they are few; `changes` are those of its messages, and `unfinished`
+/// what was to be erased before it read the lines.
 pub(crate) async fn show(
     db: &impl ConnectionTrait,
     log: &Log,
-    lines: Vec<(i64, Vec<u8>)>,
+    (lines, unfinished): (Vec<(i64, Vec<u8>)>, &Known),
     changes: &HashMap<i64, changed::Model>,
 ) -> Result<Vec<(i64, Vec<u8>)>, DbErr> {
     let shown = |seq: &i64| changes.get(seq).filter(|change| change.deleted.is_none());
@@ -90,8 +91,7 @@ pub(crate) async fn show(
             .into_iter()
             .collect()
     };
-    let unfinished = Known::unfinished(db, log).await?;
-    let hide = |line: Vec<u8>| hide(&unfinished, line);
+    let hide = |line: Vec<u8>| hide(unfinished, line);
     let lines = lines.into_iter().map(|(seq, line)| (seq, hide(line)));
     let lines: Vec<(i64, Vec<u8>)> = lines.collect();
     let edits: HashMap<i64, Vec<u8>> = edits.into_iter().map(|(seq, line)| (seq, hide(line))).collect();
