@@ -274,7 +274,8 @@ async fn of_two_erasures_the_first_counts_whichever_is_done_first(engine: Engine
         assert_eq!(faults(&verified(&house, &database, false).await), []);
         round(&database, &house.log).await.unwrap();
     }
-    let all = erasure::Entity::find().all(database.connection()).await.unwrap();
+    let mut all = erasure::Entity::find().all(database.connection()).await.unwrap();
+    all.sort_by_key(|row| row.seq);
     let counted: Vec<(i64, i64)> = all.iter().map(|row| (row.messages, row.edits)).collect();
     assert_eq!(counted, [(1, 1), (0, 0)], "each is counted once");
 }
