@@ -4,7 +4,7 @@
 //! the erasure that took it ([`redacted`](natterjack_nats_config::contract::redacted)).
 //!
 //! One message is erased in the transaction that reads the event which says so. What a user wrote is erased in pieces
-//! ([`keep_erased`]), each with the place up to which was looked; until that is done, whoever reads goes by [`Known::unfinished`].
+//! ([`keep_erased`]), each with the place up to which was looked; until that is done, whoever reads goes by `Known::unfinished`.
 
 mod fold;
 mod redact;

@@ -12,7 +12,7 @@ use async_nats::jetstream::{
     consumer::{DeliverPolicy, pull},
 };
 use futures_util::StreamExt;
-use natterjack_nats_config::contract::{Kind, Outcome, Receipt, Subjects};
+use natterjack_nats_config::contract::{Kind, Outcome, Receipt, Request, Subjects, Vouched};
 use natterjack_nats_config::local_server::End;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Bus, LONG, ask, eventually, log, make_lobby, request, send};
+use super::support::{Bus, LONG, Worker, admin, ask, eventually, log, make_lobby, request, send};
 
 pub(super) const ROOMS: &str = "CHAT_ROOMS_0";
 /// Senders at the same time, and messages in each of their bundles.
@@ -303,6 +303,19 @@ struct Flushed {
 }
 
 impl Flushed {
+    /// A bus with a writer that leads, a listener, and a message that is on disk everywhere.
+    async fn with_a_listener() -> (Bus, Worker, Self) {
+        let bus = Bus::start().await;
+        let mut writer = bus.writer("first").await;
+        writer.is_leading().await;
+        let (store, bridge) = (bus.store().await, bus.bridge().await);
+        listen(&store).await;
+        make_lobby(&bridge).await;
+        heard(&store, &send(&bridge, "flushed").await).await;
+        let flushed = Self::now(&bus).await;
+        (bus, writer, flushed)
+    }
+
     async fn now(bus: &Bus) -> Self {
         bus.server.take_down(End::Clean).await;
         let rooms = bus.server.dir().join("jetstream/CORE/streams").join(ROOMS);
@@ -338,14 +351,8 @@ async fn assert_each_was_heard_once(store: &Client, last: &Receipt) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_rooms_lost_with_the_power_is_not_heard_again() {
-    let bus = Bus::start().await;
-    let mut writer = bus.writer("writer").await;
-    writer.is_leading().await;
+    let (bus, writer, flushed) = Flushed::with_a_listener().await;
     let (store, bridge) = (bus.store().await, bus.bridge().await);
-    listen(&store).await;
-    make_lobby(&bridge).await;
-    heard(&store, &send(&bridge, "flushed").await).await;
-    let flushed = Flushed::now(&bus).await;
     let mut answers = store.subscribe("_INBOX_store.>").await.unwrap();
     for text in ["not flushed", "nor this"] {
         heard(&store, &send(&bridge, text).await).await;
@@ -367,14 +374,8 @@ async fn what_rooms_lost_with_the_power_is_not_heard_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_rooms_lost_of_an_earlier_leaders_is_not_heard_again() {
-    let bus = Bus::start().await;
-    let mut first = bus.writer("first").await;
-    first.is_leading().await;
+    let (bus, first, flushed) = Flushed::with_a_listener().await;
     let (store, bridge) = (bus.store().await, bus.bridge().await);
-    listen(&store).await;
-    make_lobby(&bridge).await;
-    heard(&store, &send(&bridge, "flushed").await).await;
-    let flushed = Flushed::now(&bus).await;
     for text in ["not flushed", "nor this"] {
         heard(&store, &send(&bridge, text).await).await;
     }
@@ -395,14 +396,8 @@ async fn what_rooms_lost_of_an_earlier_leaders_is_not_heard_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_rooms_lost_with_the_power_and_the_leader_is_not_heard_again() {
-    let bus = Bus::start().await;
-    let mut first = bus.writer("first").await;
-    first.is_leading().await;
+    let (bus, first, flushed) = Flushed::with_a_listener().await;
     let (store, bridge) = (bus.store().await, bus.bridge().await);
-    listen(&store).await;
-    make_lobby(&bridge).await;
-    heard(&store, &send(&bridge, "flushed").await).await;
-    let flushed = Flushed::now(&bus).await;
     for text in ["not flushed", "nor this"] {
         heard(&store, &send(&bridge, text).await).await;
     }
@@ -418,18 +413,55 @@ async fn what_rooms_lost_with_the_power_and_the_leader_is_not_heard_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_rooms_had_not_even_acknowledged_is_not_heard_again() {
-    let bus = Bus::start().await;
-    let mut writer = bus.writer("writer").await;
-    writer.is_leading().await;
+    let (bus, writer, flushed) = Flushed::with_a_listener().await;
     let (store, bridge) = (bus.store().await, bus.bridge().await);
-    listen(&store).await;
-    make_lobby(&bridge).await;
-    heard(&store, &send(&bridge, "flushed").await).await;
-    let flushed = Flushed::now(&bus).await;
     // Heard, and ROOMS is asked only in the next pause.
     heard(&store, &send(&bridge, "not flushed, and not acknowledged").await).await;
     flushed.is_all_there_is(&bus).await;
     assert_each_was_heard_once(&store, &send(&bridge, "and it goes on").await).await;
+    writer.stop().await;
+    bus.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_erased_is_not_filled_in_again() {
+    let bus = Bus::start().await;
+    let mut writer = bus.writer("writer").await;
+    writer.is_leading().await;
+    let (store, bridge) = (bus.store().await, bus.bridge().await);
+    make_lobby(&bridge).await;
+    let said = send(&bridge, "a secret").await;
+    let erase = Request {
+        vouched: Some(Vouched {
+            seq: said.seq,
+            from: admin().user,
+        }),
+        ..request(
+            Kind::Erase,
+            &json!({"key": "e", "target": said.id, "body": {"upto": said.seq}}),
+        )
+    };
+    let answer = ask(&bridge, &[erase]).await;
+    let [Outcome::Receipt(erased)] = &answer[..] else {
+        panic!("{answer:?}");
+    };
+    jetstream::new(store.clone()).delete_stream(ROOMS).await.unwrap();
+    let held = eventually("ROOMS is filled again", async || {
+        let stream = jetstream::new(store.clone()).get_stream(ROOMS).await.ok()?;
+        let mut held = Vec::new();
+        for seq in 1..=stream.cached_info().state.last_sequence {
+            held.push(stream.get_raw_message(seq).await.ok()?);
+        }
+        let last = held.last()?.headers.get("Chat-Seq")?.as_str() == erased.seq.to_string();
+        last.then_some(held)
+    })
+    .await;
+    let has = |text: &str| {
+        held.iter()
+            .filter(|message| String::from_utf8_lossy(&message.payload).contains(text))
+            .count()
+    };
+    assert_eq!((has("a secret"), has("\"body\":null")), (0, 1));
     writer.stop().await;
     bus.server.shutdown().await;
 }

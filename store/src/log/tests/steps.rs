@@ -231,10 +231,11 @@ fn any_ask(recent: Vec<Ask>, targets: &[Said]) -> BoxedStrategy<Ask> {
         } else {
             ask.target
         },
-        vouched: if ask.kind == other.kind {
-            other.vouched
-        } else {
-            ask.vouched
+        // A bridge vouches for what is in the room that is asked for.
+        vouched: match ask.kind == other.kind {
+            true if (ask.tenant, ask.room) == (other.tenant, other.room) => other.vouched,
+            true => None,
+            false => ask.vouched,
         },
         ..ask
     });
