@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_nats::{Client, Request as Ask};
 use bytes::BytesMut;
 use natterjack_nats_config::contract::{
-    By, ClaimedBy, Id, Kind, Outcome, Principal, Problem, ProblemCode, Request, SendPayload, TENANT_ROOM, UserBody,
-    read_outcomes, write_bundle_line,
+    By, ClaimedBy, Id, Kind, Outcome, Principal, Problem, ProblemCode, Receipt, Request, SendPayload, TENANT_ROOM,
+    UserBody, read_outcomes, write_bundle_line,
 };
 use natterjack_nats_config::tail::Log;
 use serde_json::value::to_raw_value;
@@ -93,13 +93,33 @@ pub(crate) async fn note(
     let noted = tokio::time::timeout(WITHIN, noted)
         .await
         .map_err(|error| unavailable(&error));
-    match noted.flatten() {
-        Err(problem) if news.takes => Err(problem),
+    concluded(noted.flatten(), news.takes, session)
+}
+
+/// What a login comes to once noting has: what the token takes from the user must not stay because the log was away for a moment,
+/// and what it gives can wait.
+///
+/// # Errors
+/// Where it was not noted, and takes something.
+pub fn concluded(noted: Result<(), Problem>, takes: bool, session: &Session) -> Result<(), Problem> {
+    match noted {
+        Err(problem) if takes => Err(problem),
         Err(problem) => {
             tracing::warn!(%problem, user = %session.principal.user, "a role that a token claims is not noted yet");
             Ok(())
         }
         Ok(()) => Ok(()),
+    }
+}
+
+/// Whether it is written: by this door, or by another that was quicker.
+///
+/// # Errors
+/// What the writer refused it with.
+pub fn written(outcome: Result<Receipt, Problem>) -> Result<(), Problem> {
+    match outcome {
+        Err(problem) if problem.code != ProblemCode::Conflict => Err(problem),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -111,9 +131,8 @@ async fn ask(client: &Client, log: &Log, request: &Request) -> Result<(), Proble
     let answer = client.send_request(log.subjects.write(log.shard), ask).await;
     let answer = answer.map_err(|error| unavailable(&error))?;
     match read_outcomes(&answer.payload).next() {
-        Some(Ok(Outcome::Receipt(_))) => Ok(()),
-        Some(Ok(Outcome::Problem(problem))) if problem.code == ProblemCode::Conflict => Ok(()),
-        Some(Ok(Outcome::Problem(problem))) => Err(problem),
+        Some(Ok(Outcome::Receipt(receipt))) => written(Ok(receipt)),
+        Some(Ok(Outcome::Problem(problem))) => written(Err(problem)),
         Some(Err(error)) => Err(unavailable(&error)),
         None => Err(unavailable(&"the writer's answer is empty")),
     }

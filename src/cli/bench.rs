@@ -9,12 +9,13 @@ mod http;
 mod nchan;
 mod publish;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use async_nats::Client;
 use async_nats::jetstream::{self, stream};
 use clap::Subcommand;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use natterjack_nats_config::client::{Login, Seed, connect};
 
 use super::server::{Server, own_token};
@@ -184,6 +185,23 @@ async fn make_stream(client: &Client, replicas: usize) -> anyhow::Result<()> {
     };
     jetstream.create_stream(config).await?;
     Ok(())
+}
+
+/// Runs so many tasks at once, each told when all began; the times that they measured.
+async fn all_at_once<F>(count: usize, task: impl Fn(Instant) -> F) -> anyhow::Result<Measured>
+where
+    F: Future<Output = anyhow::Result<Vec<Duration>>> + std::marker::Send + 'static,
+{
+    let start = Instant::now();
+    let mut running: FuturesUnordered<_> = (0..count).map(|_| tokio::spawn(task(start))).collect();
+    let mut times = Vec::new();
+    while let Some(some) = running.next().await {
+        times.extend(some??);
+    }
+    Ok(Measured {
+        times,
+        took: start.elapsed(),
+    })
 }
 
 async fn drop_stream(client: &Client) -> anyhow::Result<()> {

@@ -291,8 +291,9 @@ async fn found(
         next: None,
         retained_from: None,
     };
+    let unfinished = Known::unfinished(connection, log).await?;
     if let Some(id) = &query.thread {
-        page.root = root(connection, room, (id, query.visible_from)).await?;
+        page.root = root(connection, room, (id, query.visible_from), &unfinished).await?;
         page.watermark = sql::archived(connection, log).await?;
         if page.root.is_none() {
             return Ok((page, Vec::new()));
@@ -315,7 +316,6 @@ async fn found(
     };
     let cut = cut(&sizes.iter().map(now).collect::<Vec<_>>(), usize::from(query.limit));
     page.next = cut.next;
-    let unfinished = Known::unfinished(connection, log).await?;
     let lines = match cut.range {
         Some(range) => lines(connection, room, (range, some)).await?,
         None => Vec::new(),
@@ -330,15 +330,15 @@ async fn root(
     connection: &DatabaseConnection,
     room: sql::Room<'_>,
     (id, visible_from): (&str, Seq),
+    unfinished: &Known,
 ) -> Result<Option<Box<RawValue>>, DbErr> {
-    let unfinished = Known::unfinished(connection, room.log).await?;
     let found = sql::by_id(connection, room, id).await?;
     let Some((seq, line)) = found.filter(|(seq, _)| *seq >= sql::bound(visible_from)) else {
         return Ok(None);
     };
     let place = (i64::from(room.log.epoch), i64::from(room.log.shard));
     let changes = now::at(connection, place, &[seq]).await?;
-    let shown = now::show(connection, room.log, (vec![(seq, line)], &unfinished), &changes).await?;
+    let shown = now::show(connection, room.log, (vec![(seq, line)], unfinished), &changes).await?;
     let line = shown.into_iter().next().map(|(_, line)| raw(line));
     // What is no JSON has been told to the log.
     Ok(line.and_then(Result::ok))

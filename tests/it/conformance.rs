@@ -15,7 +15,7 @@ use crate::support::mailbox::Delivery;
 use crate::support::nats::Nats;
 use crate::support::nginx::Nginx;
 use crate::support::poll::{cursor_now, read_all};
-use crate::support::roles::{Roles, change, free_port, is_ready};
+use crate::support::roles::{Roles, change};
 use crate::support::script::Script;
 use crate::support::stream::{Got, Readers, TRANSPORTS, Transport, lines};
 
@@ -217,22 +217,15 @@ struct Bridges {
 
 impl Bridges {
     async fn start() -> Self {
-        let mut roles = Roles::start().await;
-        roles.store();
+        let (roles, ports, pids) = Roles::with_two_bridges().await;
         let alice = roles.nats("alice").await;
         roles.room(&alice, "lobby", &[("bob", "member")]).await;
-        let ports = [free_port(), free_port()];
-        let pids = ports.map(|port| roles.bridge(port));
-        let bridges = Self {
+        Self {
             roles,
             ports,
             pids,
             alice,
-        };
-        for port in ports {
-            is_ready(&bridges.roles.http(port, "bob")).await;
         }
-        bridges
     }
 
     /// `kill -9`, and a successor on the same port.

@@ -114,7 +114,7 @@ async fn what_is_said_while_the_pages_are_read_is_on_one_of_them_or_behind_the_c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_may_come_from_two_bridges_in_turns() {
-    let (roles, ports) = Roles::with_two_bridges().await;
+    let (roles, ports, _) = Roles::with_two_bridges().await;
     let alice = roles.nats("alice").await;
     for room in ROOMS {
         roles.room(&alice, room, &[("bob", "member")]).await;

@@ -9,7 +9,7 @@ use crate::support::script::Script;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_is_good_once_at_any_bridge() {
-    let (roles, ports) = Roles::with_two_bridges().await;
+    let (roles, ports, _) = Roles::with_two_bridges().await;
     roles
         .room(&roles.nats("alice").await, "lobby", &[("bob", "member")])
         .await;

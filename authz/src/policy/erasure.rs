@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use natterjack_nats_config::contract::{Erased, Event, EventHead, Id, Seq};
+use natterjack_nats_config::contract::{Covered, Erased, Event, EventHead, Id, Seq};
 
 use super::view::{Hashed, Tenant};
 use super::{Fact, View};
@@ -14,9 +14,6 @@ const OF_USER: u8 = 22;
 const MESSAGE: u8 = 23;
 /// Erasures are known, whatever they are.
 pub(super) const KEEPS_ERASURES: u8 = 24;
-
-/// What stands in the line of an edit.
-const EDIT: &[u8] = b"\"kind\":\"edit\"";
 
 /// What there is for tenants without any.
 static NOTHING: Erased = Erased {
@@ -53,7 +50,7 @@ impl View {
     pub fn without_erased<'a>(&self, head: &EventHead, line: &'a [u8]) -> Cow<'a, [u8]> {
         let erased = self.erased(&head.tenant);
         // What comes behind all erasures is not parsed, which is nearly everything; but for edits, which may be of what is erased.
-        if erased.is_empty() || (head.seq > erased.last && !line.windows(EDIT.len()).any(|part| part == EDIT)) {
+        if erased.is_empty() || (head.seq > erased.last && !head.is_edit) {
             return Cow::Borrowed(line);
         }
         erased.redact(line).map_or(Cow::Borrowed(line), Cow::Owned)
@@ -63,20 +60,13 @@ impl View {
 impl Tenant {
     pub(super) fn apply_erase(&mut self, hashed: &mut Hashed<'_>, event: &Event) {
         let last = (self.erased.last, self.last_hold);
-        let target = event.target.as_ref().map(|target| target.seq);
-        let is_known = target.is_some_and(|target| self.erased.messages.contains_key(&target));
-        if self.erased.take(event).is_none() {
+        let Some(covered) = self.erased.take(event) else {
             return;
-        }
-        match target {
-            Some(_) if is_known => {}
-            Some(target) => hashed.hash.add(&message_fact(hashed.tenant, target, event.seq)),
-            None => {
-                let of_users = self.erased.users.iter();
-                let new = of_users
-                    .filter_map(|(user, erasures)| Some((user, erasures.last().filter(|new| new.1 == event.seq)?)));
-                new.for_each(|(user, new)| hashed.hash.add(&user_fact(hashed.tenant, user, *new)));
-            }
+        };
+        match covered {
+            Covered::Message(None) => {}
+            Covered::Message(Some(target)) => hashed.hash.add(&message_fact(hashed.tenant, target, event.seq)),
+            Covered::User(user, upto) => hashed.hash.add(&user_fact(hashed.tenant, &user, (upto, event.seq))),
         }
         self.tell_last(hashed, last);
     }

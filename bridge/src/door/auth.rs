@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use natterjack_authz::claimed::{News, news};
+use natterjack_authz::claimed::{News, concluded, news, written};
 use natterjack_authz::policy::{is_blocked, token_is_good};
 use natterjack_authz::refused::{RefusedLogin, RefusedLogins};
 use natterjack_authz::token::{Session as Authenticated, TokenError, Verifier, is_api_key, session_by_key};
@@ -101,11 +101,7 @@ impl Auth {
             return Ok(());
         };
         let noted = async {
-            match self.sending.ask(request)?.outcome().await {
-                // Another door was quicker.
-                Err(problem) if problem.code == ProblemCode::Conflict => {}
-                noted => drop(noted?),
-            }
+            written(self.sending.ask(request)?.outcome().await)?;
             let known = || self.feed.with_view(|view| news(view, session).is_none());
             self.feed.wait_until(known).await;
             Ok(())
@@ -118,15 +114,8 @@ impl Auth {
         };
         let within = if takes { NOTED_WITHIN } else { GIVEN_WITHIN };
         let noted = tokio::time::timeout(within, noted).await;
-        match noted.unwrap_or_else(|_| Err(late())) {
-            // What it takes from the user must not stay because the log was away for a moment.
-            Err(problem) if takes => Err(Problem::new(ProblemCode::BrokerUnavailable, problem.detail)),
-            Err(problem) => {
-                tracing::warn!(%problem, "a role that a token claims is not noted yet");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
+        concluded(noted.unwrap_or_else(|_| Err(late())), takes, session)
+            .map_err(|problem| Problem::new(ProblemCode::BrokerUnavailable, problem.detail))
     }
 
     /// A token that is as it should be, of somebody who may do nothing: the request is refused where it is judged, and here it is

@@ -51,6 +51,15 @@ pub struct Erased {
     pub last: Seq,
 }
 
+/// What an erasure newly covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Covered {
+    /// What this user wrote, up to a place.
+    User(Id, Seq),
+    /// The message at this place; nothing new where it was erased alone before.
+    Message(Option<Seq>),
+}
+
 /// Asks the store whether a legal hold covers something, and where it stands. Only who has checked the asker's rights may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -183,25 +192,28 @@ impl EraseBody {
 }
 
 impl Erased {
-    /// Takes in an erasure; those that were taken in before change nothing, nor do events of other kinds. `None` if it
-    /// changes nothing.
-    pub fn take(&mut self, event: &Event) -> Option<()> {
+    /// Takes in an erasure, and gives what it covers; those that were taken in before change nothing, nor do events of other
+    /// kinds. `None` if it changes nothing.
+    pub fn take(&mut self, event: &Event) -> Option<Covered> {
         if event.kind != Kind::Erase || event.seq <= self.last {
             return None;
         }
         let body: EraseBody = serde_json::from_str(event.body.get()).ok()?;
-        match (&event.target, body.user) {
+        let covered = match (&event.target, body.user) {
             (Some(target), None) => {
+                let is_new = !self.messages.contains_key(&target.seq);
                 self.messages.entry(target.seq).or_insert(event.seq);
+                Covered::Message(is_new.then_some(target.seq))
             }
             (None, Some(user)) => {
                 let upto = body.upto.unwrap_or_default().min(event.seq);
-                self.users.entry(user).or_default().push((upto, event.seq));
+                self.users.entry(user.clone()).or_default().push((upto, event.seq));
+                Covered::User(user, upto)
             }
             _ => return None,
-        }
+        };
         self.last = event.seq;
-        Some(())
+        Some(covered)
     }
 
     /// Whether nothing is erased.

@@ -349,6 +349,8 @@ pub struct EventHead {
     pub concerns: Option<Id>,
     /// Whether everybody in the tenant may see it, whatever their rooms.
     pub for_all: bool,
+    /// Whether it says a message anew.
+    pub is_edit: bool,
 }
 
 /// What is told and not kept: it has no place in the log, so no `seq`, `n` or `prev`.
@@ -578,6 +580,7 @@ impl Event {
             room: self.room.clone(),
             concerns: self.concerns(),
             for_all: self.kind == Kind::Erase && self.target.is_none(),
+            is_edit: self.kind == Kind::Edit,
         }
     }
 }

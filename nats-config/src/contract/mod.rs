@@ -31,8 +31,8 @@ pub use checkpoint::{
 };
 pub use direct::{direct_room, is_direct_room};
 pub use erase::{
-    CONTENT, Counted, ERASABLE_VERB, ERASURES_VERB, Erasable, ErasableQuery, EraseBody, Erased, Erasure, ErasureState,
-    ErasuresPage, ErasuresQuery, MAX_ERASED_MESSAGES, MAX_ERASURES, PendingPart, redacted,
+    CONTENT, Counted, Covered, ERASABLE_VERB, ERASURES_VERB, Erasable, ErasableQuery, EraseBody, Erased, Erasure,
+    ErasureState, ErasuresPage, ErasuresQuery, MAX_ERASED_MESSAGES, MAX_ERASURES, PendingPart, redacted,
 };
 pub use event::{
     BanBody, ClaimedBy, Ephemeral, Event, EventHead, EventLine, Head, HoldBody, Kind, MAX_EMOJI_BYTES,

@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use async_nats::ConnectOptions;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use natterjack_nats_config::client::Seed;
 use natterjack_nats_config::contract::Subjects;
 
-use super::Measured;
+use super::{Measured, all_at_once};
 use crate::cli::server::own_token;
 use crate::config::{Config, Endpoints};
 use crate::process::say;
@@ -58,17 +57,16 @@ pub(super) async fn run(config: &Config, endpoints: &Endpoints, asked: &Callout)
         by_callout.add(measure(&endpoints.nats, &tokens, asked.at_once, length).await?);
     }
     let ratio = by_callout.rate() / alone.rate();
-    say(format_args!("static users: {}", alone.connects()))?;
-    say(format_args!("by the callout: {}", by_callout.connects()))?;
+    say(format_args!("static users: {}", alone.took_each("connections")))?;
+    say(format_args!("by the callout: {}", by_callout.took_each("connections")))?;
     say(format_args!("ratio: {ratio:.2}"))
 }
 
 async fn measure(url: &str, login: &Login, at_once: usize, length: Duration) -> anyhow::Result<Measured> {
-    let (start, next) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
-    let mut tasks = FuturesUnordered::new();
-    for _ in 0..at_once {
+    let next = Arc::new(AtomicUsize::new(0));
+    all_at_once(at_once, |start| {
         let (url, login, next) = (url.to_owned(), login.clone(), Arc::clone(&next));
-        tasks.push(tokio::spawn(async move {
+        async move {
             let mut times = Vec::new();
             while start.elapsed() < length {
                 let begun = Instant::now();
@@ -78,17 +76,10 @@ async fn measure(url: &str, login: &Login, at_once: usize, length: Duration) -> 
                 times.push(begun.elapsed());
                 drop(client);
             }
-            anyhow::Ok(times)
-        }));
-    }
-    let mut times = Vec::new();
-    while let Some(some) = tasks.next().await {
-        times.extend(some??);
-    }
-    Ok(Measured {
-        times,
-        took: start.elapsed(),
+            Ok(times)
+        }
     })
+    .await
 }
 
 impl Login {
@@ -101,11 +92,5 @@ impl Login {
             },
         };
         options.connection_timeout(Duration::from_secs(10))
-    }
-}
-
-impl Measured {
-    fn connects(&self) -> String {
-        self.to_string().replace("acknowledged", "connections")
     }
 }

@@ -2,11 +2,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Measured, ROOM};
+use super::{Measured, ROOM, all_at_once};
 
 /// Sends over HTTP, one after the other on each connection. The numbers are the connections and the bytes of text.
 pub(super) async fn measure(
@@ -23,9 +22,13 @@ pub(super) async fn measure(
 /// A request that sends a message with so many bytes of text.
 pub(super) fn message(address: &str, token: &str, size: usize) -> String {
     let body = serde_json::json!({"body": {"text": "x".repeat(size)}}).to_string();
+    post(address, &format!("/v1/rooms/{ROOM}/messages"), token, &body)
+}
+
+pub(super) fn post(address: &str, path: &str, token: &str, body: &str) -> String {
     format!(
-        "POST /v1/rooms/{ROOM}/messages HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
@@ -43,11 +46,9 @@ pub(super) async fn send_for(
     length: Duration,
 ) -> anyhow::Result<Measured> {
     let request: Arc<str> = request.into();
-    let mut tasks = FuturesUnordered::new();
-    let start = Instant::now();
-    for _ in 0..connections {
+    all_at_once(connections, |start| {
         let (address, request) = (address.to_owned(), Arc::clone(&request));
-        tasks.push(tokio::spawn(async move {
+        async move {
             let mut connection = Connection::open(&address).await?;
             let mut times = Vec::new();
             while start.elapsed() < length {
@@ -55,17 +56,10 @@ pub(super) async fn send_for(
                 connection.send(request.as_bytes()).await?;
                 times.push(asked.elapsed());
             }
-            anyhow::Ok(times)
-        }));
-    }
-    let mut times = Vec::new();
-    while let Some(some) = tasks.next().await {
-        times.extend(some??);
-    }
-    Ok(Measured {
-        times,
-        took: start.elapsed(),
+            Ok(times)
+        }
     })
+    .await
 }
 
 /// A connection as cheap as can be, because the client shares the machine with what it measures: one request is always

@@ -71,15 +71,14 @@ pub(super) async fn run(config: &Config, endpoints: &Endpoints, ask: &Nchan) -> 
         .http
         .strip_prefix("http://")
         .context("the bench speaks plain HTTP")?;
-    let body = json!({"body": {"text": "x".repeat(ask.size)}}).to_string();
     let own = Side {
         address: own_address.to_owned(),
-        request: request(own_address, &format!("/v1/rooms/{ROOM}/messages"), &token, &body),
+        request: http::message(own_address, &token, ask.size),
         pids: vec![endpoints.pid],
     };
     let peer = Side {
         address: ask.address.clone(),
-        request: request(&ask.address, "/pub/bench", "-", &"x".repeat(ask.size)),
+        request: http::post(&ask.address, "/pub/bench", "-", &"x".repeat(ask.size)),
         pids: ask.pids.clone(),
     };
     let (mut of_own, mut of_peer) = (Row::default(), Row::default());
@@ -110,14 +109,6 @@ fn members(config: &Config, endpoints: &Endpoints, token: &str, polls: usize) ->
         tokens.push(own_token(config, Some(&user))?);
     }
     Ok(tokens)
-}
-
-fn request(address: &str, path: &str, token: &str, body: &str) -> String {
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
 }
 
 async fn measure(ask: &Nchan, side: &Side, places: Vec<Place>, row: &mut Row) -> anyhow::Result<()> {

@@ -1,15 +1,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use natterjack_nats_config::contract::{EraseBody, Erased, Event, Kind, Seq};
+use natterjack_nats_config::contract::{EraseBody, Erased, Event, Kind, Seq, redacted};
 use natterjack_nats_config::tail::Log;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, Order,
-    QueryFilter, QueryOrder, QuerySelect,
+    QueryFilter, QueryOrder, QuerySelect, Select,
 };
 
 use super::redact::{self, Redacted};
-use crate::archive::sql::{self, of_log};
+use crate::archive::sql;
 use crate::entity::{edit, erasure, event};
 
 /// Rows of one statement.
@@ -216,7 +216,7 @@ pub(crate) async fn rebuild(db: &DatabaseTransaction, log: &Log) -> Result<(), D
         .filter(erasure::Column::Shard.eq(of.1))
         .exec(db)
         .await?;
-    let rows = of_log(log)
+    let rows = sql::of_log(log)
         .filter(event::Column::Kind.eq(Kind::Erase.as_str()))
         .order_by(event::Column::Seq, Order::Asc)
         .all(db)
@@ -232,11 +232,9 @@ pub(crate) async fn of_users(
     tenant: &str,
     (first, last): (i64, i64),
 ) -> Result<Vec<i64>, DbErr> {
-    erasure::Entity::find()
+    of_log(log)
         .select_only()
         .column(erasure::Column::Seq)
-        .filter(erasure::Column::Epoch.eq(i64::from(log.epoch)))
-        .filter(erasure::Column::Shard.eq(i64::from(log.shard)))
         .filter(erasure::Column::Tenant.eq(tenant))
         .filter(erasure::Column::Target.eq(0))
         .filter(erasure::Column::Seq.gte(first))
@@ -261,13 +259,15 @@ pub(crate) async fn differing(
     Ok(wrong.into_iter().collect())
 }
 
-async fn rows(db: &impl ConnectionTrait, log: &Log) -> Result<Vec<erasure::Model>, DbErr> {
+/// The erasures of a log.
+pub(super) fn of_log(log: &Log) -> Select<erasure::Entity> {
     erasure::Entity::find()
         .filter(erasure::Column::Epoch.eq(i64::from(log.epoch)))
         .filter(erasure::Column::Shard.eq(i64::from(log.shard)))
-        .order_by(erasure::Column::Seq, Order::Asc)
-        .all(db)
-        .await
+}
+
+async fn rows(db: &impl ConnectionTrait, log: &Log) -> Result<Vec<erasure::Model>, DbErr> {
+    of_log(log).order_by(erasure::Column::Seq, Order::Asc).all(db).await
 }
 
 #[cfg(test)]
@@ -325,9 +325,7 @@ impl Known {
 
     /// Those of which something may still be there: most of the time none.
     pub(crate) async fn unfinished(db: &impl ConnectionTrait, log: &Log) -> Result<Self, DbErr> {
-        let rows = erasure::Entity::find()
-            .filter(erasure::Column::Epoch.eq(i64::from(log.epoch)))
-            .filter(erasure::Column::Shard.eq(i64::from(log.shard)))
+        let rows = of_log(log)
             .filter(erasure::Column::Complete.eq(0))
             .order_by(erasure::Column::Seq, Order::Asc)
             .all(db)
@@ -357,15 +355,16 @@ impl Known {
         known
     }
 
-    /// The line of an event of a tenant as it may be handed out.
-    pub(crate) fn hide(&self, tenant: &str, line: Vec<u8>) -> Vec<u8> {
-        let redacted = self.by_tenant.get(tenant).and_then(|erased| erased.redact(&line));
-        redacted.unwrap_or(line)
-    }
-
-    /// Whether nothing is erased.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_tenant.is_empty()
+    /// The line of an event as it may be handed out.
+    pub(crate) fn hide(&self, line: Vec<u8>) -> Vec<u8> {
+        if self.by_tenant.is_empty() {
+            return line;
+        }
+        let left = serde_json::from_slice::<Event>(&line).ok().and_then(|event| {
+            let by = self.by(&event)?;
+            redacted(event, by)
+        });
+        left.unwrap_or(line)
     }
 
     /// The row as it is once all is erased that is to be, and whether it may be otherwise yet; none if it is not erased.

@@ -6,6 +6,7 @@ use natterjack_nats_config::contract::{
 use natterjack_nats_config::tail::Log;
 use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect};
 
+use super::fold::of_log;
 use crate::archive::{now, sql};
 use crate::entity::{erasure, event};
 use crate::retention::holds;
@@ -70,10 +71,7 @@ pub(crate) async fn erasures(
     query: &ErasuresQuery,
 ) -> Result<ErasuresPage, DbErr> {
     let watermark = sql::archived(db, log).await?;
-    let mut select = erasure::Entity::find()
-        .filter(erasure::Column::Epoch.eq(i64::from(log.epoch)))
-        .filter(erasure::Column::Shard.eq(i64::from(log.shard)))
-        .filter(erasure::Column::Tenant.eq(query.tenant.as_str()));
+    let mut select = of_log(log).filter(erasure::Column::Tenant.eq(query.tenant.as_str()));
     if let Some(seq) = query.seq {
         select = select.filter(erasure::Column::Seq.eq(sql::bound(seq)));
     }

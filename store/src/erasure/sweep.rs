@@ -63,9 +63,7 @@ pub async fn keep_erased(
 /// Takes out of the rooms what is erased in the archive.
 async fn clear_rooms(client: &Client, database: &Database, log: &Log) -> Result<(), Unclear> {
     let db = database.connection();
-    let open = erasure::Entity::find()
-        .filter(erasure::Column::Epoch.eq(i64::from(log.epoch)))
-        .filter(erasure::Column::Shard.eq(i64::from(log.shard)))
+    let open = fold::of_log(log)
         .filter(erasure::Column::Complete.eq(1))
         .filter(erasure::Column::InRooms.eq(1))
         .all(db)
@@ -80,9 +78,7 @@ async fn clear_rooms(client: &Client, database: &Database, log: &Log) -> Result<
 
 /// Does all that is not done.
 pub(super) async fn round(database: &Database, log: &Log) -> Result<(), DbErr> {
-    let open = erasure::Entity::find()
-        .filter(erasure::Column::Epoch.eq(i64::from(log.epoch)))
-        .filter(erasure::Column::Shard.eq(i64::from(log.shard)))
+    let open = fold::of_log(log)
         .filter(erasure::Column::Complete.eq(0))
         .order_by(erasure::Column::Seq, Order::Asc)
         .all(database.connection())

@@ -44,7 +44,7 @@ pub(super) fn read_room(body: &RawValue) -> Result<RoomBody, Problem> {
     Ok(body)
 }
 
-/// Of a ban or a hold.
+/// Of a ban, a hold or an erasure.
 pub(super) fn check_reason(reason: Option<&str>) -> Result<(), Problem> {
     if reason.is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
         return Err(Problem::invalid(format!(

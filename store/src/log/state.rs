@@ -22,7 +22,7 @@ const REMEMBERS: u16 = 200;
 /// know within a second of work, rarely enough that it costs three bytes a frame.
 pub(crate) const STAMP_EVERY: u64 = 16;
 
-// The kinds of facts in the hash, beside those of the view (1 to 4, 8 to 10, 12 to 20), of the keys (6) and of the latest messages (11).
+// The kinds of facts in the hash, beside those of the view (1 to 4, 8 to 10, 12 to 17, 20 to 24), of the keys (6) and of the latest messages (11).
 const HEAD: u8 = 5;
 const STATE: u8 = 7;
 

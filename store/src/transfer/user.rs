@@ -131,7 +131,7 @@ async fn each(
                 continue;
             };
             if &event.from == what.user || is_about(&event, what.user) {
-                told(event, &unfinished.hide(&row.tenant, row.bytes))?;
+                told(event, &unfinished.hide(row.bytes))?;
             }
         }
     }

@@ -126,18 +126,16 @@ impl Roles {
         self.role_with("bridge", &[("NATTERJACK_LISTEN__HTTP", &format!("127.0.0.1:{port}"))])
     }
 
-    /// With a store, and two bridges that are ready, by their ports.
-    pub(crate) async fn with_two_bridges() -> (Self, [u16; 2]) {
+    /// With a store, and two bridges that are ready: their ports, and their numbers.
+    pub(crate) async fn with_two_bridges() -> (Self, [u16; 2], [u32; 2]) {
         let mut roles = Self::start().await;
         roles.store();
         let ports = [free_port(), free_port()];
-        for port in ports {
-            roles.bridge(port);
-        }
+        let pids = ports.map(|port| roles.bridge(port));
         for port in ports {
             is_ready(&roles.http(port, "alice")).await;
         }
-        (roles, ports)
+        (roles, ports, pids)
     }
 
     /// A user over HTTP, at the bridge on this port.

@@ -91,10 +91,9 @@ pub(crate) async fn show(
             .into_iter()
             .collect()
     };
-    let hide = |line: Vec<u8>| hide(unfinished, line);
-    let lines = lines.into_iter().map(|(seq, line)| (seq, hide(line)));
-    let lines: Vec<(i64, Vec<u8>)> = lines.collect();
-    let edits: HashMap<i64, Vec<u8>> = edits.into_iter().map(|(seq, line)| (seq, hide(line))).collect();
+    let hide = |(seq, line): (i64, Vec<u8>)| (seq, unfinished.hide(line));
+    let lines: Vec<(i64, Vec<u8>)> = lines.into_iter().map(hide).collect();
+    let edits: HashMap<i64, Vec<u8>> = edits.into_iter().map(hide).collect();
     let counts = counts(db, log, changes.values().filter(|change| shown(&change.seq).is_some())).await?;
     let now = |(seq, line): (i64, Vec<u8>)| match changes.get(&seq) {
         None => (seq, line),
@@ -105,17 +104,6 @@ pub(crate) async fn show(
         }
     };
     replies::add(db, log, lines.into_iter().map(now).collect()).await
-}
-
-/// A line of a tenant as it may be shown.
-fn hide(unfinished: &Known, line: Vec<u8>) -> Vec<u8> {
-    if unfinished.is_empty() {
-        return line;
-    }
-    match serde_json::from_slice::<Event>(&line) {
-        Ok(event) => unfinished.hide(event.tenant.as_str(), line),
-        Err(_) => line,
-    }
 }
 
 /// How many users reacted how. The caller knows that the messages are few.
