@@ -267,7 +267,15 @@ pub(crate) async fn read(
     log: &Log,
     query: &HistoryQuery,
 ) -> Result<(HistoryPage, Vec<Vec<u8>>), DbErr> {
-    let (page, lines) = found(connection, log, query).await?;
+    let (mut page, mut lines) = found(connection, log, query).await?;
+    if let Some(id) = &query.thread {
+        // Behind its answers: what it says of them is not older than they are.
+        page.root = root(connection, log, query, id).await?;
+        page.watermark = sql::archived(connection, log).await?;
+        if page.root.is_none() {
+            (page.next, lines) = (None, Vec::new());
+        }
+    }
     let horizon = retention::of_room(connection, log, (query.tenant.as_str(), query.room.as_str())).await?;
     let retained_from = Some(horizon).filter(|horizon| *horizon > query.visible_from);
     Ok((HistoryPage { retained_from, ..page }, lines))
@@ -291,14 +299,6 @@ async fn found(
         next: None,
         retained_from: None,
     };
-    let unfinished = Known::unfinished(connection, log).await?;
-    if let Some(id) = &query.thread {
-        page.root = root(connection, room, (id, query.visible_from), &unfinished).await?;
-        page.watermark = sql::archived(connection, log).await?;
-        if page.root.is_none() {
-            return Ok((page, Vec::new()));
-        }
-    }
     let Some(range) = range(query, watermark) else {
         return Ok((page, Vec::new()));
     };
@@ -316,6 +316,7 @@ async fn found(
     };
     let cut = cut(&sizes.iter().map(now).collect::<Vec<_>>(), usize::from(query.limit));
     page.next = cut.next;
+    let unfinished = Known::unfinished(connection, log).await?;
     let lines = match cut.range {
         Some(range) => lines(connection, room, (range, some)).await?,
         None => Vec::new(),
@@ -328,17 +329,23 @@ async fn found(
 /// The message of a thread as it now stands, if the archive has it and the reader may see it.
 async fn root(
     connection: &DatabaseConnection,
-    room: sql::Room<'_>,
-    (id, visible_from): (&str, Seq),
-    unfinished: &Known,
+    log: &Log,
+    query: &HistoryQuery,
+    id: &str,
 ) -> Result<Option<Box<RawValue>>, DbErr> {
+    let room = sql::Room {
+        log,
+        tenant: &query.tenant,
+        id: &query.room,
+    };
+    let unfinished = Known::unfinished(connection, log).await?;
     let found = sql::by_id(connection, room, id).await?;
-    let Some((seq, line)) = found.filter(|(seq, _)| *seq >= sql::bound(visible_from)) else {
+    let Some((seq, line)) = found.filter(|(seq, _)| *seq >= sql::bound(query.visible_from)) else {
         return Ok(None);
     };
-    let place = (i64::from(room.log.epoch), i64::from(room.log.shard));
+    let place = (i64::from(log.epoch), i64::from(log.shard));
     let changes = now::at(connection, place, &[seq]).await?;
-    let shown = now::show(connection, room.log, (vec![(seq, line)], unfinished), &changes).await?;
+    let shown = now::show(connection, log, (vec![(seq, line)], &unfinished), &changes).await?;
     let line = shown.into_iter().next().map(|(_, line)| raw(line));
     // What is no JSON has been told to the log.
     Ok(line.and_then(Result::ok))

@@ -10,6 +10,7 @@ use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynch
 use sea_orm::sqlx::{self, ConnectOptions as _};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 use url::Url;
 
 use super::address::{Address, Place};
@@ -19,6 +20,7 @@ use super::sql;
 
 /// How long a statement waits for another connection's write before it fails and is tried again (SQLite).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_AGAIN: Duration = Duration::from_millis(50);
 /// How long a request waits for a free connection, and a start for a server.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may take to answer when it is given back. A request that was given up leaves it in the middle of
@@ -204,7 +206,7 @@ async fn connect(address: &Address, connections: u32) -> Result<DatabaseConnecti
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .sqlx_logging(false);
-    let connected = sea_orm::Database::connect(options).await;
+    let connected = unless_busy(options).await;
     connected.map_err(|source| {
         let at = address.to_string();
         if is_away(&source) {
@@ -213,6 +215,25 @@ async fn connect(address: &Address, connections: u32) -> Result<DatabaseConnecti
             OpenError::Open { at, source }
         }
     })
+}
+
+/// Tries again while another process is making the same new file: SQLite does not wait by itself when two turn its write-ahead
+/// log on at once.
+async fn unless_busy(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
+    let until = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match sea_orm::Database::connect(options.clone()).await {
+            Err(error) if is_busy(&error) && Instant::now() < until => tokio::time::sleep(BUSY_AGAIN).await,
+            connected => return connected,
+        }
+    }
+}
+
+fn is_busy(error: &DbErr) -> bool {
+    let DbErr::Conn(RuntimeErr::SqlxError(error)) = error else {
+        return false;
+    };
+    matches!(&**error, sqlx::Error::Database(error) if error.message() == "database is locked")
 }
 
 async fn close(connection: DatabaseConnection) {
