@@ -30,6 +30,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pages of 4 KiB that the write-ahead log gathers before they are moved into the database: 32 MiB. Each move flushes both
 /// files, and a page that was changed many times is moved once.
 const WAL_PAGES: &str = "8192";
+/// Rows that wait between SQLite's thread and the reader: few, and each wakes the other for one row.
+const ROWS_WAITING: usize = 1024;
 /// One writes, the others read. On SQLite, WAL lets them work at once.
 const MAX_CONNECTIONS: u32 = 8;
 /// What a connection to PostgreSQL is set to, whatever the server's or the user's defaults. A commit is on the disk when it
@@ -252,6 +254,7 @@ fn sqlite(path: PathBuf) -> ConnectOptions {
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", WAL_PAGES)
             .busy_timeout(BUSY_TIMEOUT)
+            .row_buffer_size(ROWS_WAITING)
             .foreign_keys(true)
             .disable_statement_logging()
     });

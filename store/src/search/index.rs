@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use natterjack_nats_config::tail::Log;
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, EntityTrait,
-    IntoActiveModel, Order, QueryFilter, QueryOrder, QuerySelect, Statement, Value,
+    IntoActiveModel, Order, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Statement, Value,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -64,19 +64,9 @@ pub(super) async fn round(database: &Database, log: &Log) -> Result<Round, DbErr
     let Some(old) = mark(db, log).await? else {
         return begin(db, log).await;
     };
-    let places: Vec<i64> = event::Entity::find()
-        .select_only()
-        .column(event::Column::Seq)
-        .filter(event::Column::Epoch.eq(old.epoch))
-        .filter(event::Column::Shard.eq(old.shard))
-        .filter(event::Column::Seq.gt(old.seq))
-        .order_by(event::Column::Seq, Order::Asc)
-        .limit(BATCH)
-        .into_tuple()
-        .all(db)
-        .await?;
-    let new = match places.last() {
-        Some(last) => search_mark::Model { seq: *last, ..old },
+    let (last, count) = next_places(db, &old).await?;
+    let new = match last {
+        Some(last) => search_mark::Model { seq: last, ..old },
         // Events of an epoch that is over have all been seen.
         None if old.epoch < archived_epoch(db, log).await? => search_mark::Model {
             epoch: old.epoch + 1,
@@ -104,8 +94,29 @@ pub(super) async fn round(database: &Database, log: &Log) -> Result<Round, DbErr
     }
     transaction.commit().await?;
     // Each round is a flush of the disk, which the log's own flushes wait for: few events are left until there are more.
-    let may_be_more = places.is_empty() || places.len() as u64 == BATCH;
+    let may_be_more = count == 0 || count == BATCH.cast_signed();
     Ok(if may_be_more { Round::Indexed } else { Round::Idle })
+}
+
+/// The last of the next events, and how many they are: one row, since each row wakes two threads on SQLite.
+async fn next_places(db: &DatabaseConnection, mark: &search_mark::Model) -> Result<(Option<i64>, i64), DbErr> {
+    let next = event::Entity::find()
+        .select_only()
+        .column(event::Column::Seq)
+        .filter(event::Column::Epoch.eq(mark.epoch))
+        .filter(event::Column::Shard.eq(mark.shard))
+        .filter(event::Column::Seq.gt(mark.seq))
+        .order_by(event::Column::Seq, Order::Asc)
+        .limit(BATCH);
+    let seq = || Expr::col(event::Column::Seq);
+    let mut both = Query::select();
+    both.expr_as(seq().max(), "last")
+        .expr_as(seq().count(), "count")
+        .from_subquery(next.into_query(), "next");
+    let row = db.query_one(&both).await?;
+    row.map_or(Ok((None, 0)), |row| {
+        Ok((row.try_get("", "last")?, row.try_get("", "count")?))
+    })
 }
 
 async fn begin(db: &DatabaseConnection, log: &Log) -> Result<Round, DbErr> {
