@@ -1,5 +1,10 @@
 //! Keeps what was said: the writer of the log, the archive, history, and what MQTT devices need.
 
+/// The program's: what is measured in tests is what the program takes.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod archive;
 pub mod audit;
 pub mod bulk;

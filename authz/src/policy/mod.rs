@@ -1,6 +1,7 @@
 //! Who may do what: pure, a fold of the log's policy events and decisions on it. No I/O in here.
 
 mod ban;
+mod by_id;
 mod claims;
 mod decide;
 mod erasure;
@@ -19,6 +20,7 @@ mod tokens;
 mod view;
 
 pub use ban::{Ban, MAX_BANS};
+pub use by_id::ById;
 pub use claims::{Claimed, MAX_CLAIMING_ISSUERS, is_news};
 pub use decide::{Denied, Rule, all_in_room, all_in_tenant, is_blocked, may, may_in_tenant, readable, visible};
 pub use explain::{Explanation, PolicyFact, Says, explain};

@@ -1,7 +1,6 @@
 mod since_4;
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use natterjack_nats_config::contract::{Id, InvalidId, RoleScope, RoomBody, RoomHistory, RoomKind, Seq};
 use serde::{Deserialize, Serialize};
 
@@ -167,6 +166,8 @@ struct Writer {
 struct Reader<'a> {
     roles: HashMap<&'a str, Id>,
     room: Option<Id>,
+    /// The room, until it is known whether its settings follow.
+    unsettled: Option<RoomBody>,
 }
 
 impl View {
@@ -234,6 +235,10 @@ impl View {
             }
             if let Record::Tenant(name) = record {
                 let name: Id = name.parse()?;
+                if let Some(before) = &tenant {
+                    let (found, mut hashed) = view.tenant(before);
+                    reader.settle(found, &mut hashed, (RoomHistory::All, Seq::ZERO));
+                }
                 view.tenant(&name);
                 (tenant, reader.room) = (Some(name), None);
                 continue;
@@ -244,6 +249,10 @@ impl View {
         }
         if !rest.is_empty() {
             return Err(SnapshotError::Order("something follows the last record"));
+        }
+        if let Some(last) = &tenant {
+            let (found, mut hashed) = view.tenant(last);
+            reader.settle(found, &mut hashed, (RoomHistory::All, Seq::ZERO));
         }
         view.seq = Seq(head.seq);
         Ok(view)
@@ -373,8 +382,13 @@ impl Writer {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'a>) -> Result<(), SnapshotError> {
+        if let Record::RoomSettings { history, since } = record {
+            let settled = self.settle(tenant, hashed, (history, Seq(since)));
+            return settled.ok_or(SnapshotError::Order("no room is named before its settings"));
+        }
+        self.settle(tenant, hashed, (RoomHistory::All, Seq::ZERO));
         match record {
-            Record::Tenant(_) | Record::KeepsPlaces | Record::KeepsErasures => {}
+            Record::Tenant(_) | Record::KeepsPlaces | Record::KeepsErasures | Record::RoomSettings { .. } => {}
             Record::User { user, role, changed_ms } => {
                 let role = role.map(|role| self.role(role)).transpose()?;
                 tenant.change_user(hashed, &user.parse()?, |user: &mut User| {
@@ -382,20 +396,18 @@ impl<'a> Reader<'a> {
                 });
             }
             Record::Room { room, kind, title } => {
-                let room = self.room.insert(room.parse()?);
-                let title = title.map(str::to_owned);
-                let body = RoomBody {
+                self.room = Some(room.parse()?);
+                self.unsettled = Some(RoomBody {
                     kind,
-                    title,
+                    title: title.map(str::to_owned),
                     ..RoomBody::default()
-                };
-                tenant.put_room(hashed, room, body, Seq::ZERO);
+                });
             }
             Record::UserSince { user, since } => {
                 tenant.change_user(hashed, &user.parse()?, |user| user.role_since = Seq(since));
             }
             record @ Record::Claimed { .. } => self.take_claim(tenant, hashed, record)?,
-            record @ (Record::Role { .. } | Record::RoomSettings { .. } | Record::Ban { .. }) => {
+            record @ (Record::Role { .. } | Record::Ban { .. }) => {
                 self.take_settings(tenant, hashed, record)?;
             }
             record @ (Record::LastErased { .. } | Record::ErasedUser { .. } | Record::ErasedMessage { .. }) => {
@@ -411,6 +423,21 @@ impl<'a> Reader<'a> {
             record @ Record::Member { .. } => self.take_member(tenant, hashed, record)?,
         }
         Ok(())
+    }
+
+    /// Puts the room in that was named last, if it is not there yet.
+    fn settle(
+        &mut self,
+        tenant: &mut Tenant,
+        hashed: &mut Hashed<'_>,
+        (history, since): (RoomHistory, Seq),
+    ) -> Option<()> {
+        let body = RoomBody {
+            history,
+            ..self.unsettled.take()?
+        };
+        tenant.put_room(hashed, self.room.as_ref()?, body, since);
+        Some(())
     }
 
     fn take_member(
@@ -438,7 +465,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Of those that there are since version 3: roles, settings of rooms, bans.
+    /// Of those that there are since version 3: roles, bans.
     fn take_settings(
         &self,
         tenant: &mut Tenant,
@@ -461,18 +488,6 @@ impl<'a> Reader<'a> {
                     since: Seq(since),
                 };
                 tenant.put_role(hashed, &role.parse()?, Some(made));
-            }
-            Record::RoomSettings { history, since } => {
-                let name = room()?;
-                let known = tenant.rooms.get(name).ok_or(SnapshotError::Order("no room is there"))?;
-                let body = RoomBody {
-                    kind: known.kind,
-                    title: known.title.clone(),
-                    history,
-                    with: None,
-                    retention: None,
-                };
-                tenant.put_room(hashed, name, body, Seq(since));
             }
             Record::Ban { user, reason, since } => {
                 let ban = Ban {

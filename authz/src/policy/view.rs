@@ -1,11 +1,14 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{
     Erased, Event, Id, Kind, MemberBody, RoleScope, RoomBody, RoomHistory, RoomKind, Seq, UserBody,
 };
 
 use super::ban::Ban;
+use super::by_id::ById;
 use super::claims::Claims;
 use super::erasure::KEEPS_ERASURES;
 use super::role::Role;
@@ -51,7 +54,7 @@ pub(super) struct User {
     /// The event that gave it or took it back last; 0 if that is not known.
     pub(super) role_since: Seq,
     /// The rooms with a membership of theirs.
-    pub(super) rooms: BTreeSet<Id>,
+    pub(super) rooms: ById<()>,
     /// When their rights last changed, in log time; 0 for never.
     pub(super) changed_ms: i64,
     /// Which of their tokens are good no longer, if any were revoked. A box, because that is rare.
@@ -78,9 +81,9 @@ pub struct Room {
     /// The event that made it what it is; 0 if that is not known.
     pub since: Seq,
     /// Who is in it.
-    pub members: BTreeMap<Id, Membership>,
+    pub members: ById<Membership>,
     /// Who may not be in it.
-    pub bans: BTreeMap<Id, Ban>,
+    pub bans: ById<Ban>,
 }
 
 /// A user's place in a room.
@@ -240,6 +243,12 @@ impl View {
         self.tenants.get(tenant)?.rooms.get(room)
     }
 
+    /// How many rooms a tenant has.
+    #[must_use]
+    pub fn rooms(&self, tenant: &Id) -> usize {
+        self.tenants.get(tenant).map_or(0, |tenant| tenant.rooms.len())
+    }
+
     /// The names of a tenant and a room as the view holds them, so that who keeps many of them can share the memory.
     #[must_use]
     pub fn names(&self, tenant: &str, room: &str) -> Option<(&Id, &Id)> {
@@ -259,7 +268,7 @@ impl View {
         let names = tenant
             .and_then(|tenant| tenant.users.get(user))
             .into_iter()
-            .flat_map(|user| &user.rooms);
+            .flat_map(|user| user.rooms.keys());
         names.filter_map(move |name| Some((name, tenant?.rooms.get(name)?)))
     }
 
@@ -320,10 +329,14 @@ impl View {
 
 impl Tenant {
     pub(super) fn put_room(&mut self, hashed: &mut Hashed<'_>, name: &Id, body: RoomBody, since: Seq) {
-        if let Some(before) = self.rooms.get(name) {
-            room_facts(hashed.tenant, name, before).for_each(|fact| hashed.hash.remove(&fact));
-        }
-        let room = self.rooms.entry(name.clone()).or_default();
+        let room = match self.rooms.entry(name.clone()) {
+            Entry::Occupied(known) => {
+                let room = known.into_mut();
+                room_facts(hashed.tenant, name, room).for_each(|fact| hashed.hash.remove(&fact));
+                room
+            }
+            Entry::Vacant(free) => free.insert(Room::default()),
+        };
         (room.kind, room.title) = (body.kind, body.title);
         (room.history, room.since) = (body.history, since);
         room_facts(hashed.tenant, name, room).for_each(|fact| hashed.hash.add(&fact));
@@ -360,17 +373,18 @@ impl Tenant {
         member: Option<Membership>,
     ) -> Option<Membership> {
         // Names are kept once, however often they are told: a million memberships are as many names of rooms and users.
-        let room = self.rooms.get_key_value(room)?.0.clone();
-        let user = self.users.get_key_value(user).map_or(user, |(known, _)| known).clone();
-        let members = &mut self.rooms.get_mut(&room)?.members;
-        let known = self.users.entry(user.clone()).or_default();
-        let place = (&room, &user);
+        let (room, Room { members, .. }) = self.rooms.get_key_value_mut(room)?;
+        let (user, known) = match self.users.entry(user.clone()) {
+            Entry::Occupied(known) => (known.key().clone(), known.into_mut()),
+            Entry::Vacant(free) => (user.clone(), free.insert(User::default())),
+        };
+        let place = (room, &user);
         let before = if let Some(member) = member {
             hashed.hash.add(&member_fact(hashed.tenant, place, &member));
-            known.rooms.insert(room.clone());
+            known.rooms.insert(room.clone(), ());
             members.insert(user.clone(), member)
         } else {
-            known.rooms.remove(&room);
+            known.rooms.remove(room);
             members.remove(&user)
         };
         if known.is_nothing() {

@@ -1,6 +1,6 @@
 use std::borrow::Cow;
-use std::collections::HashMap;
 
+use hashbrown::HashMap;
 use natterjack_authz::policy::{Fact, SNAPSHOT_VERSION, SetHash, View};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{EraseBody, Event, Id, Kind, MemberBody, Seq, StateStamp, TokenBody};
@@ -174,6 +174,12 @@ impl State {
             rooms.sort_unstable_by_key(|(name, _)| *name);
             (tenant, rooms)
         })
+    }
+
+    /// Makes room for the last event of each room of a tenant that the view knows.
+    pub(crate) fn expect_heads(&mut self, tenant: &Id) {
+        let rooms = self.view.rooms(tenant);
+        self.heads.entry(tenant.clone()).or_default().reserve(rooms);
     }
 
     /// Puts a room's last event in the place of the one before.
