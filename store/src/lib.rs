@@ -9,6 +9,7 @@ pub mod erasure;
 pub mod history;
 mod holds;
 pub mod log;
+mod members;
 mod message;
 mod migration;
 mod past;
