@@ -13,8 +13,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use natterjack_nats_config::contract::{
     ArchiveWatermark, ERASABLE_VERB, ERASURES_VERB, HISTORY_VERB, HOLDS_VERB, HistoryPage, HistoryQuery, HoldsQuery,
-    MAX_HISTORY_BYTES, MESSAGE_VERB, PAST_VERB, PastPage, PastQuery, Problem, ProblemCode, REACTIONS_VERB, ROOMS_VERB,
-    RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects, TRAIL_VERB, TrailQuery, WATERMARK_VERB,
+    MAX_HISTORY_BYTES, MEMBERS_VERB, MESSAGE_VERB, MembersQuery, PAST_VERB, PastPage, PastQuery, Problem, ProblemCode,
+    REACTIONS_VERB, ROOMS_VERB, RoomsQuery, SEARCH_VERB, SearchQuery, Seq, Subjects, TRAIL_VERB, TrailQuery,
+    WATERMARK_VERB,
 };
 use natterjack_nats_config::tail::Log;
 use sea_orm::{DatabaseConnection, DbErr, Order};
@@ -26,6 +27,7 @@ use crate::archive::{Database, now, replies, sql};
 use crate::entity::changed;
 use crate::erasure::{Known, erasable, erasures};
 use crate::holds::holds;
+use crate::members::members;
 use crate::message::message;
 use crate::past::past;
 use crate::reactions::what_was_made_of_it;
@@ -52,6 +54,7 @@ pub struct HistoryError(String);
 #[derive(Debug, Clone, Copy)]
 enum Verb {
     History,
+    Members,
     Message,
     Past,
     Reactions,
@@ -65,8 +68,9 @@ enum Verb {
 }
 
 /// What is offered, and by which names.
-const VERBS: [(Verb, &str); 11] = [
+const VERBS: [(Verb, &str); 12] = [
     (Verb::History, HISTORY_VERB),
+    (Verb::Members, MEMBERS_VERB),
     (Verb::Message, MESSAGE_VERB),
     (Verb::Past, PAST_VERB),
     (Verb::Reactions, REACTIONS_VERB),
@@ -89,7 +93,7 @@ pub(crate) struct Cut {
     pub(crate) next: Option<Seq>,
 }
 
-/// Answers `chat.store.erasable`, `.erasures`, `.history`, `.holds`, `.message`, `.past`, `.reactions`, `.rooms`, `.search`, `.trail` and `.watermark` until
+/// Answers `chat.store.erasable`, `.erasures`, `.history`, `.holds`, `.members`, `.message`, `.past`, `.reactions`, `.rooms`, `.search`, `.trail` and `.watermark` until
 /// `shutdown`; what is in work is answered first.
 ///
 /// Any number of stores share the work. A request that is not valid, and a database that does not answer, is told by a
@@ -161,6 +165,7 @@ async fn answer((database, client): (&Database, &Client), log: &Log, verb: Verb,
     let answered = tokio::time::timeout(DEADLINE, async {
         match verb {
             Verb::History => history(connection, log, &request.message.payload).await,
+            Verb::Members => who_joined(connection, log, &request.message.payload).await,
             Verb::Message => what_became(connection, log, &request.message.payload).await,
             Verb::Past => what_was(connection, log, &request.message.payload).await,
             Verb::Reactions => what_was_made_of_it(connection, log, &request.message.payload).await,
@@ -240,6 +245,14 @@ async fn what_is_erased(of: (&DatabaseConnection, &Client), log: &Log, request: 
     let query =
         serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of erasures: {error}")))?;
     let page = erasures(of, log, &query).await;
+    to_json(&page.map_err(|error| no_answer(&error))?)
+}
+
+async fn who_joined(connection: &DatabaseConnection, log: &Log, request: &[u8]) -> Result<Bytes, Problem> {
+    let query: MembersQuery =
+        serde_json::from_slice(request).map_err(|error| Problem::invalid(format!("no query of members: {error}")))?;
+    query.check()?;
+    let page = members(connection, log, &query).await;
     to_json(&page.map_err(|error| no_answer(&error))?)
 }
 

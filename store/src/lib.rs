@@ -14,6 +14,7 @@ pub mod erasure;
 pub mod history;
 mod holds;
 pub mod log;
+mod members;
 mod message;
 mod migration;
 mod past;

@@ -100,7 +100,7 @@ async fn what_is_heard_on_a_subject_is_as_its_document_says() {
         ),
         ("history.get", json!({"room": "lobby"}), "HistoryPage"),
         ("rooms.list", json!({}), "RoomsPage"),
-        ("members.list", json!({"room": "lobby"}), "MembersPage"),
+        ("members.list", json!({"room": "lobby", "joined": true}), "MembersPage"),
         ("me.get", json!({}), "Own"),
         ("sync.get", json!({}), "SyncPage"),
         ("users.list", json!({}), "UsersPage"),

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::eventually;
 use crate::support::house::House;
 use crate::support::http::Http;
 
@@ -89,4 +90,56 @@ async fn people_who_share_no_room_do_not_learn_of_each_other() {
     // Who is taken out of the room is known no more.
     house.http("alice").delete("/v1/rooms/lobby/members/bob").await.ok();
     assert_eq!(users(&bob, "").await, [] as [&str; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn since_when_somebody_is_a_member_is_told_by_the_archive() {
+    const BOB: &str = "/v1/rooms/lobby/members/bob";
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "reader")]).await;
+    let alice = house.http("alice");
+    // bob as the list shows him, once the archive knows of his present role.
+    let bob = async || {
+        eventually("the archive knows since when", async || {
+            let list = alice.get("/v1/rooms/lobby/members?joined=true").await.ok();
+            let members = list["members"].as_array().unwrap();
+            let bob = members.iter().find(|member| member["user"] == "bob").unwrap();
+            bob["joined"].is_u64().then(|| bob.clone())
+        })
+        .await
+    };
+    let first = bob().await;
+    assert_eq!(first["joined"], first["since"], "{first}");
+    assert!(first["joined_at"].as_str().unwrap().ends_with('Z'), "{first}");
+    let promoted = alice.put(BOB, &json!({"role": "moderator"})).await.ok();
+    let second = bob().await;
+    assert_eq!(
+        (&second["role"], &second["since"]),
+        (&json!("moderator"), &promoted["seq"])
+    );
+    assert_eq!(
+        (&second["joined"], &second["joined_at"]),
+        (&first["joined"], &first["joined_at"]),
+        "a change of role is no joining"
+    );
+    alice.delete(BOB).await.ok();
+    let back = alice.put(BOB, &json!({"role": "reader"})).await.ok();
+    let third = bob().await;
+    assert_eq!((&third["joined"], &third["since"]), (&back["seq"], &back["seq"]));
+    let nats = house.nats("alice").await;
+    let native = nats
+        .api("members.list", &json!({"room": "lobby", "joined": true}))
+        .await;
+    assert_eq!(native["members"][1], third);
+    let plain = alice.get("/v1/rooms/lobby/members").await.ok();
+    assert_eq!(plain["members"][1]["joined"], Value::Null);
+    alice
+        .get("/v1/rooms/lobby/members?joined=maybe")
+        .await
+        .is_problem(400, "invalid-request");
+    house
+        .http("carol")
+        .get("/v1/rooms/lobby/members?joined=true")
+        .await
+        .is_problem(404, "not-found");
 }

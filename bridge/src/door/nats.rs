@@ -116,6 +116,8 @@ struct ListOf {
 struct MembersOf {
     room: Id,
     #[serde(default)]
+    joined: bool,
+    #[serde(default)]
     limit: Option<u64>,
     #[serde(default)]
     next: Option<Id>,
@@ -280,7 +282,7 @@ impl Shared {
                 rooms(bridge, who, ask).await
             }
             ("rooms", "put") => put_room(bridge, who, payload).await,
-            ("members", "list") => members(bridge, who, payload),
+            ("members", "list") => members(bridge, who, payload).await,
             ("members", "put") => {
                 let PutMember {
                     room,
@@ -343,9 +345,14 @@ async fn rooms(bridge: &Bridge, who: &Actor, ask: ListOf) -> Result<Bytes, Probl
     json(&json!({"rooms": rooms, "next": next}))
 }
 
-fn members(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, Problem> {
+async fn members(bridge: &Bridge, who: &Actor, payload: &[u8]) -> Result<Bytes, Problem> {
     let ask: MembersOf = read(payload)?;
-    let (members, next) = ops::members(bridge, who, &ask.room, &Listing::new(ask.limit, ask.next)?)?;
+    let listing = Listing::new(ask.limit, ask.next)?;
+    let (members, next) = if ask.joined {
+        ops::members_joined(bridge, who, &ask.room, &listing).await?
+    } else {
+        ops::members(bridge, who, &ask.room, &listing)?
+    };
     json(&json!({"members": members, "next": next}))
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use natterjack_authz::policy::{Membership, Permission, may};
 use natterjack_authz::revoke::{Settled, SettledState};
 use natterjack_nats_config::contract::{
-    Actor, Id, Kind, MemberBody, Principal, Problem, ProblemCode, Receipt, SendPayload, Seq,
+    Actor, Id, Joined, Kind, MemberBody, Principal, Problem, ProblemCode, Receipt, SendPayload, Seq,
 };
 use serde::Serialize;
 use serde_json::value::to_raw_value;
@@ -26,6 +26,27 @@ pub(crate) struct Member {
     visible_from: Seq,
     /// The event that gave the present role.
     since: Seq,
+    /// The event by which they came in, and its time, where that was asked for and is archived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined_at: Option<String>,
+}
+
+impl Member {
+    pub(super) fn user(&self) -> &Id {
+        &self.user
+    }
+
+    pub(super) fn since(&self) -> Seq {
+        self.since
+    }
+
+    /// Adds since when they are in the room, if that is known.
+    pub(super) fn joined(&mut self, joined: Option<Joined>) {
+        let Some(Joined { seq, at, .. }) = joined else { return };
+        (self.joined, self.joined_at) = (Some(seq), Some(at));
+    }
 }
 
 /// A change of rights that stands in the log, and how far it has reached those who are connected.
@@ -176,5 +197,7 @@ fn shown(user: &Id, membership: &Membership) -> Member {
         role: membership.role.clone(),
         visible_from: membership.visible_from,
         since: membership.since,
+        joined: None,
+        joined_at: None,
     }
 }

@@ -12,6 +12,7 @@ mod frame;
 mod history;
 mod hold;
 mod id;
+mod members;
 mod problem;
 mod reactions;
 mod receipt;
@@ -46,6 +47,7 @@ pub use history::{
 };
 pub use hold::{HOLDS_VERB, Hold, HoldsPage, HoldsQuery, MAX_HOLDS};
 pub use id::{Id, InvalidId, MAX_ID_BYTES};
+pub use members::{Joined, MAX_MEMBERS, MEMBERS_VERB, MembersPage, MembersQuery};
 pub use problem::{More, Problem, ProblemCode};
 pub use reactions::{MAX_REACTIONS, REACTIONS_VERB, Reacted, ReactedBy, ReactionsPage, ReactionsQuery};
 pub use receipt::{Durability, Receipt};

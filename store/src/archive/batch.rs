@@ -3,11 +3,12 @@ use natterjack_nats_config::tail::Log;
 
 use super::project::{self, Rows};
 
-/// The most frames in a transaction; also how many are asked for at a time.
-pub(crate) const MAX_FRAMES: usize = 64;
+/// The most frames in a transaction; also how many are asked for at a time. Where few people talk a frame holds a few events, so
+/// that a backlog of them is many frames: each transaction costs as much as some hundred events do.
+pub(crate) const MAX_FRAMES: usize = 256;
 /// The most bytes of frames in a transaction, give or take one frame: some tens of thousands of small events, well
 /// under a second of work, so that a clean stop is quick.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Frames that follow the watermark without a gap, on their way into one transaction.
 #[derive(Debug)]

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Frames that are a backlog, and not what is on its way: a batch.
-const BACKLOG: u64 = super::batch::MAX_FRAMES as u64;
+/// Frames that are a backlog, and not what is on its way: more than are written in a tenth of a second.
+const BACKLOG: u64 = 64;
 
 /// Tells how quickly a backlog was archived, once.
 #[derive(Debug)]

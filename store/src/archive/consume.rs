@@ -8,8 +8,9 @@ use async_nats::jetstream::{
 };
 use futures_util::{FutureExt, StreamExt};
 use natterjack_nats_config::tail::{Log, is_frame};
+use tokio::time::{Instant, timeout_at};
 
-use super::batch::{Batch, MAX_FRAMES, Place};
+use super::batch::{Batch, MAX_BYTES, MAX_FRAMES, Place};
 use super::step::{Step, passed};
 
 /// The durable consumer's name on the log's stream.
@@ -17,7 +18,11 @@ const DURABLE: &str = "archive";
 /// When an unacknowledged frame is delivered again.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Frames that may be unacknowledged: the batch in work and those that are fetched ahead.
-const MAX_ACK_PENDING: i64 = 256;
+const MAX_ACK_PENDING: i64 = 1024;
+/// Bytes of frames that are asked for at a time: the batch behind the one in work. Far more than a frame has.
+const MAX_PULL_BYTES: usize = 2 * MAX_BYTES;
+/// How long is waited for frames that the server has: what it has not sent by then goes into another batch.
+const GATHER: Duration = Duration::from_millis(if cfg!(test) { 3000 } else { 100 });
 /// The server shows that often that it is there; two missing ones and the consumer is opened again.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
@@ -29,6 +34,8 @@ pub(crate) struct Reader<'a> {
     /// A frame behind a gap, kept until what came before it is stored.
     held: Option<(u64, Message)>,
     unacked: Vec<Acker>,
+    /// Whether the log went on behind the last frame that came, when that was sent.
+    behind: bool,
 }
 
 /// The consumer broke: open it again.
@@ -60,6 +67,7 @@ impl<'a> Reader<'a> {
         let messages = consumer
             .stream()
             .max_messages_per_batch(MAX_FRAMES)
+            .max_bytes_per_batch(MAX_PULL_BYTES)
             .heartbeat(HEARTBEAT)
             .messages()
             .await
@@ -70,30 +78,54 @@ impl<'a> Reader<'a> {
             messages,
             held: None,
             unacked: Vec::new(),
+            behind: false,
         })
     }
 
-    /// Waits for a frame, then takes what is there without waiting for more.
+    /// Waits for a frame, then takes what is there; while the log goes on behind that, it waits for more, but not for long.
     pub(crate) async fn fill(&mut self, batch: &mut Batch) -> Result<(), ReadError> {
         while batch.is_empty() {
-            let (stream_seq, message) = match self.held.take() {
-                Some(held) => held,
-                None => sequenced(self.messages.next().await)?,
+            let (stream_seq, message) = if let Some(held) = self.held.take() {
+                held
+            } else {
+                let message = self.messages.next().await;
+                self.arrived(message)?
             };
             if batch.place_of(stream_seq) == Place::Gap {
                 self.cross(batch, stream_seq).await?;
             }
             self.take(batch, stream_seq, message).await;
         }
+        let until = Instant::now() + GATHER;
         while !batch.is_full() && self.held.is_none() {
-            let Some(message) = self.messages.next().now_or_never() else {
-                break;
+            let next = self.messages.next();
+            let next = if self.behind {
+                timeout_at(until, next).await.ok()
+            } else {
+                next.now_or_never()
             };
-            let (stream_seq, message) = sequenced(message)?;
+            let Some(message) = next else { break };
+            let (stream_seq, message) = self.arrived(message)?;
             self.take(batch, stream_seq, message).await;
         }
         passed(Step::Fetched);
         Ok(())
+    }
+
+    /// Whether the log goes on behind what was taken: then the next batch needs no waiting for more.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind || self.held.is_some()
+    }
+
+    /// What came, and its place; notes how many frames the server had behind it.
+    fn arrived(&mut self, message: Option<Result<Message, pull::MessagesError>>) -> Result<(u64, Message), ReadError> {
+        let message = message
+            .ok_or_else(|| ReadError("the consumer ended".to_owned()))?
+            .map_err(broke)?;
+        let info = message.info().map_err(|error| ReadError(error.to_string()))?;
+        let (stream_seq, pending) = (info.stream_sequence, info.pending);
+        self.behind = pending > 0;
+        Ok((stream_seq, message))
     }
 
     /// Acknowledges everything that went into a batch. Call it when the batch is committed, and not before.
@@ -185,17 +217,6 @@ fn stands_at(info: &Info, watermark: u64) -> bool {
         && config.max_deliver == -1
         && config.max_ack_pending == MAX_ACK_PENDING
         && config.filter_subject.is_empty()
-}
-
-fn sequenced(message: Option<Result<Message, pull::MessagesError>>) -> Result<(u64, Message), ReadError> {
-    let message = message
-        .ok_or_else(|| ReadError("the consumer ended".to_owned()))?
-        .map_err(broke)?;
-    let stream_seq = message
-        .info()
-        .map_err(|error| ReadError(error.to_string()))?
-        .stream_sequence;
-    Ok((stream_seq, message))
 }
 
 fn broke(error: impl std::fmt::Display) -> ReadError {

@@ -11,6 +11,7 @@ mod consume;
 mod database;
 mod insert;
 pub(crate) mod keeper;
+pub(crate) mod members;
 pub(crate) mod now;
 pub(crate) mod project;
 pub(crate) mod replies;

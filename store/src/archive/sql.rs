@@ -12,6 +12,7 @@ use sea_orm::{
 
 use super::batch::Batch;
 use super::database::Database;
+use super::members::{self, Members};
 use super::now::{self, Changes};
 use super::project::{self, Rows};
 use super::replies::{self, Replies};
@@ -97,6 +98,8 @@ pub(crate) async fn catch_up(database: &Database, log: &Log) -> Result<(), DbErr
     rooms::catch_up(&transaction, log).await?;
     replies::catch_up(&transaction, log).await?;
     trail::catch_up(&transaction, log).await?;
+    // Behind the trail, which it goes by.
+    members::catch_up(&transaction, log).await?;
     transaction.commit().await
 }
 
@@ -173,10 +176,11 @@ pub(crate) async fn keep(
     let Some(of) = events.first().map(|row| (row.epoch, row.shard)) else {
         return Ok(());
     };
-    let of_interest = Trail::of_interest(&events);
+    let (of_interest, memberships) = (Trail::of_interest(&events), Members::changes(&events));
     database.insert().run(transaction, events).await?;
     passed(Step::Inserted);
     trail::store(transaction, &of_interest).await?;
+    members::store(transaction, of, memberships).await?;
     now::store(transaction, of, changes).await?;
     rooms::store(transaction, of, standings).await?;
     replies::store(transaction, of, replies).await?;

@@ -229,7 +229,7 @@ impl Worker {
                 filled = fill => filled?,
                 () = stop.cancelled() => return Ok(()),
             }
-            if !batch.is_full() {
+            if !batch.is_full() && !reader.is_behind() {
                 not_before = Instant::now() + BETWEEN_COMMITS;
             }
             let (upto, events) = (batch.new_watermark(), batch.events());

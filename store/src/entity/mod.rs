@@ -10,6 +10,7 @@ pub(crate) mod edit;
 pub(crate) mod erasure;
 pub(crate) mod event;
 pub(crate) mod hold;
+pub(crate) mod member;
 pub(crate) mod quarantine;
 pub(crate) mod reaction;
 pub(crate) mod read_mark;

@@ -10,6 +10,7 @@ mod m0005_audit;
 mod m0006_retention;
 mod m0007_replies;
 mod m0008_erasure;
+mod m0009_members;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_retention::Migration),
             Box::new(m0007_replies::Migration),
             Box::new(m0008_erasure::Migration),
+            Box::new(m0009_members::Migration),
         ]
     }
 }

@@ -2,7 +2,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, Statement};
 
 /// The tables whose rows are told apart by the epoch of their log, but for `watermark`, and for the index of words, which is
 /// filled again by itself.
-pub(super) const TABLES: [&str; 12] = [
+pub(super) const TABLES: [&str; 13] = [
     "event",
     "quarantine",
     "changed",
@@ -14,6 +14,7 @@ pub(super) const TABLES: [&str; 12] = [
     "hold",
     "reply",
     "audit",
+    "member",
     "erasure",
 ];
 

@@ -6,6 +6,7 @@
 //! may do it.
 
 mod index;
+mod newest;
 mod query;
 mod text;
 mod words;

@@ -4,7 +4,7 @@ use sea_orm::sea_query::{Alias, Cond, Expr, ExprTrait, Order, Query, SelectState
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, QueryFilter};
 
 use super::words::{self, MAX_TERMS, Term};
-use super::{index, text};
+use super::{index, newest, text};
 use crate::archive::{now, sql};
 use crate::entity::event;
 use crate::erasure::{Known, is_erased};
@@ -14,6 +14,14 @@ use crate::history::{cut, raw};
 const SIDE_BY_SIDE: usize = 400;
 /// Of more messages than these that have the words, the newest are ranked: to rank a million takes seconds.
 const RANKED: u64 = 10_000;
+
+/// Messages that are found, by their places.
+pub(super) struct Found {
+    /// The best first; some more than asked for, where there are.
+    pub(super) seqs: Vec<i64>,
+    /// Whether everything was looked at.
+    pub(super) is_all: bool,
+}
 
 /// What a search comes to, or what is wrong with it.
 pub(crate) async fn search(
@@ -40,21 +48,14 @@ pub(crate) async fn search(
         return Ok(Ok(page));
     }
     let limit = usize::from(query.limit);
-    let backend = db.get_database_backend();
-    let select = select(backend, log, query, &terms);
-    let found: Vec<i64> = db
-        .query_all_raw(backend.build(&select))
-        .await?
-        .iter()
-        .map(|row| row.try_get_by_index(0))
-        .collect::<Result<_, _>>()?;
+    let Found { seqs: found, is_all } = find(db, log, query, &terms).await?;
     let mut lines = lines(db, log, found.iter().copied().take(limit)).await?;
     let sizes: Vec<(Seq, usize)> = found
         .iter()
         .filter_map(|seq| Some((Seq(seq.unsigned_abs()), lines.get(seq).map(Vec::len)?)))
         .collect();
     let fitting = cut(&sizes, limit).count;
-    page.more = fitting < found.len();
+    page.more = fitting < found.len() || !is_all;
     for seq in found.iter().take(fitting) {
         let Some(line) = lines.remove(seq) else { continue };
         let snippet = words::snippet(&text::text_of(&line), &query.q);
@@ -66,12 +67,29 @@ pub(crate) async fn search(
     Ok(Ok(page))
 }
 
+async fn find(db: &DatabaseConnection, log: &Log, query: &SearchQuery, terms: &[Term]) -> Result<Found, DbErr> {
+    let backend = db.get_database_backend();
+    if backend == DbBackend::MySql {
+        return newest::find(db, log, query, terms).await;
+    }
+    let rows = db
+        .query_all_raw(backend.build(&select(backend, log, query, terms)))
+        .await?;
+    Ok(Found {
+        seqs: rows
+            .iter()
+            .map(|row| row.try_get_by_index(0))
+            .collect::<Result<_, _>>()?,
+        is_all: true,
+    })
+}
+
 /// The places of the best, one more than asked for.
-fn select(backend: DbBackend, log: &Log, query: &SearchQuery, terms: &[Term]) -> SelectStatement {
+pub(super) fn select(backend: DbBackend, log: &Log, query: &SearchQuery, terms: &[Term]) -> SelectStatement {
     let terms = text_of(backend, terms);
     let most = u64::from(query.limit) + 1;
     let (score, mut found) = match backend {
-        // InnoDB has found and ranked everything before it gives the first.
+        // InnoDB finds and ranks everything before it gives the first: see `newest`.
         DbBackend::MySql => {
             let score = "MATCH (tokens) AGAINST (? IN BOOLEAN MODE)";
             let mut found = matching(Expr::cust_with_values(score, [terms.clone()]), log, query);
@@ -111,7 +129,7 @@ fn among(mut newest: SelectStatement, by: &'static str) -> SelectStatement {
 }
 
 /// What is found where the reader looks.
-fn matching(matches: SimpleExpr, log: &Log, query: &SearchQuery) -> SelectStatement {
+pub(super) fn matching(matches: SimpleExpr, log: &Log, query: &SearchQuery) -> SelectStatement {
     let column = |name: &'static str| Expr::col(Alias::new(name));
     let mut select = Query::select();
     select

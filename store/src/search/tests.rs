@@ -17,6 +17,7 @@ on_each_engine!(
     a_lost_index_is_filled_again,
     epochs_are_indexed_one_after_the_other,
     a_query_of_many_rooms_is_answered,
+    a_frequent_word_is_found_among_the_newest_and_a_rare_one_anywhere,
     what_was_edited_or_deleted_is_found_no_more,
 );
 
@@ -286,6 +287,37 @@ async fn epochs_are_indexed_one_after_the_other(engine: Engine) {
         .unwrap();
     assert_eq!(found.results.len(), 2);
     assert_eq!(frames(&database, &query("valve", &[("lobby", 0)])).await, [1]);
+}
+
+async fn a_frequent_word_is_found_among_the_newest_and_a_rare_one_anywhere(engine: Engine) {
+    let databases = Databases::new(engine);
+    let database = databases.open("archive").await;
+    let said = |text: &'static str| ("lobby", "alice", Kind::Msg, text);
+    let mut events = vec![said("pump and valve"); 10];
+    events[3] = said("seldom a pump");
+    events.extend(vec![said("a pump"); 60]);
+    events[65] = said("pump, pump, pump");
+    events[66] = ("shed", "alice", Kind::Msg, "pump, pump, pump");
+    archive(&database, 1, &events).await;
+    index_all(&database, &log()).await;
+    let of = async |q: &str, limit: u16| {
+        let query = SearchQuery {
+            limit,
+            ..query(q, &[("lobby", 0)])
+        };
+        let more = ask(&database, &query).await.more;
+        (frames(&database, &query).await, more)
+    };
+    let (best, more) = of("pump", 3).await;
+    assert_eq!((best[0], best.len(), more), (66, 3, true), "{best:?}");
+    assert_eq!(best[1..], [70, 69], "{best:?}");
+    assert_eq!(of("seldom", 3).await, (vec![4], false));
+    assert_eq!(of("sel", 3).await, (vec![4], false));
+    let (all, more) = of("pump", 69).await;
+    assert_eq!((all.len(), more), (69, false));
+    let (of_old, more) = of("valve pump", 20).await;
+    assert_eq!((of_old.len(), more), (9, false));
+    assert_eq!(of("ump", 3).await, (vec![], false));
 }
 
 async fn a_query_of_many_rooms_is_answered(engine: Engine) {

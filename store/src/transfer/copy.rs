@@ -25,6 +25,8 @@ pub async fn copy(
         }
         sql::begin_watermark(target, log).await?;
     }
+    // As a store does before it goes on: the target may have been filled by a program that knew less.
+    sql::catch_up(to, log).await?;
     loop {
         let upto = place(source, log).await?.ok_or(TransferError::Nothing)?;
         let Some(mut at) = place(target, log).await? else {

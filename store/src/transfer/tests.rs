@@ -1,10 +1,13 @@
 use natterjack_nats_config::contract::{Kind, Seq, Subjects};
 
+use sea_orm::EntityTrait;
+
 use super::*;
 use crate::archive::Database;
 use crate::archive::now::{self, Changes};
 use crate::archive::sql::{self, Range, Room};
 use crate::archive::testing::{Databases, Engine, House, assert_archived, events, on_each_engine, quarantined};
+use crate::entity::member;
 use crate::retention::Horizons;
 
 on_each_engine!(
@@ -47,6 +50,7 @@ async fn an_archive_moves_to_every_other_engine_as_it_is(engine: Engine) {
         assert_eq!(copy(&source, &target, &house.log, tell).await.unwrap(), end);
         assert_eq!(events(&source).await, events(&target).await);
         assert_eq!(quarantined(&source).await, quarantined(&target).await);
+        assert_eq!(members(&target).await, members(&source).await);
         assert_stands(&target).await;
         // The log goes on, and a store goes on with the copy.
         scribe.chatter(2, 2).await;
@@ -71,6 +75,12 @@ async fn assert_stands(database: &Database) {
         .await
         .unwrap();
     assert_eq!(wrong, [] as [i64; 0]);
+}
+
+async fn members(database: &Database) -> Vec<member::Model> {
+    let all = member::Entity::find().all(database.connection()).await.unwrap();
+    assert_eq!(all.len(), 1);
+    all
 }
 
 async fn history(database: &Database, house: &House) -> Vec<Vec<u8>> {
@@ -111,6 +121,7 @@ async fn a_room_goes_out_and_in_again_byte_for_byte(engine: Engine) {
         let told = history(&target, &house).await;
         assert_stands(&target).await;
         assert_eq!(told.len(), 400);
+        assert_eq!(members(&target).await, members(&source).await);
         assert_eq!(told, history(&source, &house).await);
         let mut again = Vec::new();
         export(&target, what, &mut again, |_, _| {}).await.unwrap();

@@ -56,6 +56,9 @@ pub enum Fault {
     /// Where a room stands, or what is read of it, is not what the archive's own events make of it.
     #[error("where a room stands, or what is read of it, is not what the archive's events say")]
     Room,
+    /// Who is in a room, and since when, is not what the archive's own events make of it.
+    #[error("a membership, or its time, is noted otherwise than the archive's events say")]
+    Member,
     /// The audit trail is not what the archive's own events make of it: a row was changed, put in or taken out, or one before it.
     #[error("the audit trail is not what the archive's events make of it: somebody changed it, or events before it")]
     Trail,

@@ -17,6 +17,7 @@ use sea_orm::DbErr;
 
 use self::compare::Rooms;
 pub use self::compare::{Fault, Finding};
+use crate::archive::members::{self, Members};
 use crate::archive::now::{self, Changes};
 use crate::archive::project::Rows;
 use crate::archive::replies::{self, Replies};
@@ -100,6 +101,7 @@ pub async fn verify(
         standings: Standings::default(),
         replies: Replies::default(),
         trail: Trail::default(),
+        members: Members::default(),
         erasing: Erasing::default(),
         known: Known::load(database.connection(), log).await?,
         erase_again: false,
@@ -132,6 +134,7 @@ struct Verifying<'a> {
     standings: Standings,
     replies: Replies,
     trail: Trail,
+    members: Members,
     erasing: Erasing,
     /// All erasures. They may go on, and others come, meanwhile.
     known: Known,
@@ -196,6 +199,7 @@ impl Verifying<'_> {
         self.standings.extend(Standings::of(events));
         self.replies.extend(Replies::of(events));
         self.trail.extend(events);
+        self.members.extend(events);
         self.erasing.extend(Erasing::of(events));
         for row in events {
             let Some(before) = self.rooms.follow(row) else { continue };
@@ -247,8 +251,10 @@ impl Verifying<'_> {
         wrong.extend(replies::differing(db, log, &self.replies, (upto, &horizons)).await?);
         let wrong_rooms = rooms::differing(db, log, &self.standings, (upto, &horizons)).await?;
         let wrong_trail = trail::differing(db, log, &self.trail, upto).await?;
+        let wrong_members = members::differing(db, log, &self.members, upto).await?;
         let wrong_erasures = erasure::differing(db, log, &self.erasing, upto).await?;
-        let faults = (wrong.len() + wrong_trail.len() + wrong_erasures.len()) as u64 + wrong_rooms;
+        let faults =
+            (wrong.len() + wrong_trail.len() + wrong_members.len() + wrong_erasures.len()) as u64 + wrong_rooms;
         if faults == 0 && !self.erase_again {
             return Ok(());
         }
@@ -260,6 +266,9 @@ impl Verifying<'_> {
         }
         for seq in wrong_trail {
             self.note(compare::finding(seq, Fault::Trail));
+        }
+        for seq in wrong_members {
+            self.note(compare::finding(seq, Fault::Member));
         }
         for seq in wrong_erasures {
             self.note(compare::finding(seq, Fault::Erasure));

@@ -3,7 +3,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Statement};
 
 use super::read::Part;
-use crate::archive::{Database, now, project, replies, rooms, sql, trail};
+use crate::archive::{Database, members, now, project, replies, rooms, sql, trail};
 use crate::entity::{event, quarantine, search_mark};
 use crate::erasure::{self, is_erased};
 
@@ -56,6 +56,7 @@ pub(super) async fn rebuild(database: &Database, log: &Log) -> Result<(), DbErr>
     rooms::rebuild(&transaction, log).await?;
     replies::rebuild(&transaction, log).await?;
     trail::rebuild(&transaction, log).await?;
+    members::rebuild(&transaction, log).await?;
     erasure::rebuild(&transaction, log).await?;
     transaction.commit().await
 }

@@ -157,6 +157,7 @@ async fn a_message_that_stands_otherwise_than_its_events_say_is_found_and_put_ri
         let target = natterjack_nats_config::contract::Seq::of(1, index);
         scribe.change("lobby", Kind::Edit, target, "new").await;
     }
+    scribe.say(&[("lobby", Kind::Member)]).await;
     let database = house.database("archive").await;
     let mut worker = house.start(&database, "one").await;
     worker.reached(scribe.end()).await;
@@ -166,10 +167,12 @@ async fn a_message_that_stands_otherwise_than_its_events_say_is_found_and_put_ri
         "UPDATE changed SET deleted = 5, deleted_at = 'x', deleted_by = 'mallory' WHERE seq = 1024",
         "DELETE FROM changed WHERE seq = 1025",
         "DELETE FROM edit WHERE target = 1026",
+        "UPDATE member SET role = 'owner'",
     ] {
         run(&database, sql).await;
     }
-    let expected = [1024, 1025, 1026].map(|seq| (seq, Fault::Standing));
+    let mut expected = [1024, 1025, 1026].map(|seq| (seq, Fault::Standing)).to_vec();
+    expected.push((5120, Fault::Member));
     assert_eq!(faults(&look(&house, &database, true).await), expected);
     assert_eq!(look(&house, &database, false).await.faults, 0);
 }

@@ -99,6 +99,10 @@ struct RoomPut {
 #[serde(deny_unknown_fields)]
 struct MembersAsk {
     room: String,
+    /// With the time of joining.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    joined: Option<bool>,
     limit: Option<u64>,
     next: Option<String>,
 }

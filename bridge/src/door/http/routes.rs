@@ -152,12 +152,7 @@ fn routes() -> (Router<Arc<DoorState>>, OpenApi) {
 async fn rooms(State(door): Door, caller: Caller, request: Request) -> Answer {
     let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["limit", "next", "unread"])?;
     let listing = listing_of(&fields)?;
-    let unread = match fields.text("unread") {
-        None | Some("" | "false") => false,
-        Some("true") => true,
-        Some(_) => return Err(Problem::invalid("`unread` must be true or false").into()),
-    };
-    let (rooms, next) = if unread {
+    let (rooms, next) = if is_set(&fields, "unread")? {
         ops::rooms_standing(&door.bridge, &caller.who, &listing).await?
     } else {
         ops::rooms(&door.bridge, &caller.who, &listing)?
@@ -244,11 +239,25 @@ async fn room(State(door): Door, caller: Caller, path: Path) -> Answer {
     get,
     path = "/v1/rooms/{room}/members",
     tag = "rooms",
-    params(InRoom, Listed),
+    params(
+        InRoom,
+        Listed,
+        (
+            "joined" = Option<bool>,
+            Query,
+            description = "With `true` also since when each is a member, by the archive",
+        ),
+    ),
     responses((status = 200, description = "Its members", body = openapi::MembersPage)),
 )]
 async fn members(State(door): Door, caller: Caller, path: Path, request: Request) -> Answer {
-    let (members, next) = ops::members(&door.bridge, &caller.who, &path.id("room")?, &listing(&request)?)?;
+    let fields = Fields::parse(request.uri().query().unwrap_or_default(), &["joined", "limit", "next"])?;
+    let (room, listing) = (path.id("room")?, listing_of(&fields)?);
+    let (members, next) = if is_set(&fields, "joined")? {
+        ops::members_joined(&door.bridge, &caller.who, &room, &listing).await?
+    } else {
+        ops::members(&door.bridge, &caller.who, &room, &listing)?
+    };
     json(
         StatusCode::OK,
         &json!({"members": members, "next": next.map(|id| next_of(&id))}),
@@ -453,6 +462,15 @@ pub(super) fn listing_of(fields: &Fields) -> Result<Listing, Problem> {
         .map(read_next)
         .transpose()?;
     Listing::new(fields.number("limit")?, after)
+}
+
+/// Whether something more is asked for.
+fn is_set(fields: &Fields, name: &str) -> Result<bool, Problem> {
+    match fields.text(name) {
+        None | Some("" | "false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Problem::invalid(format!("`{name}` must be true or false"))),
+    }
 }
 
 /// Where a list goes on. Opaque to clients: today the last entry's id.

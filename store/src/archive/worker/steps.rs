@@ -15,7 +15,7 @@ use crate::archive::testing::{Engine, House, LIMIT, assert_archived, on_each_eng
 use crate::archive::{Address, Database, Tables};
 
 /// More frames than go into one batch.
-const FRAMES: usize = 70;
+const FRAMES: usize = 270;
 
 on_each_engine!(killed_at_each_step_nothing_is_doubled_and_nothing_is_missing);
 

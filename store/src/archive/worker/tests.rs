@@ -13,6 +13,7 @@ use crate::entity::watermark;
 
 on_each_engine!(
     rows_are_the_lines_of_the_log_byte_for_byte,
+    a_backlog_of_small_frames_takes_few_commits_and_large_ones_come_too,
     killed_between_commit_and_ack_nothing_is_doubled_and_nothing_is_missing,
     killed_at_any_moment_nothing_is_doubled_and_nothing_is_missing,
     workers_that_race_are_fenced_by_the_watermark,
@@ -109,6 +110,31 @@ async fn rows_are_the_lines_of_the_log_byte_for_byte(engine: Engine) {
     );
     assert_eq!((row.at.as_str(), &row.hash), ("2026-11-23T06:00:00.123Z", &hash(bytes)));
     worker.stop().await;
+}
+
+/// More than is asked for at a time, by number and by size.
+async fn a_backlog_of_small_frames_takes_few_commits_and_large_ones_come_too(engine: Engine) {
+    let house = House::new(engine).await;
+    let mut scribe = house.scribe().await;
+    scribe.chatter(2000, 1).await;
+    let (small, mut large) = (scribe.end(), 0);
+    let database = house.database("archive").await;
+    count_moves(&database).await;
+    let mut worker = house.start(&database, "one").await;
+    worker.reached(small).await;
+    let (commits, backwards) = moves(&database).await;
+    assert!((8..=16).contains(&commits) && backwards == 0, "{commits}");
+    worker.stop().await;
+    while large < 40 {
+        scribe.append(vec![b'x'; 500 << 10].into()).await;
+        large += 1;
+    }
+    scribe.chatter(100, 1).await;
+    let mut worker = house.start(&database, "one").await;
+    worker.reached(scribe.end()).await;
+    worker.stop().await;
+    assert_archived(&database, &scribe.lines).await;
+    assert_eq!(quarantined(&database).await.len(), large);
 }
 
 async fn killed_between_commit_and_ack_nothing_is_doubled_and_nothing_is_missing(engine: Engine) {

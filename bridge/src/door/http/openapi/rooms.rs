@@ -196,6 +196,14 @@ pub(in crate::door::http) struct Member {
     visible_from: u64,
     /// The event that gave the present role.
     since: u64,
+    /// With `joined=true`: the event by which they came in, where it is archived.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    joined: Option<u64>,
+    /// Its time.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    joined_at: Option<String>,
 }
 
 /// A page of a room's members.
