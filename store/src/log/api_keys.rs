@@ -31,7 +31,7 @@ pub(super) fn permit_key(view: &View, request: &Request, body: &KeyBody, now_ms:
         _ => {
             return Err(Problem::new(
                 ProblemCode::Forbidden,
-                "API keys are made over HTTP with a token, and not with another key",
+                "API keys are made with a token, over HTTP or by the service `keys`, and not with another key",
             ));
         }
     }
