@@ -16,6 +16,8 @@ mod set_hash;
 mod snapshot;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod view;
 
