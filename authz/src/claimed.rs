@@ -36,17 +36,17 @@ pub fn news(view: &View, session: &Session) -> Option<News> {
     let claimed = session.claimed.as_ref()?;
     let (who, issued_at_ms) = (&session.principal, session.issued_at_ms);
     let Principal { tenant, user } = who;
-    let permissions = |role: &Id| view.in_tenant(tenant, role);
-    let role = claimed.role.clone().filter(|role| permissions(role).is_some());
+    let rights = |role: &Id| view.rights_of_role(tenant, role);
+    let role = claimed.role.clone().filter(|role| rights(role).is_some());
     let known = view.claimed(tenant, user, &claimed.issuer);
     let is_news = is_news(known, role.as_ref(), issued_at_ms);
     if !is_news || !view.has_tenant(tenant) || is_blocked(view, who) || !token_is_good(view, who, &session.token()) {
         return None;
     }
     let default: Id = DEFAULT_ROLE.parse().ok()?;
-    let of = |role: Option<&Id>| permissions(role.unwrap_or(&default)).unwrap_or_default();
+    let of = |role: Option<&Id>| rights(role.unwrap_or(&default)).unwrap_or_default().of(user);
     let before = of(known.and_then(|known| known.role.as_ref()));
-    let takes = !before.without(of(role.as_ref())).is_empty();
+    let takes = of(role.as_ref()).lacks(&before).is_some();
     let body = UserBody {
         user: user.clone(),
         role,

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::bundle::{self, Bundler};
 use crate::config::{BridgeConfig, Caps};
-use crate::door::{Hooks, HttpDoor, NativeDoor, Origins, Tickets};
+use crate::door::{Auth, Hooks, HttpDoor, NativeDoor, Origins, Tickets};
 use crate::error::BridgeError;
 use crate::feed::{Cursors, Feed, Past, follow, listen};
 use crate::health::{Health, Watched, watch_health};
@@ -51,22 +51,19 @@ pub async fn run(
     let client = connect(&config.nats).await?;
     let draining = CancellationToken::new();
     let (bridge, mut tasks) = start(&config, &client, draining.clone(), ready);
-    let native = NativeDoor::open(Arc::clone(&bridge), config.caps.native_requests).await?;
     let subjects = &config.log.subjects;
     let tickets = Tickets::new(&config.cursor_key, client.clone(), subjects, config.replicas);
     let refused = Arc::new(RefusedLogins::new(config.tenant.clone(), config.worker.clone()));
-    let (telling, to, log, until) = (
-        Arc::clone(&refused),
-        client.clone(),
-        config.log.clone(),
-        shutdown.clone(),
-    );
+    let auth = Arc::new(Auth::new(config.verifier, &bridge, Arc::clone(&refused)));
+    let doors = (Arc::clone(&bridge), Arc::clone(&auth));
+    let native = NativeDoor::open(doors, config.caps.native_requests).await?;
+    let (to, log, until) = (client.clone(), config.log.clone(), shutdown.clone());
     let _telling = AbortOnDropHandle::new(tokio::spawn(
-        async move { telling.keep_telling(&to, &log, &until).await },
+        async move { refused.keep_telling(&to, &log, &until).await },
     ));
     let http = HttpDoor::new(
         bridge,
-        (config.verifier, refused),
+        auth,
         (tickets, Hooks::new(&config.cursor_key), Origins::new(config.origins)),
         (&config.caps, config.log_requests),
     )

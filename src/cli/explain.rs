@@ -9,7 +9,7 @@ use crate::process::say;
 pub(crate) struct Explain {
     /// About whom. (--user is who asks)
     about: Id,
-    /// The permission, such as room.send
+    /// The permission, such as room.send, or send.as:dev1 (in the name of dev1)
     permission: String,
     /// The room; without one it is about the tenant
     room: Option<Id>,

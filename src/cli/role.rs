@@ -27,7 +27,7 @@ enum What {
         /// Where it is given
         #[arg(long, value_enum, default_value_t = Scope::Room)]
         scope: Scope,
-        /// The permissions, such as room.read room.send; without any the role gives nothing
+        /// The permissions, such as room.read room.send, send.as:plant7- (in the names of those whose ids begin so); without any the role gives nothing
         permissions: Vec<String>,
         #[command(flatten)]
         server: Server,

@@ -1,5 +1,8 @@
 //! API keys: they open what a token opens, until they are revoked.
 
+use std::time::Duration;
+
+use async_nats::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -12,7 +15,7 @@ use crate::support::eventually;
 use crate::support::everywhere::Everywhere;
 use crate::support::house::House;
 use crate::support::http::{Answer, Http};
-use crate::support::nats::Nats;
+use crate::support::nats::{Nats, parse};
 use crate::support::poll::cursor_now;
 
 /// A new key: its id and itself.
@@ -207,4 +210,131 @@ async fn keys_are_made_listed_and_ended_from_the_shell() {
             .refused(&["key", "list", "--token", key])
             .contains("token-invalid")
     );
+}
+
+/// A new key, made over NATS.
+async fn make_over_nats(by: &Nats, asked: &Value) -> (String, String) {
+    let made = by.api("keys.create", asked).await;
+    let text = |field: &str| made[field].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+    assert_eq!(made["state"], "done", "{made}");
+    (text("id"), text("key"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_listed_and_ended_over_nats_and_shown_to_whoever_asked() {
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "member")]).await;
+    let (alice, bob, admin) = tokio::join!(house.nats("alice"), house.nats("bob"), house.nats("admin"));
+    // The answer goes to the inbox of whoever asked, which nobody else hears, whoever they are.
+    for other in [&alice, &admin] {
+        other.subscribe("_INBOX.main.bob.>").await;
+        other.is_refused("subscription", "_INBOX.main.bob.>").await;
+        for own in ["_INBOX.main", "chat.user.main"] {
+            let last = if own.starts_with('_') { ".>" } else { "" };
+            other.subscribe(&format!("{own}.{}{last}", other.user)).await;
+        }
+    }
+    alice.listen(&["lobby"]).await;
+    let token = house.token("bob");
+    let (lathe, lathe_key) = make_over_nats(&bob, &json!({"token": token, "name": "lathe"})).await;
+    let (drill, drill_key) = make_over_nats(&bob, &json!({"token": token, "name": "drill"})).await;
+    assert_eq!(by(&house, &lathe_key).get("/v1/me").await.ok()["user"], "bob");
+    let by_key = Nats::connect(&house.endpoints.nats, "bob", &lathe_key).await.unwrap();
+    assert!(by_key.say("lobby", "by a key").await["seq"].is_u64());
+
+    let listed = bob.api("keys.list", &json!({"limit": 1})).await;
+    let first = lathe.clone().min(drill.clone());
+    assert_eq!(
+        (&listed["keys"][0]["id"], &listed["next"]),
+        (&json!(first), &json!(first)),
+        "{listed}"
+    );
+    let listed = bob.api("keys.list", &json!({"next": listed["next"]})).await;
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 1, "{listed}");
+    let of_bob = json!({"user": "bob"});
+    assert_eq!(alice.api("keys.list", &of_bob).await["code"], "forbidden");
+    let listed = admin.api("keys.list", &of_bob).await;
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 2, "{listed}");
+    let has_secret = ["sha256", &lathe_key, &drill_key]
+        .iter()
+        .any(|one| listed.to_string().contains(*one));
+    assert!(!has_secret, "{listed}");
+
+    let which = json!({"id": lathe});
+    assert_eq!(alice.api("keys.revoke", &which).await["code"], "not-found");
+    let ended = admin.api("keys.revoke", &which).await;
+    assert!(ended["seq"].is_u64() && ended["state"].is_string(), "{ended}");
+    eventually("the key is ended everywhere", async || {
+        let gone = admin.api("keys.revoke", &which).await["code"] == "not-found";
+        (gone && by(&house, &lathe_key).get("/v1/me").await.status == 401).then_some(())
+    })
+    .await;
+    // One's own: the connection over which that is asked is renewed with all others, and the answer may be lost with that.
+    by(&house, &drill_key).get("/v1/me").await.ok();
+    eventually("one's own is ended too", async || {
+        let subject = "chat.api.main.bob.keys.revoke";
+        let asked = bob.request(subject, json!({"id": drill}).to_string(), HeaderMap::new());
+        let answer = tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?.ok()?;
+        (parse(&answer)["code"] == "not-found").then_some(())
+    })
+    .await;
+    by(&house, &drill_key)
+        .get("/v1/me")
+        .await
+        .is_problem(401, "token-invalid");
+    stand_nowhere(&house, &[&lathe_key, &drill_key, &token]);
+    for heard in alice.mail.all().into_iter().chain(admin.mail.all()) {
+        let text = String::from_utf8(heard.payload.to_vec()).unwrap();
+        assert!(
+            !text.contains(&lathe_key) && !text.contains(&drill_key),
+            "{}",
+            heard.subject
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_nats_too_a_key_makes_no_key() {
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "member")]).await;
+    let bob = house.nats("bob").await;
+    let token = house.token("bob");
+    let (_, key) = make_over_nats(&bob, &json!({"token": token, "name": "found"})).await;
+    let finder = Nats::connect(&house.endpoints.nats, "bob", &key).await.unwrap();
+    let others = house.token("alice");
+    for (asked, code) in [
+        (json!({"name": "x"}), "token-missing"),
+        (json!({"name": "x", "token": ""}), "token-missing"),
+        (json!({"name": "x", "token": key}), "forbidden"),
+        (json!({"name": "x", "token": others}), "token-invalid"),
+        (json!({"name": "x", "token": others, "user": "alice"}), "token-invalid"),
+        (json!({"name": "x", "token": format!("{token}x")}), "token-invalid"),
+        (json!({"name": "x", "token": token, "user": "alice"}), "forbidden"),
+        (json!({"name": "", "token": token}), "invalid-request"),
+        (
+            json!({"name": "x", "token": token, "expires": "soon"}),
+            "invalid-request",
+        ),
+        (json!({"name": "x", "token": token, "id": "1"}), "invalid-request"),
+        (json!({"token": token}), "invalid-request"),
+    ] {
+        for by in [&finder, &bob] {
+            let answer = by.api("keys.create", &asked).await;
+            assert_eq!(answer["code"], code, "{asked}: {answer}");
+        }
+    }
+    // Nor by asking the writer.
+    let body = json!({"user": "bob", "id": "0".repeat(24), "name": "x", "sha256": "0".repeat(64)});
+    let answer = finder
+        .request(
+            "chat.in.main.bob._.key",
+            json!({"body": body}).to_string(),
+            HeaderMap::new(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(parse(&answer)["code"], "forbidden");
+    let listed = bob.api("keys.list", &json!({})).await;
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 1, "{listed}");
+    stand_nowhere(&house, &[&key, &token, &others]);
 }

@@ -154,3 +154,90 @@ async fn nobody_else_and_for_nobody_who_may_not() {
     assert!(gw.post("/v1/rooms/lobby/typing", &typing).await.status >= 400);
     assert_eq!(said(&house).len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_under_a_prefix_speaks_for_those_alone_and_it_is_told_why() {
+    let mut house = house().await;
+    let admin = house.nats("admin").await;
+    house.run(&["role", "set", "gateway", "--scope", "tenant", "send.as:dev"]);
+    house
+        .room(
+            "hall",
+            &[
+                ("gw", "member"),
+                ("dev1", "device"),
+                ("gw-1", "device"),
+                ("bob", "member"),
+            ],
+        )
+        .await;
+    let path = "/v1/rooms/hall/messages";
+    let gw = house.http("gw");
+    gw.post(path, &of("dev1", "mine")).await.created();
+    gw.post(path, &of("bob", "not mine")).await.is_problem(403, "forbidden");
+    gw.post(path, &of("gw-1", "not mine"))
+        .await
+        .is_problem(403, "forbidden");
+    assert_eq!(
+        house.nats("gw").await.send("hall", &of("bob", "x")).await["code"],
+        "forbidden"
+    );
+
+    // Over NATS, for many gateways at once: each for those that begin with its own id.
+    let changed = json!({"role": "gateway", "scope": "tenant", "permissions": ["send.as:{user}-"]});
+    let changed = admin.api("roles.put", &changed).await;
+    assert!(changed["seq"].is_u64(), "{changed}");
+    gw.post(path, &of("gw-1", "mine")).await.created();
+    gw.post(path, &of("dev1", "not mine"))
+        .await
+        .is_problem(403, "forbidden");
+    let listed = admin.api("roles.list", &json!({})).await;
+    let roles = listed["roles"].as_array().unwrap();
+    let shown = roles.iter().find(|role| role["role"] == "gateway").unwrap();
+    assert_eq!(shown["permissions"], json!(["send.as:{user}-"]), "{shown}");
+    let own = gw.get("/v1/me").await.ok();
+    assert_eq!(own["permissions"], json!(["send.as:gw-"]), "{own}");
+    for bad in ["send.as:", "send.as:a.b", "room.read:x"] {
+        let body = json!({"scope": "tenant", "permissions": [bad]});
+        let put = house.http("admin").put("/v1/roles/other", &body).await;
+        put.is_problem(400, "invalid-request");
+    }
+
+    for restarted in [false, true] {
+        if restarted {
+            house.stop();
+            house.restart().await;
+        }
+        let admin = house.http("admin");
+        for (named, allowed, rule) in [("gw-1", true, "tenant-role"), ("dev1", false, "role-lacks")] {
+            let why = format!("/v1/auth/explain?user=gw&permission=send.as:{named}");
+            let why = admin.get(&why).await.ok();
+            assert_eq!(
+                (&why["allowed"], &why["rule"]),
+                (&json!(allowed), &json!(rule)),
+                "{why}"
+            );
+            assert_eq!(why["facts"][1]["permissions"], json!(["send.as:{user}-"]), "{why}");
+        }
+        admin
+            .get("/v1/auth/explain?user=gw&permission=send.as:dev1&room=hall")
+            .await
+            .is_problem(400, "invalid-request");
+        let why = house.run(&["explain", "gw", "send.as:gw-1"]);
+        assert!(
+            why.starts_with("yes: tenant-role\n") && why.contains("send.as:{user}-"),
+            "{why}"
+        );
+        let why = admin.get("/v1/auth/explain?user=gw&permission=send.as").await.ok();
+        assert_eq!(why["allowed"], false, "for everybody: {why}");
+        let gw = house.http("gw");
+        gw.post(path, &of("gw-1", "still")).await.created();
+        gw.post(path, &of("dev1", "still not"))
+            .await
+            .is_problem(403, "forbidden");
+    }
+    let own = house.nats("gw").await;
+    let why = own.api("auth.explain", &json!({"permission": "send.as:gw-1"})).await;
+    assert_eq!(why["allowed"], true, "{why}");
+    assert!(said(&house).iter().all(|(from, via, _)| from != "bob" && *via == "gw"));
+}

@@ -4,6 +4,7 @@ use natterjack_nats_config::contract::{Id, Principal, RoleScope, RoomKind, Seq};
 use serde::Serialize;
 
 use super::decide::{Judgement, judge};
+use super::send_as::rule_of_sending_as;
 use super::view::{DEFAULT_ROLE, User};
 use super::{Permission, Rule, View};
 
@@ -64,7 +65,7 @@ pub enum Says {
         /// Where it is given.
         scope: RoleScope,
         /// The verbs.
-        permissions: Vec<&'static str>,
+        permissions: Vec<String>,
     },
 }
 
@@ -73,10 +74,22 @@ pub enum Says {
 #[must_use]
 pub fn explain(view: &View, who: &Principal, permission: Permission, room: Option<&Id>) -> Explanation {
     let judged = judge(view, who, room, permission);
+    explained(view, who, room, &judged)
+}
+
+/// Explains whether somebody may send in another's name, which is the tenant's to say: see [`may_send_as`](super::may_send_as).
+#[must_use]
+pub fn explain_send_as(view: &View, who: &Principal, named: &Id) -> Explanation {
+    let mut judged = judge(view, who, None, Permission::SendAs);
+    judged.rule = rule_of_sending_as(view, who, named);
+    explained(view, who, None, &judged)
+}
+
+fn explained(view: &View, who: &Principal, room: Option<&Id>, judged: &Judgement<'_>) -> Explanation {
     Explanation {
         allowed: judged.rule.allows(),
         rule: judged.rule,
-        facts: facts(view, who, room, &judged),
+        facts: facts(view, who, room, judged),
         room_is_visible: judged.room_is_visible,
     }
 }
@@ -126,7 +139,7 @@ fn facts(view: &View, who: &Principal, room: Option<&Id>, judged: &Judgement<'_>
             let says = Says::Role {
                 role: name.clone(),
                 scope: role.scope,
-                permissions: role.permissions.iter().map(Permission::as_str).collect(),
+                permissions: role.rights().verbs(),
             };
             add(says, role.since);
         }

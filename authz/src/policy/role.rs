@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use natterjack_nats_config::contract::{Event, Id, RoleBody, RoleScope, Seq};
 
+use super::send_as::prefix_facts;
 use super::view::{Hashed, Tenant, User};
-use super::{Change, Effect, Fact, Permission, PermissionSet, View};
+use super::{Change, Effect, Fact, Permission, PermissionSet, Prefixes, TenantRights, View};
 
 /// The most roles of its own that a tenant may have: a list of them is one answer.
 pub const MAX_ROLES: usize = 200;
@@ -21,12 +22,25 @@ pub struct Role {
     pub scope: RoleScope,
     /// What it lets its holders do.
     pub permissions: PermissionSet,
+    /// Beginnings of the ids in whose names they may send, beside that.
+    pub send_as: Prefixes,
     /// The event that made it what it is.
     pub since: Seq,
 }
 
 // The kind of facts in the hash, beside those of `view` (1 to 4, 13 to 15), of tokens (8 to 10) and of the writer (5 to 7, 11).
 const ROLE: u8 = 12;
+
+impl Role {
+    /// Everything that it gives.
+    #[must_use]
+    pub fn rights(&self) -> TenantRights {
+        TenantRights {
+            permissions: self.permissions,
+            send_as: self.send_as.clone(),
+        }
+    }
+}
 
 impl View {
     /// A tenant's own role of that name.
@@ -69,24 +83,37 @@ impl Tenant {
     pub(super) fn put_role(&mut self, hashed: &mut Hashed<'_>, name: &Id, role: Option<Role>) -> Option<Role> {
         let before = match role {
             Some(role) => {
-                hashed.hash.add(&role_fact(hashed.tenant, name, &role));
+                facts(hashed.tenant, name, &role).for_each(|fact| hashed.hash.add(&fact));
                 self.roles.insert(name.clone(), role)
             }
             None => self.roles.remove(name),
         };
         if let Some(before) = &before {
-            hashed.hash.remove(&role_fact(hashed.tenant, name, before));
+            facts(hashed.tenant, name, before).for_each(|fact| hashed.hash.remove(&fact));
         }
         before
     }
 
-    pub(super) fn apply_role(&mut self, hashed: &mut Hashed<'_>, event: &Event, body: RoleBody) -> Vec<Change> {
-        // A verb that is unknown here gives nothing.
-        let read = |verbs: Vec<String>| verbs.iter().filter_map(|verb| Permission::parse(verb)).collect();
-        let role = body.permissions.map(|verbs| Role {
-            scope: body.scope,
-            permissions: read(verbs),
-            since: event.seq,
+    pub(super) fn apply_role(
+        &mut self,
+        hashed: &mut Hashed<'_>,
+        event: &Event,
+        body: RoleBody,
+        keeps_prefixes: bool,
+    ) -> Vec<Change> {
+        let role = body.permissions.map(|verbs| {
+            // A verb that is unknown here gives nothing.
+            let permissions = verbs.iter().filter_map(|verb| Permission::parse(verb)).collect();
+            let mut send_as = Prefixes::default();
+            for verb in verbs.iter().filter(|_| keeps_prefixes) {
+                send_as.take(verb);
+            }
+            Role {
+                scope: body.scope,
+                permissions,
+                send_as,
+                since: event.seq,
+            }
         });
         let permissions = |role: Option<&Role>| role.map(|role| role.permissions).unwrap_or_default();
         let after = permissions(role.as_ref());
@@ -103,6 +130,10 @@ impl Tenant {
             .map(|user| self.changed(hashed, event, user, effect));
         changed.collect()
     }
+}
+
+fn facts(tenant: &Id, name: &Id, role: &Role) -> impl Iterator<Item = Fact> {
+    std::iter::once(role_fact(tenant, name, role)).chain(prefix_facts(tenant, name, role))
 }
 
 fn role_fact(tenant: &Id, name: &Id, role: &Role) -> Fact {

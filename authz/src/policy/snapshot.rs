@@ -1,20 +1,21 @@
 mod since_4;
+mod since_5;
 
 use hashbrown::HashMap;
 use natterjack_nats_config::contract::{Id, InvalidId, RoleScope, RoomBody, RoomHistory, RoomKind, Seq};
 use serde::{Deserialize, Serialize};
 
-use super::PermissionSet;
 use super::ban::Ban;
 use super::claims::Claimed;
 use super::keys::Key;
 use super::role::Role;
 use super::tokens::Tokens;
 use super::view::{Hashed, Membership, Tenant, User, View};
+use super::{PermissionSet, Prefixes};
 
 /// The version of a view's bytes and of its hash. Raise it when either changes: when a view keeps another fact, spells one
 /// differently, or folds an event differently. Bytes of another version are not read.
-pub const SNAPSHOT_VERSION: u16 = 4;
+pub const SNAPSHOT_VERSION: u16 = 5;
 
 /// Since this version a view knows which events made rooms and gave tenant roles.
 pub(super) const KEEPS_PLACES: u16 = 3;
@@ -22,9 +23,12 @@ pub(super) const KEEPS_PLACES: u16 = 3;
 /// Since this version a view knows which roles tokens claim, what is erased, and of the last legal hold.
 pub(super) const KEEPS_CLAIMS_AND_ERASURES: u16 = 4;
 
+/// Since this version a view knows under which prefixes a role lets others be spoken for.
+pub(super) const KEEPS_PREFIXES: u16 = 5;
+
 /// Version 1 knew nothing of revoked tokens, version 2 nothing of API keys and of when a revoked token expires, nor of roles,
-/// bans, settings of rooms and the events that made them, version 3 nothing of claimed roles and erasures: the same bytes without
-/// those records.
+/// bans, settings of rooms and the events that made them, version 3 nothing of claimed roles and erasures, version 4 nothing of prefixes:
+/// the same bytes without those records.
 const OLDEST_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"nj-polic";
@@ -153,6 +157,14 @@ enum Record<'a> {
         seq: u64,
         by: u64,
     },
+    // From here on since version 5.
+    /// Before all tenants: prefixes of roles are noted.
+    KeepsPrefixes,
+    /// Of a role that was told before.
+    SendAs {
+        role: &'a str,
+        prefix: &'a str,
+    },
 }
 
 /// Record after record, into bytes.
@@ -183,11 +195,15 @@ impl View {
         if !self.keeps_no_erasures {
             records.put(&Record::KeepsErasures)?;
         }
+        if !self.keeps_no_prefixes {
+            records.put(&Record::KeepsPrefixes)?;
+        }
         let mut tenants: Vec<_> = self.tenants.iter().collect();
         tenants.sort_unstable_by_key(|(name, _)| *name);
         for (name, tenant) in tenants {
             records.put(&Record::Tenant(name.as_str()))?;
             records.put_roles(tenant)?;
+            records.put_prefixes(tenant)?;
             records.put_users(tenant)?;
             records.put_claims(tenant)?;
             records.put_tokens(None, &tenant.tokens)?;
@@ -218,6 +234,7 @@ impl View {
         let mut view = Self {
             keeps_no_places: true,
             keeps_no_erasures: true,
+            keeps_no_prefixes: true,
             ..Self::default()
         };
         let mut reader = Reader::default();
@@ -231,6 +248,10 @@ impl View {
             }
             if let Record::KeepsErasures = record {
                 view.keeps_no_erasures = false;
+                continue;
+            }
+            if let Record::KeepsPrefixes = record {
+                view.keeps_no_prefixes = false;
                 continue;
             }
             if let Record::Tenant(name) = record {
@@ -388,7 +409,12 @@ impl<'a> Reader<'a> {
         }
         self.settle(tenant, hashed, (RoomHistory::All, Seq::ZERO));
         match record {
-            Record::Tenant(_) | Record::KeepsPlaces | Record::KeepsErasures | Record::RoomSettings { .. } => {}
+            Record::Tenant(_)
+            | Record::KeepsPlaces
+            | Record::KeepsErasures
+            | Record::KeepsPrefixes
+            | Record::RoomSettings { .. } => {}
+            Record::SendAs { role, prefix } => since_5::take_prefix(tenant, hashed, (role, prefix))?,
             Record::User { user, role, changed_ms } => {
                 let role = role.map(|role| self.role(role)).transpose()?;
                 tenant.change_user(hashed, &user.parse()?, |user: &mut User| {
@@ -485,6 +511,7 @@ impl<'a> Reader<'a> {
                 let made = Role {
                     scope,
                     permissions,
+                    send_as: Prefixes::default(),
                     since: Seq(since),
                 };
                 tenant.put_role(hashed, &role.parse()?, Some(made));

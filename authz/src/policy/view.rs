@@ -12,8 +12,10 @@ use super::by_id::ById;
 use super::claims::Claims;
 use super::erasure::KEEPS_ERASURES;
 use super::role::Role;
+use super::send_as::KEEPS_PREFIXES;
 use super::snapshot::{
     KEEPS_CLAIMS_AND_ERASURES as KEEPS_CLAIMS_AND_ERASURES_SINCE, KEEPS_PLACES as KEEPS_PLACES_SINCE,
+    KEEPS_PREFIXES as KEEPS_PREFIXES_SINCE,
 };
 use super::tokens::Tokens;
 use super::{BLOCKED, Fact, PermissionSet, SetHash, built_in, kind};
@@ -29,6 +31,8 @@ pub struct View {
     pub(super) keeps_no_places: bool,
     /// The same for erasures and holds.
     pub(super) keeps_no_erasures: bool,
+    /// The same for the prefixes of roles.
+    pub(super) keeps_no_prefixes: bool,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -142,6 +146,9 @@ impl View {
         if !self.keeps_no_erasures {
             hash.add(&Fact::new(KEEPS_ERASURES));
         }
+        if !self.keeps_no_prefixes {
+            hash.add(&Fact::new(KEEPS_PREFIXES));
+        }
         hash
     }
 
@@ -161,7 +168,7 @@ impl View {
     /// `None` where the body cannot be read.
     fn apply_policy(&mut self, event: &Event) -> Option<Vec<Change>> {
         let place = if self.keeps_no_places { Seq::ZERO } else { event.seq };
-        let keeps_erasures = !self.keeps_no_erasures;
+        let (keeps_erasures, keeps_prefixes) = (!self.keeps_no_erasures, !self.keeps_no_prefixes);
         let (tenant, mut hashed) = self.tenant(&event.tenant);
         let body = event.body.get();
         let change = match event.kind {
@@ -188,18 +195,22 @@ impl View {
                 tenant.apply_hold(&mut hashed, event);
                 None
             }
-            Kind::Role => return Some(tenant.apply_role(&mut hashed, event, serde_json::from_str(body).ok()?)),
+            Kind::Role => {
+                let body = serde_json::from_str(body).ok()?;
+                return Some(tenant.apply_role(&mut hashed, event, body, keeps_prefixes));
+            }
             _ => None,
         };
         Some(change.into_iter().collect())
     }
 
     /// Another writer has begun, whose view is of a version: that says whether it notes which events made rooms and gave
-    /// tenant roles, what tokens claim, and what is erased. Nothing of that is kept from before one that does not, so that a worker
+    /// tenant roles, what tokens claim, what is erased, and prefixes of roles. Nothing of that is kept from before one that does not, so that a worker
     /// which begins with that one's checkpoint knows what all others know.
     pub fn begin_term(&mut self, version: u16) {
         self.keeps_no_places = version < KEEPS_PLACES_SINCE;
         self.keeps_no_erasures = version < KEEPS_CLAIMS_AND_ERASURES_SINCE;
+        self.keeps_no_prefixes = version < KEEPS_PREFIXES_SINCE;
         for (tenant, known) in &mut self.tenants {
             let mut hashed = Hashed {
                 tenant,
@@ -212,13 +223,16 @@ impl View {
                 known.forget_claims(&mut hashed);
                 known.forget_erasures(&mut hashed);
             }
+            if self.keeps_no_prefixes {
+                known.forget_prefixes(&mut hashed);
+            }
         }
     }
 
-    /// From here on it is noted which events made rooms and gave tenant roles, and what is erased, whatever the writer does: for
-    /// readers, whose view is compared with nobody's.
+    /// From here on all of that is noted, whatever the writer does: for readers, whose view is compared with nobody's.
     pub fn keep_all(&mut self) {
         (self.keeps_no_places, self.keeps_no_erasures) = (false, false);
+        self.keeps_no_prefixes = false;
     }
 
     /// A tenant, made if no event named it before.

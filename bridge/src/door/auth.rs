@@ -9,15 +9,15 @@ use natterjack_authz::claimed::{News, concluded, news, written};
 use natterjack_authz::policy::{is_blocked, token_is_good};
 use natterjack_authz::refused::{RefusedLogin, RefusedLogins};
 use natterjack_authz::token::{Session as Authenticated, TokenError, Verifier, is_api_key, session_by_key};
-use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Actor, By, Principal, Problem, ProblemCode};
+use natterjack_nats_config::{Subjects, clock};
 use tokio::time::Instant;
 
 use crate::bundle::Sending;
 use crate::feed::Feed;
 use crate::ops::{Bridge, Session};
 
-/// Finds out who makes an HTTP request.
+/// Finds out who makes a request, by the token or API key that it has.
 pub(crate) struct Auth {
     verifier: Arc<Verifier>,
     /// Knows the API keys.
@@ -64,23 +64,35 @@ impl Auth {
     /// # Errors
     /// `token-missing`, `token-expired`, `token-invalid` or `issuer-unavailable`. Which rule a token broke is told to the log only.
     pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let Given { token, user } = given(headers)?;
-        let verified = if is_api_key(&token) {
-            self.by_key(&token)?
+        self.judge(&given(headers)?, "http").await
+    }
+
+    /// Whoever asks over NATS, by a token in the request: the connection does not say what opened it.
+    ///
+    /// # Errors
+    /// As [`caller`](Self::caller), and where the token is somebody else's.
+    pub(crate) async fn by_token_of(&self, who: &Principal, token: String) -> Result<Actor, Problem> {
+        let user = Some(Subjects::principal_name(&who.tenant, &who.user));
+        Ok(self.judge(&Given { token, user }, "nats").await?.who)
+    }
+
+    async fn judge(&self, Given { token, user }: &Given, door: &'static str) -> Result<Caller, Problem> {
+        let verified = if is_api_key(token) {
+            self.by_key(token)?
         } else {
-            self.verifier.verify(&token, clock::now_ms()).await
+            self.verifier.verify(token, clock::now_ms()).await
         };
         let session = verified.map_err(|error| {
-            self.note_refused(user.as_deref(), &error);
+            self.note_refused(user.as_deref(), &error, door);
             problem(&error)
         })?;
-        if user.is_some_and(|user| !is_named(&session.principal, &user)) {
+        if user.as_ref().is_some_and(|user| !is_named(&session.principal, user)) {
             return Err(Problem::new(
                 ProblemCode::TokenInvalid,
-                "the user name is not the token's: with Basic the name is the user and the password is the token or API key",
+                "the token is another user's: with Basic the name is the user and the password is the token or API key",
             ));
         }
-        self.note_void(&session);
+        self.note_void(&session, door);
         self.note_claims(&session).await?;
         Ok(Caller {
             who: Actor {
@@ -120,7 +132,7 @@ impl Auth {
 
     /// A token that is as it should be, of somebody who may do nothing: the request is refused where it is judged, and here it is
     /// told to the audit trail.
-    fn note_void(&self, session: &Authenticated) {
+    fn note_void(&self, session: &Authenticated, door: &'static str) {
         let who = &session.principal;
         let why = self.feed.with_view(|view| {
             let is_revoked = !token_is_good(view, who, &session.token());
@@ -129,18 +141,18 @@ impl Auth {
         });
         if let Some(why) = why {
             let user = Some(who.user.clone());
-            self.refused.note(RefusedLogin::new(user, "", "http", &why));
+            self.refused.note(RefusedLogin::new(user, "", door, &why));
         }
     }
 
     /// What cannot be judged was not refused.
-    fn note_refused(&self, user: Option<&str>, error: &TokenError) {
+    fn note_refused(&self, user: Option<&str>, error: &TokenError, door: &'static str) {
         if matches!(error, TokenError::Missing | TokenError::Unavailable(_)) {
             return;
         }
         let named = user.map(|user| user.split_once('.').map_or(user, |(_, user)| user));
         let claimed = named.and_then(|user| user.parse().ok());
-        self.refused.note(RefusedLogin::new(claimed, "", "http", error));
+        self.refused.note(RefusedLogin::new(claimed, "", door, error));
     }
 
     fn by_key(&self, key: &str) -> Result<Result<Authenticated, TokenError>, Problem> {

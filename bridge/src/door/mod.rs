@@ -6,6 +6,7 @@ mod http;
 mod nats;
 mod ticket;
 
+pub(crate) use auth::Auth;
 pub(crate) use hook::Hooks;
 pub(crate) use http::{HttpDoor, Origins, document, subjects_document};
 pub(crate) use nats::NativeDoor;

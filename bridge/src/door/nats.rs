@@ -2,6 +2,7 @@
 //! server lets a client publish only as itself.
 
 mod erasures;
+mod keys;
 mod messages;
 mod policy;
 mod starting;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::door::Auth;
 use crate::error::BridgeError;
 use crate::ops::{self, Bridge, EventsQuery, HistoryAsk, Listing};
 
@@ -65,6 +67,9 @@ pub(crate) const OFFERED: &[(&str, &str)] = &[
     ("erasures", "put"),
     ("erasures", "get"),
     ("erasures", "list"),
+    ("keys", "create"),
+    ("keys", "list"),
+    ("keys", "revoke"),
 ];
 
 /// Serves native clients.
@@ -77,6 +82,7 @@ pub(crate) struct NativeDoor {
 
 struct Shared {
     bridge: Arc<Bridge>,
+    auth: Arc<Auth>,
     places: Semaphore,
 }
 
@@ -162,7 +168,7 @@ struct RemoveMember {
 
 impl NativeDoor {
     /// Offers the service on NATS.
-    pub(crate) async fn open(bridge: Arc<Bridge>, places: usize) -> Result<Self, BridgeError> {
+    pub(crate) async fn open((bridge, auth): (Arc<Bridge>, Arc<Auth>), places: usize) -> Result<Self, BridgeError> {
         let fail = |error: async_nats::Error| BridgeError::Service(error.to_string());
         let service = bridge
             .client
@@ -185,6 +191,7 @@ impl NativeDoor {
         }
         let shared = Shared {
             bridge,
+            auth,
             places: Semaphore::new(places.max(1)),
         };
         Ok(Self {
@@ -304,6 +311,7 @@ impl Shared {
             }
             ("me" | "sync", _) | ("users", "list") => starting::call(bridge, who, &call.service, payload).await,
             ("erasures", verb) => erasures::call(bridge, who, verb, payload).await,
+            ("keys", verb) => keys::call((bridge, &self.auth), who, verb, payload).await,
             name => policy::call(bridge, who, name, payload).await,
         }
     }

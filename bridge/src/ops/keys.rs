@@ -21,11 +21,11 @@ use super::{Bridge, Listing, page_of, revoke, send};
 pub(crate) struct NewKey {
     /// Whose; the caller's own without.
     #[serde(default)]
-    user: Option<Id>,
-    name: String,
+    pub(crate) user: Option<Id>,
+    pub(crate) name: String,
     /// RFC 3339.
     #[serde(default)]
-    expires: Option<String>,
+    pub(crate) expires: Option<String>,
 }
 
 /// A key that was made. What it is stands in here and nowhere else, so there is no `Debug`.

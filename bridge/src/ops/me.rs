@@ -1,4 +1,4 @@
-use natterjack_authz::policy::{Permission, all_in_tenant};
+use natterjack_authz::policy::rights_in_tenant;
 use natterjack_nats_config::contract::{Id, MAX_EVENT_BYTES, MAX_KEY_BYTES, Principal, Problem};
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ pub(crate) struct Me {
     /// The role in the tenant.
     role: String,
     /// What that role permits.
-    permissions: Vec<&'static str>,
+    permissions: Vec<String>,
     /// How many rooms the caller is in.
     rooms: usize,
     limits: Limits,
@@ -41,7 +41,7 @@ pub(crate) fn me(bridge: &Bridge, who: &Principal, body_bytes: Option<usize>) ->
             tenant: who.tenant.clone(),
             user: who.user.clone(),
             role: view.tenant_role(&who.tenant, &who.user).to_owned(),
-            permissions: all_in_tenant(view, who).iter().map(Permission::as_str).collect(),
+            permissions: rights_in_tenant(view, who).verbs(),
             rooms: view.rooms_of(&who.tenant, &who.user).count(),
             limits: Limits {
                 body_bytes,

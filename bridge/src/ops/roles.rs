@@ -1,4 +1,4 @@
-use natterjack_authz::policy::{Permission, PermissionSet, ROOM_ROLES, Role, TENANT_ROLES, built_in};
+use natterjack_authz::policy::{Permission, ROOM_ROLES, Role, TENANT_ROLES, built_in};
 use natterjack_nats_config::contract::{
     Actor, By, Id, Kind, Principal, Problem, ProblemCode, RoleBody, RoleScope, SendPayload, Seq, UserBody,
 };
@@ -13,7 +13,7 @@ use super::{Bridge, send, tenant_room};
 pub(crate) struct RoleShown {
     role: Id,
     scope: RoleScope,
-    permissions: Vec<&'static str>,
+    permissions: Vec<String>,
     /// Whether it is the same everywhere, and nobody can change it.
     built_in: bool,
     /// The event that made it what it is.
@@ -110,7 +110,10 @@ fn shown_built_in(name: Id, scope: RoleScope) -> Option<RoleShown> {
     Some(RoleShown {
         role: name,
         scope,
-        permissions: verbs(permissions),
+        permissions: permissions
+            .iter()
+            .map(|one| Permission::as_str(one).to_owned())
+            .collect(),
         built_in: true,
         since: None,
     })
@@ -120,12 +123,8 @@ fn shown(name: &Id, role: &Role) -> RoleShown {
     RoleShown {
         role: name.clone(),
         scope: role.scope,
-        permissions: verbs(role.permissions),
+        permissions: role.rights().verbs(),
         built_in: false,
         since: Some(role.since),
     }
-}
-
-fn verbs(permissions: PermissionSet) -> Vec<&'static str> {
-    permissions.iter().map(Permission::as_str).collect()
 }

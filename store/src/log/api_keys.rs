@@ -1,13 +1,13 @@
 //! API keys that are made, at the writer. Pure.
 
-use natterjack_authz::policy::{MAX_KEYS, Permission, View, all_in_tenant, find_key, keys_of, may_in_tenant};
+use natterjack_authz::policy::{MAX_KEYS, Permission, View, find_key, keys_of, may_in_tenant, rights_in_tenant};
 use natterjack_nats_config::contract::{
     By, KeyBody, MAX_KEY_NAME_BYTES, Principal, Problem, ProblemCode, Request, key_of_jti,
 };
 use serde_json::value::RawValue;
 
 use super::admit::parse;
-use super::roles::lacks_nothing;
+use super::roles::lacks_no_right;
 
 /// Reads a key that is to be made, as it was asked for.
 pub(super) fn read_key(body: &RawValue) -> Result<KeyBody, Problem> {
@@ -31,7 +31,7 @@ pub(super) fn permit_key(view: &View, request: &Request, body: &KeyBody, now_ms:
         _ => {
             return Err(Problem::new(
                 ProblemCode::Forbidden,
-                "API keys are made over HTTP with a token, and not with another key",
+                "API keys are made with a token, over HTTP or by the service `keys`, and not with another key",
             ));
         }
     }
@@ -43,7 +43,7 @@ pub(super) fn permit_key(view: &View, request: &Request, body: &KeyBody, now_ms:
         may_in_tenant(view, who, Permission::TenantAdmin)?;
         // With the key comes what its owner reads: who could have themselves made a member anywhere gains nothing by it.
         may_in_tenant(view, who, Permission::RoomManage)?;
-        lacks_nothing(all_in_tenant(view, &owner), all_in_tenant(view, who))?;
+        lacks_no_right(&rights_in_tenant(view, &owner), &rights_in_tenant(view, who))?;
     }
     if body.expires_ms.is_some_and(|expires| expires <= now_ms) {
         return Err(Problem::invalid("`expires` is in the past"));

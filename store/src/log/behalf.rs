@@ -1,6 +1,6 @@
 //! Messages, and who may send them in whose name, at the writer. Pure.
 
-use natterjack_authz::policy::{Permission, View, may, may_in_tenant};
+use natterjack_authz::policy::{Permission, View, may, may_send_as};
 use natterjack_nats_config::contract::{Id, Kind, Principal, Problem, ProblemCode, Request};
 
 /// Whether a message may be sent. In another's name it takes the rights of both: what either may not send here, a gateway does
@@ -27,7 +27,13 @@ pub(super) fn permit_send(view: &View, request: &Request) -> Result<(), Problem>
 }
 
 fn permit_behalf(view: &View, who: &Principal, user: &Id) -> Result<(), Problem> {
-    may_in_tenant(view, who, Permission::SendAs)?;
+    may_send_as(view, who, user).map_err(|denied| {
+        let detail = format!(
+            "`as`: this needs the permission {0}, or `{0}:` with what {user} begins with",
+            denied.permission
+        );
+        Problem::new(ProblemCode::Forbidden, detail)
+    })?;
     if *user == who.user {
         return Err(Problem::invalid("`as` names somebody else; leave it out"));
     }

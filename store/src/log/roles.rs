@@ -3,8 +3,8 @@
 //! Nobody gives what they lack. `room.manage` is the right to give any role in a room, and so whoever has it lacks nothing there.
 
 use natterjack_authz::policy::{
-    BLOCKED, FOR_MODERATORS, MAX_ROLES, Permission, PermissionSet, View, all_in_room, all_in_tenant, is_built_in, may,
-    may_in_tenant,
+    BLOCKED, FOR_MODERATORS, MAX_PREFIXES, MAX_ROLES, Permission, PermissionSet, Prefixes, Role, TenantRights, View,
+    all_in_room, is_built_in, may, may_in_tenant, rights_in_tenant,
 };
 use natterjack_nats_config::contract::{
     Id, MemberBody, Principal, Problem, ProblemCode, Request, RoleBody, RoleScope, RoomKind, UserBody,
@@ -26,8 +26,7 @@ pub(super) fn read_role(body: &RawValue) -> Result<RoleBody, Problem> {
     let Some(verbs) = &body.permissions else {
         return Ok(body);
     };
-    let permissions = read_verbs(verbs, body.scope)?;
-    body.permissions = Some(permissions.iter().map(|one| one.as_str().to_owned()).collect());
+    body.permissions = Some(read_verbs(verbs, body.scope)?.verbs());
     Ok(body)
 }
 
@@ -56,12 +55,12 @@ pub(super) fn permit_role(view: &View, who: &Principal, change: &RoleBody) -> Re
         };
     };
     if change.scope == RoleScope::Tenant {
-        let own = all_in_tenant(view, who);
-        lacks_nothing(read_verbs(verbs, change.scope)?, own)?;
+        let own = rights_in_tenant(view, who);
+        lacks_no_right(&read_verbs(verbs, change.scope)?, &own)?;
         // As with the role of a single administrator: nobody takes from those who may more than they.
-        let before = known.map(|known| known.permissions).unwrap_or_default();
-        if before.contains(Permission::TenantAdmin) {
-            lacks_nothing(before, own)?;
+        let before = known.map(Role::rights).unwrap_or_default();
+        if before.permissions.contains(Permission::TenantAdmin) {
+            lacks_no_right(&before, &own)?;
         }
     }
     if known.is_none() && view.roles(&who.tenant).count() >= MAX_ROLES {
@@ -76,17 +75,20 @@ pub(super) fn permit_role(view: &View, who: &Principal, change: &RoleBody) -> Re
 /// Whether a user's role in the tenant may be changed so by who asks.
 pub(super) fn permit_user(view: &View, who: &Principal, change: &UserBody) -> Result<(), Problem> {
     may_in_tenant(view, who, Permission::TenantAdmin)?;
-    let permissions = |role: &str| -> Result<PermissionSet, Problem> {
+    let rights = |role: &str| -> Result<TenantRights, Problem> {
         let role: Id = role.parse().map_err(|_| Problem::invalid("a role's name is an id"))?;
-        view.in_tenant(&who.tenant, &role).ok_or_else(|| no_such_role(&role))
+        let rights = view
+            .rights_of_role(&who.tenant, &role)
+            .map(|rights| rights.of(&change.user));
+        rights.ok_or_else(|| no_such_role(&role))
     };
     let claimed = || view.claimed_role(&who.tenant, &change.user);
     let after = change.role.as_ref().or_else(claimed).map_or("member", Id::as_str);
-    let own = all_in_tenant(view, who);
-    lacks_nothing(permissions(after)?, own)?;
-    let before = permissions(view.tenant_role(&who.tenant, &change.user)).unwrap_or_default();
-    if before.contains(Permission::TenantAdmin) {
-        lacks_nothing(before, own)?;
+    let own = rights_in_tenant(view, who);
+    lacks_no_right(&rights(after)?, &own)?;
+    let before = rights(view.tenant_role(&who.tenant, &change.user)).unwrap_or_default();
+    if before.permissions.contains(Permission::TenantAdmin) {
+        lacks_no_right(&before, &own)?;
     }
     if after == BLOCKED && change.user == who.user {
         return Err(Problem::new(ProblemCode::Conflict, "nobody blocks themselves"));
@@ -136,29 +138,54 @@ fn may_leave(kind: RoomKind) -> Result<(), Problem> {
     Ok(())
 }
 
-fn read_verbs(verbs: &[String], scope: RoleScope) -> Result<PermissionSet, Problem> {
-    let read = verbs.iter().map(|verb| {
-        let permission = Permission::parse(verb).filter(|permission| permission.is_of(scope));
-        permission.ok_or_else(|| {
-            let known = Permission::ALL.into_iter().filter(|permission| permission.is_of(scope));
-            let known: Vec<_> = known.map(Permission::as_str).collect();
-            Problem::invalid(format!(
-                "a role of this scope has no such permission; there are: {}",
-                known.join(", ")
-            ))
-        })
-    });
-    read.collect()
+fn read_verbs(verbs: &[String], scope: RoleScope) -> Result<TenantRights, Problem> {
+    let (mut permissions, mut send_as) = (PermissionSet::default(), Prefixes::default());
+    for verb in verbs {
+        if let Some(permission) = Permission::parse(verb).filter(|permission| permission.is_of(scope)) {
+            permissions = permissions.or(PermissionSet::of(&[permission]));
+        } else if !(Permission::SendAs.is_of(scope) && send_as.take(verb)) {
+            return Err(no_such_permission(scope));
+        }
+    }
+    if send_as.len() > MAX_PREFIXES {
+        return Err(Problem::invalid(format!(
+            "a role names at most {MAX_PREFIXES} prefixes"
+        )));
+    }
+    // In anybody's name is in theirs too.
+    if permissions.contains(Permission::SendAs) {
+        send_as = Prefixes::default();
+    }
+    Ok(TenantRights { permissions, send_as })
 }
 
-pub(super) fn lacks_nothing(given: PermissionSet, own: PermissionSet) -> Result<(), Problem> {
-    match given.without(own).iter().next() {
-        None => Ok(()),
-        Some(lacking) => Err(Problem::new(
-            ProblemCode::Forbidden,
-            format!("nobody gives what they lack, and you lack the permission {lacking}"),
-        )),
+fn no_such_permission(scope: RoleScope) -> Problem {
+    let known = Permission::ALL.into_iter().filter(|permission| permission.is_of(scope));
+    let mut known: Vec<_> = known.map(Permission::as_str).collect();
+    if Permission::SendAs.is_of(scope) {
+        known.push("send.as:PREFIX (of what ids are made of, and once {user} for the own id)");
     }
+    Problem::invalid(format!(
+        "a role of this scope has no such permission; there are: {}",
+        known.join(", ")
+    ))
+}
+
+fn lacks_nothing(given: PermissionSet, own: PermissionSet) -> Result<(), Problem> {
+    lacking(given.without(own).iter().next())
+}
+
+pub(super) fn lacks_no_right(given: &TenantRights, own: &TenantRights) -> Result<(), Problem> {
+    lacking(own.lacks(given))
+}
+
+fn lacking(verb: Option<impl std::fmt::Display>) -> Result<(), Problem> {
+    verb.map_or(Ok(()), |verb| {
+        Err(Problem::new(
+            ProblemCode::Forbidden,
+            format!("nobody gives what they lack, and you lack the permission {verb}"),
+        ))
+    })
 }
 
 pub(super) fn no_such_role(role: &Id) -> Problem {

@@ -25,6 +25,8 @@ enum What {
     Token(bool, u8, u64),
     Key(u8, Option<i64>),
     Role(Option<u8>),
+    /// A role in the tenant that lets others be spoken for.
+    Gateway(Vec<&'static str>),
     Ban(bool, Option<String>),
     Claimed(u8, Option<&'static str>, i64),
     /// Of a message, or of a user up to a place.
@@ -40,10 +42,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let what = prop_oneof![
         (prop::option::of("\\PC{0,8}"), any::<bool>()).prop_map(|(title, joined)| What::Room(title, joined)),
         prop::option::of(1u8..9).prop_map(What::Role),
+        prop::sample::subsequence(vec!["a", "a-", "{user}-", "x.y"], 0..4).prop_map(What::Gateway),
         (any::<bool>(), prop::option::of("\\PC{0,3}")).prop_map(|(banned, reason)| What::Ban(banned, reason)),
         (prop::option::of(1u64..5), 0u64..9).prop_map(|(message, upto)| What::Erase(message, upto)),
         Just(What::Hold),
-        (2u16..5).prop_map(What::Term),
+        (2u16..6).prop_map(What::Term),
         (prop::option::of(role), prop::option::of(0u64..99)).prop_map(|(role, from)| What::Member(role, from)),
         prop::option::of(Just("admin")).prop_map(What::User),
         (
@@ -106,6 +109,14 @@ fn event(number: usize, step: &Step) -> Event {
             let verbs = permissions.map(|set| set.iter().map(Permission::as_str).collect::<Vec<_>>());
             let role = format!("role{}", step.room);
             (Kind::Role, json!({"role": role, "scope": "room", "permissions": verbs}))
+        }
+        What::Gateway(prefixes) => {
+            let verbs: Vec<_> = prefixes.iter().map(|prefix| format!("send.as:{prefix}")).collect();
+            let role = format!("role{}", step.room);
+            (
+                Kind::Role,
+                json!({"role": role, "scope": "tenant", "permissions": verbs}),
+            )
         }
         What::Ban(banned, reason) => (Kind::Ban, json!({"user": user, "banned": banned, "reason": reason})),
         What::Erase(Some(_), _) => (Kind::Erase, json!({})),
@@ -214,8 +225,8 @@ fn the_version_before_is_read() {
     });
     let view = fold(View::default(), &steps, 0);
     let mut bytes = view.to_bytes().unwrap();
-    // What versions 1 to 3 wrote of this view: nothing but their number is other. The kind of the room is one that they know.
-    for version in [1, 2, 3] {
+    // What versions 1 to 4 wrote of this view: nothing but their number is other. The kind of the room is one that they know.
+    for version in [1, 2, 3, 4] {
         bytes[8] = version;
         assert_eq!(View::from_bytes(&bytes).unwrap(), view);
     }
@@ -225,7 +236,7 @@ fn the_version_before_is_read() {
 fn another_version_is_told_apart_from_damage() {
     let mut bytes = View::default().to_bytes().unwrap();
     bytes[8] += 1;
-    assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(5))));
+    assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(6))));
     bytes[8] = 0;
     assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(0))));
     assert!(matches!(View::from_bytes(b"something"), Err(SnapshotError::NotAView)));

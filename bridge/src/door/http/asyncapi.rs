@@ -229,6 +229,9 @@ const SERVICES: &[(&str, &str, &str)] = &[
     ("erasures.put", "ToErase", "Erasure"),
     ("erasures.get", "ErasureAsk", "Erasure"),
     ("erasures.list", "ErasuresAsk", "Erasures"),
+    ("keys.create", "KeyCreate", "MadeKey"),
+    ("keys.list", "KeysAsk", "KeysPage"),
+    ("keys.revoke", "KeyRevoke", "Revoked"),
 ];
 
 /// `GET /asyncapi.json`

@@ -45,8 +45,6 @@ use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
 use http::header::{HOST, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Version};
-use natterjack_authz::refused::RefusedLogins;
-use natterjack_authz::token::Verifier;
 use natterjack_nats_config::contract::{MAX_EVENT_BYTES, Problem};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
@@ -78,7 +76,7 @@ pub(crate) struct HttpDoor {
 /// What the handlers may use.
 pub(crate) struct DoorState {
     pub(crate) bridge: Arc<Bridge>,
-    pub(crate) auth: Auth,
+    pub(crate) auth: Arc<Auth>,
     pub(crate) tickets: Tickets,
     pub(crate) hooks: Hooks,
     pub(crate) origins: Origins,
@@ -99,13 +97,12 @@ struct Front {
 impl HttpDoor {
     pub(crate) fn new(
         bridge: Arc<Bridge>,
-        (verifier, refused): (Arc<Verifier>, Arc<RefusedLogins>),
+        auth: Arc<Auth>,
         (tickets, hooks, origins): (Tickets, Hooks, Origins),
         (caps, log_requests): (&Caps, bool),
     ) -> Self {
         let max_body_bytes = caps.max_body_bytes.min(MAX_EVENT_BYTES);
         let (cors, metrics) = (origins.cors(), Arc::clone(&bridge.metrics));
-        let auth = Auth::new(verifier, &bridge, refused);
         let state = DoorState {
             bridge,
             auth,

@@ -269,7 +269,7 @@ pub(super) struct Message {
     #[serde(default)]
     #[schema(nullable = false)]
     if_last: Option<u64>,
-    /// In the name of another user of the tenant: takes `send.as`, and that both may send here.
+    /// In the name of another user of the tenant: takes `send.as`, or that with what the id begins with, and that both may send here.
     #[serde(rename = "as", default)]
     #[schema(nullable = false)]
     on_behalf_of: Option<String>,

@@ -10,7 +10,7 @@ use crate::log::state::{Head, STATE_VERSION, State, Time};
 const MAGIC: [u8; 8] = *b"nj-write";
 /// Versions before this one that are read too. The first lacks the records behind `Key`; what was remembered then is the same.
 /// The others differ by their views alone.
-const READ_TOO: [u16; 3] = [101, 202, 203];
+const READ_TOO: [u16; 4] = [101, 202, 203, 204];
 
 /// A state as bytes, in its two parts.
 #[derive(Debug, Clone, PartialEq, Eq)]

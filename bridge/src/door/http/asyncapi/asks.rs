@@ -72,6 +72,40 @@ struct ErasuresAsk {
     before: Option<u64>,
 }
 
+/// `keys.create`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyCreate {
+    /// A token of the caller's, and no API key: the connection does not say what opened it.
+    token: String,
+    /// Whose; the caller's own by default.
+    user: Option<String>,
+    /// What it is for: 1 to 128 bytes without control characters.
+    #[schema(min_length = 1, max_length = 128)]
+    name: String,
+    /// When it ends; without, when it is revoked.
+    #[schema(format = DateTime)]
+    expires: Option<String>,
+}
+
+/// `keys.list`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeysAsk {
+    /// Whose; the caller's own by default.
+    user: Option<String>,
+    limit: Option<u64>,
+    next: Option<String>,
+}
+
+/// `keys.revoke`
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyRevoke {
+    #[schema(pattern = "^[0-9a-f]{24}$")]
+    id: String,
+}
+
 /// Who the caller is, and what they may do.
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,10 +119,13 @@ struct Own {
 }
 
 /// Their names and shapes.
-pub(super) fn shapes() -> [(Cow<'static, str>, RefOr<Schema>); 7] {
+pub(super) fn shapes() -> [(Cow<'static, str>, RefOr<Schema>); 10] {
     [
         (ErasureAsk::name(), ErasureAsk::schema()),
         (ErasuresAsk::name(), ErasuresAsk::schema()),
+        (KeyCreate::name(), KeyCreate::schema()),
+        (KeyRevoke::name(), KeyRevoke::schema()),
+        (KeysAsk::name(), KeysAsk::schema()),
         (Own::name(), Own::schema()),
         (ReactionsAsk::name(), ReactionsAsk::schema()),
         (SyncAsk::name(), SyncAsk::schema()),

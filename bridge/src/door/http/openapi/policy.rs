@@ -159,11 +159,13 @@ pub(in crate::door::http) struct PolicyFact {
     seq: Option<u64>,
 }
 
+/// One of the permissions, or `send.as:` with what the ids begin with in whose names may be sent.
 fn verb() -> Schema {
     let verbs = Permission::ALL.iter().map(|permission| permission.as_str());
+    let verbs: Vec<_> = verbs.map(|verb| verb.replace('.', "\\.")).collect();
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .enum_values(Some(verbs))
+        .pattern(Some(format!("^({}|send\\.as:[A-Za-z0-9_{{}}-]+)$", verbs.join("|"))))
         .into()
 }
 

@@ -132,3 +132,155 @@ fn keys_are_the_gateways_also_for_a_successor() {
     // The same key is the device's own to use.
     assert!(!book.send_as("dev1", Kind::Msg, &plain).unwrap().duplicate);
 }
+
+/// A role in the tenant, as it is asked for.
+fn role(name: &str, scope: &str, verbs: &[&str]) -> Value {
+    json!({"body": {"role": name, "scope": scope, "permissions": verbs}})
+}
+
+#[test]
+fn under_a_prefix_a_gateway_sends_for_those_alone_and_with_the_rights_of_both() {
+    let mut book = book();
+    book.ask(
+        "admin",
+        "_",
+        Kind::Role,
+        &role("plant", "tenant", &["send.as:{user}-", "send.as:dev"]),
+    )
+    .unwrap();
+    book.give("gw", Some("plant"));
+    for user in ["gw-1", "other"] {
+        book.set_member("alice", user, Some("device")).unwrap();
+    }
+    for (named, may) in [
+        ("dev1", true),
+        ("gw-1", true),
+        ("other", false),
+        // Under the prefix, but no member.
+        ("dev2", false),
+        ("gw", false),
+    ] {
+        let sent = book.send_as("gw", Kind::Msg, &of(named));
+        assert_eq!(sent.is_ok(), may, "{named}");
+        if !may {
+            assert_eq!(sent, FORBIDDEN, "{named}");
+        }
+    }
+    book.set_member("alice", "dev1", Some("reader")).unwrap();
+    assert_eq!(book.send_as("gw", Kind::Msg, &of("dev1")), FORBIDDEN, "only reads");
+    book.ask("admin", "_", Kind::Role, &role("plant", "tenant", &["send.as:o"]))
+        .unwrap();
+    assert_eq!(book.send_as("gw", Kind::Msg, &of("gw-1")), FORBIDDEN, "not any more");
+    book.send_as("gw", Kind::Msg, &of("other")).unwrap();
+    // It holds as what it is, not as the whole permission.
+    let own = json!({"body": {"role": "mine", "scope": "tenant", "permissions": ["send.as:o"]}});
+    assert!(book.ask("gw", "_", Kind::Role, &own).is_err());
+}
+
+#[test]
+fn prefixes_are_read_and_kept_as_they_count() {
+    let mut book = Book::founded();
+    let seventeen: Vec<_> = (0..17).map(|number| format!("send.as:p{number}")).collect();
+    let seventeen: Vec<_> = seventeen.iter().map(String::as_str).collect();
+    for (scope, verbs) in [
+        ("room", &["send.as:dev"][..]),
+        ("tenant", &["send.as:"]),
+        ("tenant", &["send.as:a.b"]),
+        ("tenant", &["send.as:*"]),
+        ("tenant", &["send.as:{user}{user}"]),
+        ("tenant", &["room.read:dev"]),
+        ("tenant", &seventeen),
+    ] {
+        let refused = book.ask("admin", "_", Kind::Role, &role("plant", scope, verbs));
+        assert_eq!(refused.unwrap_err().code, ProblemCode::InvalidRequest, "{verbs:?}");
+    }
+    for (verbs, kept) in [
+        (
+            &["send.as:b", "send.as:a", "send.as:b"][..],
+            json!(["send.as:a", "send.as:b"]),
+        ),
+        (&["send.as:a", "send.as"], json!(["send.as"])),
+        (&["send.as:a", "tenant.audit"], json!(["tenant.audit", "send.as:a"])),
+        (&seventeen[..16], Value::Null),
+    ] {
+        book.ask("admin", "_", Kind::Role, &role("plant", "tenant", verbs))
+            .unwrap();
+        let event = book.events().pop().unwrap();
+        let body: Value = serde_json::from_str(event.body.get()).unwrap();
+        assert!(kept.is_null() || body["permissions"] == kept, "{body}");
+    }
+}
+
+#[test]
+fn nobody_gives_names_that_they_may_not_speak_for() {
+    let mut book = Book::founded();
+    let clerk = [
+        "tenant.admin",
+        "room.manage",
+        "room.create",
+        "room.direct",
+        "send.as:dev",
+    ];
+    for (name, verbs) in [
+        ("clerk", &clerk[..]),
+        ("any", &["send.as"]),
+        ("under", &["send.as:dev1"]),
+        ("beside", &["send.as:d"]),
+        ("own", &["send.as:{user}-"]),
+        ("high", &["tenant.admin", "send.as:d"]),
+    ] {
+        book.ask("admin", "_", Kind::Role, &role(name, "tenant", verbs))
+            .unwrap();
+    }
+    for (user, role) in [("eve", "clerk"), ("boss", "high")] {
+        book.give(user, Some(role));
+    }
+    let mut by_eve = |kind: Kind, body: &Value| {
+        let token = TokenRef {
+            jti: None,
+            issued_at_ms: START_MS,
+        };
+        let asked = book.ask_by(By::Token(token), &request("eve", "_", kind, body));
+        asked.map(|_| ()).map_err(|problem| problem.code)
+    };
+    let forbidden = Err(ProblemCode::Forbidden);
+    for (verb, expected) in [
+        ("send.as:dev", Ok(())),
+        ("send.as:dev{user}", Ok(())),
+        ("send.as:de", forbidden.clone()),
+        ("send.as:{user}", forbidden.clone()),
+        ("send.as", forbidden.clone()),
+    ] {
+        assert_eq!(
+            by_eve(Kind::Role, &role("new", "tenant", &[verb])),
+            expected,
+            "makes {verb}"
+        );
+    }
+    assert_eq!(
+        by_eve(Kind::Role, &role("high", "tenant", &[])),
+        forbidden,
+        "takes from who may more"
+    );
+    for (user, role, expected) in [
+        ("gw", "under", Ok(())),
+        ("gw", "beside", forbidden.clone()),
+        ("gw", "any", forbidden.clone()),
+        ("gw", "own", forbidden.clone()),
+        // What the role gives this one is within what she may.
+        ("dev9", "own", Ok(())),
+        ("boss", "under", forbidden.clone()),
+    ] {
+        let give = json!({"body": {"user": user, "role": role}});
+        assert_eq!(by_eve(Kind::User, &give), expected, "gives {user} {role}");
+    }
+    // With a key comes what its owner may.
+    for (number, (owner, expected)) in [("gw", Ok(())), ("dev9", Ok(())), ("boss", forbidden)]
+        .into_iter()
+        .enumerate()
+    {
+        let (key, sha256) = (format!("{number:024}"), "0".repeat(64));
+        let body = json!({"body": {"user": owner, "id": key, "name": "x", "sha256": sha256}});
+        assert_eq!(by_eve(Kind::Key, &body), expected, "a key of {owner}");
+    }
+}
