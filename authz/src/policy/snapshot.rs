@@ -1,5 +1,6 @@
 mod since_4;
 mod since_5;
+mod tokens;
 
 use hashbrown::HashMap;
 use natterjack_nats_config::contract::{Id, InvalidId, RoleScope, RoomBody, RoomHistory, RoomKind, Seq};
@@ -7,9 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ban::Ban;
 use super::claims::Claimed;
-use super::keys::Key;
 use super::role::Role;
-use super::tokens::Tokens;
 use super::view::{Hashed, Membership, Tenant, User, View};
 use super::{PermissionSet, Prefixes};
 
@@ -242,16 +241,7 @@ impl View {
         for _ in 0..head.records {
             let (record, after) = postcard::take_from_bytes::<Record<'_>>(rest)?;
             rest = after;
-            if let Record::KeepsPlaces = record {
-                view.keeps_no_places = false;
-                continue;
-            }
-            if let Record::KeepsErasures = record {
-                view.keeps_no_erasures = false;
-                continue;
-            }
-            if let Record::KeepsPrefixes = record {
-                view.keeps_no_prefixes = false;
+            if view.takes_mark(&record) {
                 continue;
             }
             if let Record::Tenant(name) = record {
@@ -277,6 +267,18 @@ impl View {
         }
         view.seq = Seq(head.seq);
         Ok(view)
+    }
+
+    /// What stands before all tenants says what the view notes.
+    fn takes_mark(&mut self, record: &Record<'_>) -> bool {
+        let noted = match record {
+            Record::KeepsPlaces => &mut self.keeps_no_places,
+            Record::KeepsErasures => &mut self.keeps_no_erasures,
+            Record::KeepsPrefixes => &mut self.keeps_no_prefixes,
+            _ => return false,
+        };
+        *noted = false;
+        true
     }
 }
 
@@ -318,50 +320,6 @@ impl Writer {
                     since: user.role_since.0,
                 })?;
             }
-        }
-        Ok(())
-    }
-
-    fn put_tokens_of_users(&mut self, tenant: &Tenant) -> Result<(), SnapshotError> {
-        let with_tokens = tenant
-            .users
-            .iter()
-            .filter_map(|(name, user)| Some((name, user.tokens.as_ref()?)));
-        let mut users: Vec<_> = with_tokens.collect();
-        users.sort_unstable_by_key(|(name, _)| *name);
-        for (name, tokens) in users {
-            self.put_tokens(Some(name.as_str()), tokens)?;
-        }
-        Ok(())
-    }
-
-    fn put_tokens(&mut self, user: Option<&str>, tokens: &Tokens) -> Result<(), SnapshotError> {
-        let (valid_after_ms, changed_ms) = (tokens.valid_after_ms, tokens.changed_ms);
-        if (valid_after_ms, changed_ms) != (0, 0) {
-            self.put(&Record::ValidAfter {
-                user,
-                valid_after_ms,
-                changed_ms,
-            })?;
-        }
-        for (jti, until) in &tokens.revoked {
-            self.put(&match *until {
-                Some(until_ms) => Record::RevokedUntil { user, jti, until_ms },
-                None => Record::Revoked { user, jti },
-            })?;
-        }
-        for seq in &tokens.open {
-            self.put(&Record::Open { user, seq: seq.0 })?;
-        }
-        for (id, key) in &tokens.keys {
-            self.put(&Record::Key {
-                user: user.unwrap_or_default(),
-                id: id.as_str(),
-                name: &key.name,
-                sha256: key.sha256,
-                created_ms: key.created_ms,
-                expires_ms: key.expires_ms,
-            })?;
         }
         Ok(())
     }
@@ -444,7 +402,7 @@ impl<'a> Reader<'a> {
             | Record::RevokedUntil { .. }
             | Record::Open { .. }
             | Record::Key { .. }) => {
-                take_tokens(tenant, hashed, record)?;
+                tokens::take_tokens(tenant, hashed, record)?;
             }
             record @ Record::Member { .. } => self.take_member(tenant, hashed, record)?,
         }
@@ -561,51 +519,6 @@ impl<'a> Reader<'a> {
         self.roles.insert(name, role.clone());
         Ok(role)
     }
-}
-
-/// Of those about tokens.
-fn take_tokens(tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'_>) -> Result<(), SnapshotError> {
-    match record {
-        Record::ValidAfter {
-            user,
-            valid_after_ms,
-            changed_ms,
-        } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-            (tokens.valid_after_ms, tokens.changed_ms) = (valid_after_ms, changed_ms);
-        }),
-        Record::Revoked { user, jti } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-            tokens.revoked.insert(jti.into(), None);
-        }),
-        Record::RevokedUntil { user, jti, until_ms } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-            tokens.revoked.insert(jti.into(), Some(until_ms));
-        }),
-        Record::Open { user, seq } => tenant.change_tokens(hashed, id(user)?.as_ref(), |tokens| {
-            tokens.open.insert(Seq(seq));
-        }),
-        Record::Key {
-            user,
-            id,
-            name,
-            sha256,
-            created_ms,
-            expires_ms,
-        } => {
-            let (id, name) = (id.parse()?, name.to_owned());
-            let key = Key {
-                name,
-                sha256,
-                created_ms,
-                expires_ms,
-            };
-            tenant.change_tokens(hashed, Some(&user.parse()?), |tokens| drop(tokens.keys.insert(id, key)));
-        }
-        _ => return Err(SnapshotError::Order("a record is not about tokens")),
-    }
-    Ok(())
-}
-
-fn id(name: Option<&str>) -> Result<Option<Id>, InvalidId> {
-    name.map(str::parse).transpose()
 }
 
 #[cfg(test)]
