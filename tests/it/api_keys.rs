@@ -190,6 +190,13 @@ async fn a_key_ends_at_its_time_and_with_all_of_its_users_tokens() {
     by(&house, &long).get("/v1/me").await.is_problem(401, "token-invalid");
 }
 
+fn has_heard_nothing_of(other: &Nats, keys: &[&str]) {
+    for heard in other.mail.all() {
+        let text = String::from_utf8(heard.payload.to_vec()).unwrap();
+        assert!(!keys.iter().any(|key| text.contains(key)), "{}", heard.subject);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_made_listed_and_ended_from_the_shell() {
     let house = House::start().await;
@@ -220,13 +227,9 @@ async fn make_over_nats(by: &Nats, asked: &Value) -> (String, String) {
     (text("id"), text("key"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_are_made_listed_and_ended_over_nats_and_shown_to_whoever_asked() {
-    let house = House::start().await;
-    house.room("lobby", &[("bob", "member")]).await;
-    let (alice, bob, admin) = tokio::join!(house.nats("alice"), house.nats("bob"), house.nats("admin"));
-    // The answer goes to the inbox of whoever asked, which nobody else hears, whoever they are.
-    for other in [&alice, &admin] {
+/// The answer goes to the inbox of whoever asked, which nobody else hears, whoever they are.
+async fn listen_for_answers_to_bob(others: [&Nats; 2]) {
+    for other in others {
         other.subscribe("_INBOX.main.bob.>").await;
         other.is_refused("subscription", "_INBOX.main.bob.>").await;
         for own in ["_INBOX.main", "chat.user.main"] {
@@ -234,6 +237,25 @@ async fn keys_are_made_listed_and_ended_over_nats_and_shown_to_whoever_asked() {
             other.subscribe(&format!("{own}.{}{last}", other.user)).await;
         }
     }
+}
+
+/// The connection over which the end of one's own key is asked for is renewed with all others, and the answer may be lost with that.
+async fn end_own(bob: &Nats, id: &str) {
+    eventually("one's own is ended too", async || {
+        let subject = "chat.api.main.bob.keys.revoke";
+        let asked = bob.request(subject, json!({"id": id}).to_string(), HeaderMap::new());
+        let answer = tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?.ok()?;
+        (parse(&answer)["code"] == "not-found").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_listed_and_ended_over_nats_and_shown_to_whoever_asked() {
+    let house = House::start().await;
+    house.room("lobby", &[("bob", "member")]).await;
+    let (alice, bob, admin) = tokio::join!(house.nats("alice"), house.nats("bob"), house.nats("admin"));
+    listen_for_answers_to_bob([&alice, &admin]).await;
     alice.listen(&["lobby"]).await;
     let token = house.token("bob");
     let (lathe, lathe_key) = make_over_nats(&bob, &json!({"token": token, "name": "lathe"})).await;
@@ -269,27 +291,15 @@ async fn keys_are_made_listed_and_ended_over_nats_and_shown_to_whoever_asked() {
         (gone && by(&house, &lathe_key).get("/v1/me").await.status == 401).then_some(())
     })
     .await;
-    // One's own: the connection over which that is asked is renewed with all others, and the answer may be lost with that.
     by(&house, &drill_key).get("/v1/me").await.ok();
-    eventually("one's own is ended too", async || {
-        let subject = "chat.api.main.bob.keys.revoke";
-        let asked = bob.request(subject, json!({"id": drill}).to_string(), HeaderMap::new());
-        let answer = tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?.ok()?;
-        (parse(&answer)["code"] == "not-found").then_some(())
-    })
-    .await;
+    end_own(&bob, &drill).await;
     by(&house, &drill_key)
         .get("/v1/me")
         .await
         .is_problem(401, "token-invalid");
     stand_nowhere(&house, &[&lathe_key, &drill_key, &token]);
-    for heard in alice.mail.all().into_iter().chain(admin.mail.all()) {
-        let text = String::from_utf8(heard.payload.to_vec()).unwrap();
-        assert!(
-            !text.contains(&lathe_key) && !text.contains(&drill_key),
-            "{}",
-            heard.subject
-        );
+    for other in [&alice, &admin] {
+        has_heard_nothing_of(other, &[&lathe_key, &drill_key]);
     }
 }
 

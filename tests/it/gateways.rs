@@ -155,10 +155,11 @@ async fn nobody_else_and_for_nobody_who_may_not() {
     assert_eq!(said(&house).len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_under_a_prefix_speaks_for_those_alone_and_it_is_told_why() {
-    let mut house = house().await;
-    let admin = house.nats("admin").await;
+const HALL: &str = "/v1/rooms/hall/messages";
+
+/// A room with a gateway that speaks for those whose ids begin with `dev`.
+async fn hall() -> House {
+    let house = house().await;
     house.run(&["role", "set", "gateway", "--scope", "tenant", "send.as:dev"]);
     house
         .room(
@@ -171,11 +172,48 @@ async fn a_gateway_under_a_prefix_speaks_for_those_alone_and_it_is_told_why() {
             ],
         )
         .await;
-    let path = "/v1/rooms/hall/messages";
+    house
+}
+
+/// Of a gateway that speaks for those whose ids begin with its own.
+async fn is_told_why(house: &House) {
+    let admin = house.http("admin");
+    for (named, allowed, rule) in [("gw-1", true, "tenant-role"), ("dev1", false, "role-lacks")] {
+        let why = format!("/v1/auth/explain?user=gw&permission=send.as:{named}");
+        let why = admin.get(&why).await.ok();
+        assert_eq!(
+            (&why["allowed"], &why["rule"]),
+            (&json!(allowed), &json!(rule)),
+            "{why}"
+        );
+        assert_eq!(why["facts"][1]["permissions"], json!(["send.as:{user}-"]), "{why}");
+    }
+    admin
+        .get("/v1/auth/explain?user=gw&permission=send.as:dev1&room=hall")
+        .await
+        .is_problem(400, "invalid-request");
+    let why = house.run(&["explain", "gw", "send.as:gw-1"]);
+    assert!(
+        why.starts_with("yes: tenant-role\n") && why.contains("send.as:{user}-"),
+        "{why}"
+    );
+    let why = admin.get("/v1/auth/explain?user=gw&permission=send.as").await.ok();
+    assert_eq!(why["allowed"], false, "for everybody: {why}");
     let gw = house.http("gw");
-    gw.post(path, &of("dev1", "mine")).await.created();
-    gw.post(path, &of("bob", "not mine")).await.is_problem(403, "forbidden");
-    gw.post(path, &of("gw-1", "not mine"))
+    gw.post(HALL, &of("gw-1", "still")).await.created();
+    gw.post(HALL, &of("dev1", "still not"))
+        .await
+        .is_problem(403, "forbidden");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_under_a_prefix_speaks_for_those_alone_and_it_is_told_why() {
+    let mut house = hall().await;
+    let admin = house.nats("admin").await;
+    let gw = house.http("gw");
+    gw.post(HALL, &of("dev1", "mine")).await.created();
+    gw.post(HALL, &of("bob", "not mine")).await.is_problem(403, "forbidden");
+    gw.post(HALL, &of("gw-1", "not mine"))
         .await
         .is_problem(403, "forbidden");
     assert_eq!(
@@ -187,8 +225,8 @@ async fn a_gateway_under_a_prefix_speaks_for_those_alone_and_it_is_told_why() {
     let changed = json!({"role": "gateway", "scope": "tenant", "permissions": ["send.as:{user}-"]});
     let changed = admin.api("roles.put", &changed).await;
     assert!(changed["seq"].is_u64(), "{changed}");
-    gw.post(path, &of("gw-1", "mine")).await.created();
-    gw.post(path, &of("dev1", "not mine"))
+    gw.post(HALL, &of("gw-1", "mine")).await.created();
+    gw.post(HALL, &of("dev1", "not mine"))
         .await
         .is_problem(403, "forbidden");
     let listed = admin.api("roles.list", &json!({})).await;
@@ -208,33 +246,7 @@ async fn a_gateway_under_a_prefix_speaks_for_those_alone_and_it_is_told_why() {
             house.stop();
             house.restart().await;
         }
-        let admin = house.http("admin");
-        for (named, allowed, rule) in [("gw-1", true, "tenant-role"), ("dev1", false, "role-lacks")] {
-            let why = format!("/v1/auth/explain?user=gw&permission=send.as:{named}");
-            let why = admin.get(&why).await.ok();
-            assert_eq!(
-                (&why["allowed"], &why["rule"]),
-                (&json!(allowed), &json!(rule)),
-                "{why}"
-            );
-            assert_eq!(why["facts"][1]["permissions"], json!(["send.as:{user}-"]), "{why}");
-        }
-        admin
-            .get("/v1/auth/explain?user=gw&permission=send.as:dev1&room=hall")
-            .await
-            .is_problem(400, "invalid-request");
-        let why = house.run(&["explain", "gw", "send.as:gw-1"]);
-        assert!(
-            why.starts_with("yes: tenant-role\n") && why.contains("send.as:{user}-"),
-            "{why}"
-        );
-        let why = admin.get("/v1/auth/explain?user=gw&permission=send.as").await.ok();
-        assert_eq!(why["allowed"], false, "for everybody: {why}");
-        let gw = house.http("gw");
-        gw.post(path, &of("gw-1", "still")).await.created();
-        gw.post(path, &of("dev1", "still not"))
-            .await
-            .is_problem(403, "forbidden");
+        is_told_why(&house).await;
     }
     let own = house.nats("gw").await;
     let why = own.api("auth.explain", &json!({"permission": "send.as:gw-1"})).await;

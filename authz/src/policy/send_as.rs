@@ -282,9 +282,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_gateway_speaks_for_those_whose_ids_begin_so() {
-        let mut log = vec![
+    fn gateways() -> Vec<Value> {
+        vec![
             role("plant", "tenant", &["send.as:p7-", "send.as:x"]),
             role("own", "tenant", &["send.as:{user}-"]),
             role("all", "tenant", &["send.as"]),
@@ -294,7 +293,11 @@ mod tests {
             give("root", Some("admin")),
             give("any", Some("all")),
             give("lost", Some("room")),
-        ];
+        ]
+    }
+
+    #[test]
+    fn a_gateway_speaks_for_those_whose_ids_begin_so() {
         let table = [
             ("gw", "p7-1", true),
             ("gw", "p7-", true),
@@ -313,7 +316,7 @@ mod tests {
             ("lost", "p7-1", false),
             ("nobody", "p7-1", false),
         ];
-        let view = view_of(&log);
+        let view = view_of(&gateways());
         for (gateway, named, expected) in table {
             let (gateway, named) = (who(gateway), id(named));
             assert_eq!(
@@ -324,7 +327,11 @@ mod tests {
             let explained = explain_send_as(&view, &gateway, &named);
             assert_eq!(explained.allowed, expected);
         }
-        let explained = explain_send_as(&view, &who("gw"), &id("p7-1"));
+    }
+
+    #[test]
+    fn it_is_explained_by_the_role_and_its_prefixes() {
+        let explained = explain_send_as(&view_of(&gateways()), &who("gw"), &id("p7-1"));
         let facts = serde_json::to_value(&explained.facts).unwrap();
         assert_eq!(
             facts[0],
@@ -335,7 +342,11 @@ mod tests {
             (&facts[1]["permissions"], &facts[1]["seq"]),
             (&json!(["send.as:p7-", "send.as:x"]), &json!(1))
         );
-        // What the role gives is looked up when it is asked.
+    }
+
+    #[test]
+    fn what_the_role_gives_is_looked_up_when_it_is_asked() {
+        let mut log = gateways();
         log.push(role("plant", "tenant", &["send.as:p8-"]));
         let view = view_of(&log);
         assert!(may_send_as(&view, &who("gw"), &id("p7-1")).is_err());

@@ -14,11 +14,15 @@ const AT: i64 = 1_795_413_600_000;
 const KEY: &str = "0123456789abcdef01234567";
 
 fn of(kind: &str, room: &str, body: Value) -> Value {
-    json!({"tenant": "t", "room": room, "kind": kind, "body": body})
+    let mut event = json!({"tenant": "t", "room": room, "kind": kind});
+    event["body"] = body;
+    event
 }
 
 fn role(name: &str, scope: &str, verbs: Value) -> Value {
-    of("role", "_", json!({"role": name, "scope": scope, "permissions": verbs}))
+    let mut body = json!({"role": name, "scope": scope});
+    body["permissions"] = verbs;
+    of("role", "_", body)
 }
 
 fn give(user: &str, role: Option<&str>) -> Value {
@@ -142,9 +146,8 @@ fn a_role_in_the_tenant_that_changes_is_told_as_what_it_gives_or_takes() {
     }
 }
 
-#[test]
-fn what_a_view_has_read_is_found_by_its_names() {
-    let view = view_of(&[
+fn some_people() -> View {
+    view_of(&[
         of("room", "r", json!({"title": "R"})),
         of("room", "s", json!({})),
         member("m", Some("reader")),
@@ -161,7 +164,12 @@ fn what_a_view_has_read_is_found_by_its_names() {
             "_",
             json!({"user": "c", "role": "guest", "claimed": {"issuer": "i", "issued_at_ms": 1}}),
         ),
-    ]);
+    ])
+}
+
+#[test]
+fn what_a_view_has_read_is_found_by_its_names() {
+    let view = some_people();
     let (t, other) = (id("t"), id("T"));
     assert!(view.has_tenant(&t) && !view.has_tenant(&other));
     assert_eq!(names(view.users(&t)), ["c", "g", "m"], "with a role or a room");
@@ -185,6 +193,11 @@ fn what_a_view_has_read_is_found_by_its_names() {
     let rooms: Vec<_> = view.rooms_of(&t, &m).map(|(name, _)| name.as_str()).collect();
     assert_eq!(rooms, ["r"]);
     assert!(view.membership(&t, &id("s"), &m).is_none() && view.membership(&t, &id("r"), &m).is_some());
+}
+
+#[test]
+fn whose_rights_ever_changed_is_told_and_when() {
+    let view = some_people();
     let changed: Vec<_> = view.last_changes().collect();
     let at = |user: &str| {
         changed
@@ -196,7 +209,11 @@ fn what_a_view_has_read_is_found_by_its_names() {
         (at("m"), at("g"), at("gone"), at("k")),
         (Some(AT), Some(AT), Some(AT), None)
     );
-    assert!(changed.iter().all(|(tenant, user, _)| **tenant == t && user.is_some()));
+    assert!(
+        changed
+            .iter()
+            .all(|(tenant, user, _)| **tenant == id("t") && user.is_some())
+    );
 }
 
 #[test]
@@ -223,9 +240,8 @@ fn token(body: Value) -> Value {
     of("token", "_", body)
 }
 
-#[test]
-fn only_what_voids_something_ends_connections() {
-    let view = view_of(&[
+fn revoked() -> View {
+    view_of(&[
         token(json!({"user": "u", "jti": "one", "until_ms": AT + 100, "revoked_ms": AT})),
         token(json!({"user": "u", "jti": "old", "until_ms": AT - 1, "revoked_ms": AT - 9})),
         token(json!({"user": "u", "valid_after_ms": 500_000})),
@@ -235,8 +251,12 @@ fn only_what_voids_something_ends_connections() {
             "_",
             json!({"user": "k", "id": KEY, "name": "n", "sha256": "ab".repeat(32)}),
         ),
-    ]);
-    let t = id("t");
+    ])
+}
+
+#[test]
+fn only_what_voids_something_ends_connections() {
+    let view = revoked();
     let voids = |tenant: &str, body: Value, now_ms: i64| {
         let body: TokenBody = serde_json::from_value(body).unwrap();
         would_void(&view, &id(tenant), &body, now_ms)
@@ -281,6 +301,11 @@ fn only_what_voids_something_ends_connections() {
         voids("T", json!({"user": "u", "jti": "one"}), early),
         "nothing is known of that tenant"
     );
+}
+
+#[test]
+fn tokens_that_were_revoked_one_by_one_are_counted_until_they_expire() {
+    let (view, t) = (revoked(), id("t"));
     let one_by_one = |tenant: &Id, user: &str, now_ms: i64| revoked_one_by_one(&view, tenant, &id(user), now_ms);
     assert_eq!(one_by_one(&t, "u", AT - 1), 2);
     assert_eq!(one_by_one(&t, "u", AT + 100), 1);

@@ -1,7 +1,7 @@
 use natterjack_nats_config::contract::{Event, Kind, Target};
 use proptest::prelude::*;
-use serde_json::json;
 use serde_json::value::to_raw_value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::policy::Permission;
@@ -96,9 +96,9 @@ fn target(step: &Step) -> Option<Target> {
     })
 }
 
-fn event(number: usize, step: &Step) -> Event {
+fn said(step: &Step) -> (Kind, Value) {
     let user = format!("u{}", step.user);
-    let (kind, body) = match &step.what {
+    match &step.what {
         What::Room(title, joined) => {
             let history = if *joined { "joined" } else { "all" };
             let kind = if *joined { "announcement" } else { "group" };
@@ -137,7 +137,11 @@ fn event(number: usize, step: &Step) -> Event {
             (Kind::Key, body)
         }
         What::Odd => (Kind::Member, json!("no membership")),
-    };
+    }
+}
+
+fn event(number: usize, step: &Step) -> Event {
+    let (kind, body) = said(step);
     Event {
         v: 1,
         seq: Seq::of(number as u64 + 1, 0),
