@@ -138,7 +138,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::policy::testing::{id, view_of};
+    use crate::policy::testing::{id, view_of, whole};
     use crate::policy::{Permission, may_in_tenant};
 
     fn user(role: Option<&str>, claimed: Option<(&str, i64)>) -> Value {
@@ -184,11 +184,8 @@ mod tests {
     #[test]
     fn losing_a_claimed_role_is_a_restriction() {
         let mut view = view_of(&[user(Some("admin"), Some(("a", 1)))]);
-        let mut event = user(None, Some(("a", 2)));
-        let rest =
-            json!({"v": 1, "seq": 9, "n": 2, "prev": 1, "id": "x", "from": "_", "at": "2026-11-23T06:00:00.000Z"});
-        event.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-        let changes = view.apply(&serde_json::from_str(&event.to_string()).unwrap());
+        let event = whole(&user(None, Some(("a", 2))), 9, "2026-11-23T06:00:00.000Z");
+        let changes = view.apply(&event);
         let [change] = &changes[..] else { panic!("{changes:?}") };
         assert_eq!(
             (change.user.as_ref(), change.effect),

@@ -4,7 +4,7 @@ use natterjack_nats_config::contract::{Id, Principal, RoleScope, RoomKind, Seq};
 use serde::Serialize;
 
 use super::decide::{Judgement, judge};
-use super::send_as::rule_of_sending_as;
+use super::send_as::judge_sending_as;
 use super::view::{DEFAULT_ROLE, User};
 use super::{Permission, Rule, View};
 
@@ -80,9 +80,7 @@ pub fn explain(view: &View, who: &Principal, permission: Permission, room: Optio
 /// Explains whether somebody may send in another's name, which is the tenant's to say: see [`may_send_as`](super::may_send_as).
 #[must_use]
 pub fn explain_send_as(view: &View, who: &Principal, named: &Id) -> Explanation {
-    let mut judged = judge(view, who, None, Permission::SendAs);
-    judged.rule = rule_of_sending_as(view, who, named);
-    explained(view, who, None, &judged)
+    explained(view, who, None, &judge_sending_as(view, who, named))
 }
 
 fn explained(view: &View, who: &Principal, room: Option<&Id>, judged: &Judgement<'_>) -> Explanation {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use natterjack_nats_config::contract::{Id, Principal, RoleScope};
 
-use super::decide::judge;
+use super::decide::{Judgement, judge};
 use super::role::Role;
 use super::view::{Hashed, Tenant, User};
 use super::{Denied, Fact, Permission, PermissionSet, Rule, View, all_in_tenant, built_in};
@@ -40,11 +40,15 @@ pub struct TenantRights {
 impl Prefixes {
     /// Takes in a verb; `false` if it is no `send.as:PREFIX`.
     pub fn take(&mut self, verb: &str) -> bool {
-        let prefix = verb.strip_prefix(VERB).filter(|prefix| is_prefix(prefix));
-        if let Some(prefix) = prefix {
+        verb.strip_prefix(VERB).is_some_and(|prefix| self.add(prefix))
+    }
+
+    fn add(&mut self, prefix: &str) -> bool {
+        let is_prefix = is_prefix(prefix);
+        if is_prefix {
             self.0.insert(prefix.into());
         }
-        prefix.is_some()
+        is_prefix
     }
 
     /// How many there are.
@@ -118,19 +122,18 @@ pub fn named_by(verb: &str) -> Option<Id> {
     verb.strip_prefix(VERB)?.parse().ok()
 }
 
-/// The rule by which a principal may send in somebody's name, or not, as far as that is the tenant's to say.
-pub(super) fn rule_of_sending_as(view: &View, who: &Principal, named: &Id) -> Rule {
-    let rule = judge(view, who, None, Permission::SendAs).rule;
-    let by_prefix = || rights_in_tenant(view, who).send_as.hold(named.as_str());
-    if rule == Rule::RoleLacks && by_prefix() {
-        return Rule::TenantRole;
+/// Judges whether a principal may send in somebody's name, as far as that is the tenant's to say.
+pub(super) fn judge_sending_as<'a>(view: &'a View, who: &Principal, named: &Id) -> Judgement<'a> {
+    let mut judged = judge(view, who, None, Permission::SendAs);
+    if judged.rule == Rule::RoleLacks && own_prefixes(view, who).hold(named.as_str()) {
+        judged.rule = Rule::TenantRole;
     }
-    rule
+    judged
 }
 
 /// Whether a principal may send in somebody's name, as far as that is the tenant's to say.
 pub fn may_send_as(view: &View, who: &Principal, named: &Id) -> Result<(), Denied> {
-    if rule_of_sending_as(view, who, named).allows() {
+    if judge_sending_as(view, who, named).rule.allows() {
         return Ok(());
     }
     Err(Denied {
@@ -142,15 +145,18 @@ pub fn may_send_as(view: &View, who: &Principal, named: &Id) -> Result<(), Denie
 /// All that a principal may do in its tenant.
 #[must_use]
 pub fn rights_in_tenant(view: &View, who: &Principal) -> TenantRights {
-    let role = view.tenants.get(&who.tenant).and_then(|tenant| {
+    TenantRights {
+        permissions: all_in_tenant(view, who),
+        send_as: own_prefixes(view, who),
+    }
+}
+
+fn own_prefixes(view: &View, who: &Principal) -> Prefixes {
+    let of_role = view.tenants.get(&who.tenant).and_then(|tenant| {
         let role = tenant.users.get(&who.user).and_then(User::role)?;
         tenant.prefixes(role)
     });
-    let send_as = role.map(|prefixes| prefixes.of(&who.user)).unwrap_or_default();
-    TenantRights {
-        permissions: all_in_tenant(view, who),
-        send_as,
-    }
+    of_role.map(|prefixes| prefixes.of(&who.user)).unwrap_or_default()
 }
 
 impl View {
@@ -178,7 +184,7 @@ impl Tenant {
     /// Adds a prefix to a role that is there.
     pub(super) fn put_prefix(&mut self, hashed: &mut Hashed<'_>, name: &Id, prefix: &str) -> Option<()> {
         let role = self.roles.get_mut(name)?;
-        if role.send_as.take(&format!("{VERB}{prefix}")) {
+        if role.send_as.add(prefix) {
             hashed.hash.add(&prefix_fact(hashed.tenant, name, prefix));
             return Some(());
         }
@@ -222,7 +228,7 @@ mod tests {
 
     use super::*;
     use crate::policy::explain_send_as;
-    use crate::policy::testing::{id, view_of};
+    use crate::policy::testing::{give, id, own_role, view_of, who};
 
     fn prefixes(all: &[&str]) -> Prefixes {
         let mut taken = Prefixes::default();
@@ -232,20 +238,8 @@ mod tests {
         taken
     }
 
-    fn who(user: &str) -> Principal {
-        Principal {
-            tenant: id("t"),
-            user: id(user),
-        }
-    }
-
     fn role(name: &str, scope: &str, verbs: &[&str]) -> Value {
-        let body = json!({"role": name, "scope": scope, "permissions": verbs});
-        json!({"tenant": "t", "room": "_", "kind": "role", "body": body})
-    }
-
-    fn give(user: &str, role: Option<&str>) -> Value {
-        json!({"tenant": "t", "room": "_", "kind": "user", "body": {"user": user, "role": role}})
+        own_role(name, scope, json!(verbs))
     }
 
     #[test]

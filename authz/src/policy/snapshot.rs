@@ -177,8 +177,8 @@ struct Writer {
 struct Reader<'a> {
     roles: HashMap<&'a str, Id>,
     room: Option<Id>,
-    /// The room, until it is known whether its settings follow.
-    unsettled: Option<RoomBody>,
+    /// What the room is and by which event, until it is known whether its settings follow.
+    unsettled: Option<(RoomBody, Seq)>,
 }
 
 impl View {
@@ -246,10 +246,7 @@ impl View {
             }
             if let Record::Tenant(name) = record {
                 let name: Id = name.parse()?;
-                if let Some(before) = &tenant {
-                    let (found, mut hashed) = view.tenant(before);
-                    reader.settle(found, &mut hashed, (RoomHistory::All, Seq::ZERO));
-                }
+                reader.settle_in(&mut view, tenant.as_ref());
                 view.tenant(&name);
                 (tenant, reader.room) = (Some(name), None);
                 continue;
@@ -261,10 +258,7 @@ impl View {
         if !rest.is_empty() {
             return Err(SnapshotError::Order("something follows the last record"));
         }
-        if let Some(last) = &tenant {
-            let (found, mut hashed) = view.tenant(last);
-            reader.settle(found, &mut hashed, (RoomHistory::All, Seq::ZERO));
-        }
+        reader.settle_in(&mut view, tenant.as_ref());
         view.seq = Seq(head.seq);
         Ok(view)
     }
@@ -362,10 +356,12 @@ impl Writer {
 impl<'a> Reader<'a> {
     fn take(&mut self, tenant: &mut Tenant, hashed: &mut Hashed<'_>, record: Record<'a>) -> Result<(), SnapshotError> {
         if let Record::RoomSettings { history, since } = record {
-            let settled = self.settle(tenant, hashed, (history, Seq(since)));
-            return settled.ok_or(SnapshotError::Order("no room is named before its settings"));
+            let none = SnapshotError::Order("no room is named before its settings");
+            let (room, made) = self.unsettled.as_mut().ok_or(none)?;
+            (room.history, *made) = (history, Seq(since));
+            return Ok(());
         }
-        self.settle(tenant, hashed, (RoomHistory::All, Seq::ZERO));
+        self.settle(tenant, hashed);
         match record {
             Record::Tenant(_)
             | Record::KeepsPlaces
@@ -381,11 +377,12 @@ impl<'a> Reader<'a> {
             }
             Record::Room { room, kind, title } => {
                 self.room = Some(room.parse()?);
-                self.unsettled = Some(RoomBody {
+                let body = RoomBody {
                     kind,
                     title: title.map(str::to_owned),
                     ..RoomBody::default()
-                });
+                };
+                self.unsettled = Some((body, Seq::ZERO));
             }
             Record::UserSince { user, since } => {
                 tenant.change_user(hashed, &user.parse()?, |user| user.role_since = Seq(since));
@@ -410,18 +407,18 @@ impl<'a> Reader<'a> {
     }
 
     /// Puts the room in that was named last, if it is not there yet.
-    fn settle(
-        &mut self,
-        tenant: &mut Tenant,
-        hashed: &mut Hashed<'_>,
-        (history, since): (RoomHistory, Seq),
-    ) -> Option<()> {
-        let body = RoomBody {
-            history,
-            ..self.unsettled.take()?
-        };
-        tenant.put_room(hashed, self.room.as_ref()?, body, since);
-        Some(())
+    fn settle(&mut self, tenant: &mut Tenant, hashed: &mut Hashed<'_>) {
+        if let (Some(room), Some((body, since))) = (&self.room, self.unsettled.take()) {
+            tenant.put_room(hashed, room, body, since);
+        }
+    }
+
+    /// The same where no record of the tenant follows.
+    fn settle_in(&mut self, view: &mut View, tenant: Option<&Id>) {
+        if let Some(tenant) = tenant {
+            let (found, mut hashed) = view.tenant(tenant);
+            self.settle(found, &mut hashed);
+        }
     }
 
     fn take_member(

@@ -1,6 +1,6 @@
 //! Random logs for the tests of what is decided by a view.
 
-use natterjack_nats_config::contract::{Id, RoomKind};
+use natterjack_nats_config::contract::{Event, Id, Principal, RoomKind};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -15,6 +15,33 @@ const OWN_ROLES: [&str; 3] = ["watch", "help", "all"];
 
 pub(super) fn id(name: &str) -> Id {
     name.parse().unwrap()
+}
+
+/// Somebody in the tenant `t`.
+pub(super) fn who(user: &str) -> Principal {
+    Principal {
+        tenant: id("t"),
+        user: id(user),
+    }
+}
+
+/// An event in the tenant `t`.
+pub(super) fn of(kind: &str, room: &str, body: Value) -> Value {
+    let mut event = json!({"tenant": "t", "room": room, "kind": kind});
+    event["body"] = body;
+    event
+}
+
+/// A role of the tenant's own.
+pub(super) fn own_role(name: &str, scope: &str, verbs: Value) -> Value {
+    let mut body = json!({"role": name, "scope": scope});
+    body["permissions"] = verbs;
+    of("role", "_", body)
+}
+
+/// A role in the tenant for somebody.
+pub(super) fn give(user: &str, role: Option<&str>) -> Value {
+    of("user", "_", json!({"user": user, "role": role}))
 }
 
 fn name(names: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
@@ -50,13 +77,16 @@ pub(super) fn events() -> impl Strategy<Value = Vec<Value>> {
 
 pub(super) fn view_of(events: &[Value]) -> View {
     let mut view = View::default();
-    for (number, event) in events.iter().enumerate() {
-        let mut event = event.clone();
-        let rest = json!({
-            "v": 1, "seq": number + 1, "n": 1, "prev": 0, "id": "x", "from": "root", "at": "2026-11-23T06:00:00.000Z",
-        });
-        event.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-        view.apply(&serde_json::from_str(&event.to_string()).unwrap());
+    for (seq, event) in (1..).zip(events) {
+        view.apply(&whole(event, seq, "2026-11-23T06:00:00.000Z"));
     }
     view
+}
+
+/// The event with all that every event has.
+pub(super) fn whole(event: &Value, seq: u64, at: &str) -> Event {
+    let mut event = event.clone();
+    let rest = json!({"v": 1, "seq": seq, "n": 1, "prev": 0, "id": "x", "from": "root", "at": at});
+    event.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    serde_json::from_str(&event.to_string()).unwrap()
 }

@@ -4,7 +4,7 @@ use natterjack_nats_config::contract::{Event, Id, Principal, Seq, TokenBody};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::testing::{ROOMS, TENANTS, USERS, events, id, view_of};
+use super::testing::{ROOMS, TENANTS, USERS, events, give, id, of, own_role as role, view_of, who, whole};
 use super::{
     BLOCKED, Change, Effect, MAX_LIFETIME_MS, Permission, View, all_in_room, all_in_tenant, is_revoking,
     last_revocation_ms, may, may_in_tenant, open_revocations, revocation_is_open, revoked_one_by_one, would_void,
@@ -13,39 +13,13 @@ use super::{
 const AT: i64 = 1_795_413_600_000;
 const KEY: &str = "0123456789abcdef01234567";
 
-fn of(kind: &str, room: &str, body: Value) -> Value {
-    let mut event = json!({"tenant": "t", "room": room, "kind": kind});
-    event["body"] = body;
-    event
-}
-
-fn role(name: &str, scope: &str, verbs: Value) -> Value {
-    let mut body = json!({"role": name, "scope": scope});
-    body["permissions"] = verbs;
-    of("role", "_", body)
-}
-
-fn give(user: &str, role: Option<&str>) -> Value {
-    of("user", "_", json!({"user": user, "role": role}))
-}
-
 fn member(user: &str, role: Option<&str>) -> Value {
     of("member", "r", json!({"user": user, "role": role}))
 }
 
-fn who(user: &str) -> Principal {
-    Principal {
-        tenant: id("t"),
-        user: id(user),
-    }
-}
-
 /// Applies one event more, and gives whose rights it changed.
 fn then(view: &mut View, event: &Value) -> Vec<(Option<String>, Effect)> {
-    let mut event = event.clone();
-    let rest = json!({"v": 1, "seq": view.seq().0 + 1, "n": 1, "prev": 0, "id": "x", "from": "root", "at": "2026-11-23T06:00:01.000Z"});
-    event.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-    let event: Event = serde_json::from_str(&event.to_string()).unwrap();
+    let event = whole(event, view.seq().0 + 1, "2026-11-23T06:00:01.000Z");
     let changes: Vec<Change> = view.apply(&event);
     assert!(
         changes

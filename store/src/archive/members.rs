@@ -10,13 +10,11 @@ use sea_orm::{
     QueryFilter, QueryOrder, QuerySelect, Select,
 };
 
-use super::sql::{Room, of_log};
+use super::sql::{EVENTS, Room, next_events, of_log};
 use crate::entity::{audit, event, member};
 
 /// Rows of one statement, of 12 parameters each.
 const ROWS: usize = 500;
-/// Events that are read at a time when all of it is made anew.
-const EVENTS: u64 = 2000;
 
 type RoomKey = (String, String);
 
@@ -179,13 +177,8 @@ async fn rebuild_of(db: &DatabaseTransaction, of: (i64, i64)) -> Result<(), DbEr
         .await?;
     let mut after = -1;
     loop {
-        let rows = event::Entity::find()
-            .filter(event::Column::Epoch.eq(of.0))
-            .filter(event::Column::Shard.eq(of.1))
+        let rows = next_events(of, after)
             .filter(event::Column::Kind.eq(Kind::Member.as_str()))
-            .filter(event::Column::Seq.gt(after))
-            .order_by(event::Column::Seq, Order::Asc)
-            .limit(EVENTS)
             .all(db)
             .await?;
         let Some(last) = rows.last() else { return Ok(()) };

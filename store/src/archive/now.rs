@@ -14,7 +14,7 @@ use sea_orm::{
     QueryFilter, QueryOrder, QuerySelect, Select,
 };
 
-use super::sql::{Range, Room, bound, of_log};
+use super::sql::{EVENTS, Range, Room, bound, next_events, of_log};
 use crate::entity::{changed, edit, event, reaction};
 use crate::retention::Horizons;
 
@@ -24,8 +24,6 @@ pub(crate) use show::show;
 
 /// Rows of one statement, of 16 parameters at most.
 const ROWS: usize = 500;
-/// Events that are read at a time when all of it is made anew.
-const EVENTS: u64 = 2000;
 
 /// Takes in events that are stored.
 pub(crate) async fn take_in(db: &DatabaseTransaction, rows: &[event::Model]) -> Result<(), DbErr> {
@@ -71,11 +69,8 @@ pub(crate) async fn rebuild(db: &DatabaseTransaction, log: &Log) -> Result<(), D
         .await?;
     let mut after = -1;
     loop {
-        let rows = of_log(log)
+        let rows = next_events((epoch, shard), after)
             .filter(event::Column::Kind.is_in(CHANGES.map(Kind::as_str)))
-            .filter(event::Column::Seq.gt(after))
-            .order_by(event::Column::Seq, Order::Asc)
-            .limit(EVENTS)
             .all(db)
             .await?;
         let Some(last) = rows.last() else { return Ok(()) };

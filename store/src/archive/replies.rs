@@ -12,14 +12,12 @@ use sea_orm::{
 };
 use serde::Deserialize;
 
-use super::sql::{MESSAGES, Range, Room, bound, of_log};
+use super::sql::{EVENTS, MESSAGES, Range, Room, bound, next_events};
 use crate::entity::{changed, event, reply, watermark};
 use crate::retention::Horizons;
 
 /// Rows of one statement, of 6 parameters each.
 const ROWS: usize = 500;
-/// Events that are read at a time when all of it is made anew.
-const EVENTS: u64 = 2000;
 /// The longest id that a message may answer, in bytes: what the column holds.
 const MAX_TARGET_BYTES: usize = 128;
 /// What stands in the line of a message that answers another one, and in few others.
@@ -136,18 +134,16 @@ async fn take_in_behind(db: &DatabaseTransaction, log: &Log, mut after: i64) -> 
         DbBackend::MySql => "LOCATE(x'227265706c795f746f223a', bytes) > 0",
         _ => "instr(bytes, x'227265706c795f746f223a') > 0",
     };
+    let of = (i64::from(log.epoch), i64::from(log.shard));
     loop {
-        let rows = of_log(log)
+        let rows = next_events(of, after)
             .filter(event::Column::Kind.is_in(MESSAGES.map(Kind::as_str)))
-            .filter(event::Column::Seq.gt(after))
             .filter(Expr::cust(has_mark))
-            .order_by(event::Column::Seq, Order::Asc)
-            .limit(EVENTS)
             .all(db)
             .await?;
         let Some(last) = rows.last() else { return Ok(()) };
         after = last.seq;
-        store(db, (i64::from(log.epoch), i64::from(log.shard)), Replies::of(&rows)).await?;
+        store(db, of, Replies::of(&rows)).await?;
     }
 }
 

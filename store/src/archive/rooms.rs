@@ -11,14 +11,12 @@ use sea_orm::{
     QueryFilter, QueryOrder, QuerySelect, Select,
 };
 
-use super::sql::{MESSAGES, of_log};
+use super::sql::{MESSAGES, next_events};
 use crate::entity::{event, read_mark, room};
 use crate::retention::Horizons;
 
 /// Rows of one statement, of 7 parameters each.
 const ROWS: usize = 500;
-/// Events that are read at a time when all of it is made anew.
-const EVENTS: u64 = 2000;
 
 type RoomKey = (String, String);
 type MarkKey = (String, String, String);
@@ -204,10 +202,7 @@ pub(crate) async fn catch_up(db: &DatabaseTransaction, log: &Log) -> Result<(), 
 /// Takes in all events of a log behind a place.
 async fn take_in_behind(db: &DatabaseTransaction, log: &Log, mut after: i64) -> Result<(), DbErr> {
     loop {
-        let rows = of_log(log)
-            .filter(event::Column::Seq.gt(after))
-            .order_by(event::Column::Seq, Order::Asc)
-            .limit(EVENTS)
+        let rows = next_events((i64::from(log.epoch), i64::from(log.shard)), after)
             .all(db)
             .await?;
         let Some(last) = rows.last() else { return Ok(()) };

@@ -24,6 +24,8 @@ use crate::erasure::{self, Erasing};
 use crate::log::broken;
 use crate::retention::{self, Rules};
 
+/// Events that are read at a time when something is made of all of them anew.
+pub(crate) const EVENTS: u64 = 2000;
 /// How long a read of one row may take before the server is given up for lost: a line that was cut says nothing.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// How long a transaction may take: far more than a full batch does on a slow disk.
@@ -334,9 +336,21 @@ pub(crate) async fn lines_of(
 }
 
 pub(crate) fn of_log(log: &Log) -> Select<event::Entity> {
+    of_epoch((i64::from(log.epoch), i64::from(log.shard)))
+}
+
+fn of_epoch((epoch, shard): (i64, i64)) -> Select<event::Entity> {
     event::Entity::find()
-        .filter(event::Column::Epoch.eq(i64::from(log.epoch)))
-        .filter(event::Column::Shard.eq(i64::from(log.shard)))
+        .filter(event::Column::Epoch.eq(epoch))
+        .filter(event::Column::Shard.eq(shard))
+}
+
+/// The next events of an epoch and shard behind a place, for whoever makes something of all of them anew.
+pub(crate) fn next_events(of: (i64, i64), after: i64) -> Select<event::Entity> {
+    of_epoch(of)
+        .filter(event::Column::Seq.gt(after))
+        .order_by(event::Column::Seq, Order::Asc)
+        .limit(EVENTS)
 }
 
 /// What readers see of a room.

@@ -9,6 +9,7 @@ use sea_orm::{
 };
 use sha2::{Digest, Sha256};
 
+use super::sql::next_events;
 use crate::entity::{audit, event};
 
 /// The kinds that it shows.
@@ -26,8 +27,6 @@ pub(crate) const KINDS: [Kind; 10] = [
 ];
 /// Rows of one statement, of 7 parameters each.
 const ROWS: usize = 500;
-/// Events that are read at a time when all of it is made anew.
-const EVENTS: u64 = 2000;
 
 /// A piece of the trail: it goes on behind a hash.
 #[derive(Debug, Clone)]
@@ -154,19 +153,10 @@ async fn rebuild_of(db: &DatabaseTransaction, (epoch, shard): (i64, i64)) -> Res
 }
 
 /// Takes in all events behind a place, which has a hash.
-async fn go_on(
-    db: &DatabaseTransaction,
-    (epoch, shard): (i64, i64),
-    (mut after, mut hash): (i64, Vec<u8>),
-) -> Result<(), DbErr> {
+async fn go_on(db: &DatabaseTransaction, of: (i64, i64), (mut after, mut hash): (i64, Vec<u8>)) -> Result<(), DbErr> {
     loop {
-        let rows = event::Entity::find()
-            .filter(event::Column::Epoch.eq(epoch))
-            .filter(event::Column::Shard.eq(shard))
+        let rows = next_events(of, after)
             .filter(event::Column::Kind.is_in(KINDS.map(Kind::as_str)))
-            .filter(event::Column::Seq.gt(after))
-            .order_by(event::Column::Seq, Order::Asc)
-            .limit(EVENTS)
             .all(db)
             .await?;
         let Some(end) = rows.last() else { return Ok(()) };

@@ -22,7 +22,7 @@ const REMEMBERS: u16 = 200;
 /// know within a second of work, rarely enough that it costs three bytes a frame.
 pub(crate) const STAMP_EVERY: u64 = 16;
 
-// The kinds of facts in the hash, beside those of the view (1 to 4, 8 to 10, 12 to 17, 20 to 24), of the keys (6) and of the latest messages (11).
+// The kinds of facts in the hash, beside those of the view (1 to 4, 8 to 10, 12 to 17, 20 to 26), of the keys (6) and of the latest messages (11).
 const HEAD: u8 = 5;
 const STATE: u8 = 7;
 
@@ -176,12 +176,6 @@ impl State {
         })
     }
 
-    /// Makes room for the last event of each room of a tenant that the view knows.
-    pub(crate) fn expect_heads(&mut self, tenant: &Id) {
-        let rooms = self.view.rooms(tenant);
-        self.heads.entry(tenant.clone()).or_default().reserve(rooms);
-    }
-
     /// Puts a room's last event in the place of the one before.
     pub(crate) fn put_head(&mut self, tenant: &Id, room: &Id, head: Head) {
         self.heads_hash.add(&head_fact(tenant, room, head));
@@ -193,7 +187,11 @@ impl State {
         // Where the view knows the names, its memory is shared.
         let known = self.view.names(tenant.as_str(), room.as_str());
         let (tenant, room) = known.map_or_else(|| (tenant.clone(), room.clone()), |(t, r)| (t.clone(), r.clone()));
-        self.heads.entry(tenant).or_default().insert(room, head);
+        // Each of the tenant's rooms has a head: a checkpoint's are put in one after the other.
+        let heads = self.heads.entry(tenant);
+        heads
+            .or_insert_with_key(|tenant| HashMap::with_capacity(self.view.rooms(tenant)))
+            .insert(room, head);
     }
 
     /// A state whose parts were put in one by one, at its place in the log.

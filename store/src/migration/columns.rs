@@ -61,3 +61,21 @@ pub(crate) fn primary_key(table: &str, columns: &[&str]) -> IndexCreateStatement
     }
     key
 }
+
+/// Makes an index, unless an attempt before was cut off behind it: MySQL has no CREATE INDEX IF NOT EXISTS.
+pub(crate) async fn add_index(
+    manager: &SchemaManager<'_>,
+    table: &str,
+    name: &str,
+    columns: &[&str],
+) -> Result<(), DbErr> {
+    if manager.has_index(table, name).await? {
+        return Ok(());
+    }
+    let mut index = Index::create();
+    index.name(name).table(Alias::new(table));
+    for column in columns {
+        index.col(Alias::new(*column));
+    }
+    manager.create_index(index).await
+}

@@ -1,6 +1,6 @@
 use sea_orm_migration::prelude::*;
 
-use super::columns::{bytes, number, plain_text, primary_key, sha256, table};
+use super::columns::{add_index, bytes, number, plain_text, primary_key, sha256, table};
 use crate::log::broken;
 
 /// `event`, `watermark` and `quarantine`.
@@ -20,10 +20,7 @@ impl MigrationName for Migration {
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(event(manager)).await?;
-        // MySQL has no CREATE INDEX IF NOT EXISTS.
-        if !manager.has_index("event", "event_by_room").await? {
-            manager.create_index(event_by_room()).await?;
-        }
+        add_index(manager, "event", "event_by_room", &["tenant", "room", "seq"]).await?;
         manager.create_table(watermark(manager)).await?;
         manager.create_table(quarantine(manager)).await
     }
@@ -58,16 +55,6 @@ fn event(manager: &SchemaManager<'_>) -> TableCreateStatement {
         event.primary_key(&mut primary_key("event", &["epoch", "shard", "seq"]));
     }
     event
-}
-
-/// A room's events in order.
-fn event_by_room() -> IndexCreateStatement {
-    let mut index = Index::create();
-    index.name("event_by_room").table(Alias::new("event"));
-    for column in ["tenant", "room", "seq"] {
-        index.col(Alias::new(column));
-    }
-    index
 }
 
 /// One row per shard: the last frame that is wholly in the archive. Moved only by compare-and-set.

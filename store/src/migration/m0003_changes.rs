@@ -1,6 +1,6 @@
 use sea_orm_migration::prelude::*;
 
-use super::columns::{number, plain_text, primary_key, table};
+use super::columns::{add_index, number, plain_text, primary_key, table};
 
 /// `changed`, `edit` and `reaction`, and the index by which a message is found by its id.
 ///
@@ -26,9 +26,7 @@ impl MigrationTrait for Migration {
             // The ids begin with the time, so the index grows at its end.
             ("event_by_id", "event", &["id"]),
         ] {
-            if !manager.has_index(on, name).await? {
-                manager.create_index(index(name, on, columns)).await?;
-            }
+            add_index(manager, on, name, columns).await?;
         }
         manager.create_table(edit(manager)).await?;
         manager.create_table(reaction(manager)).await
@@ -91,13 +89,4 @@ fn reaction(manager: &SchemaManager<'_>) -> TableCreateStatement {
             &["epoch", "shard", "target", "emoji", "from_user"],
         ))
         .take()
-}
-
-fn index(name: &str, on: &str, columns: &[&str]) -> IndexCreateStatement {
-    let mut index = Index::create();
-    index.name(name).table(Alias::new(on));
-    for column in columns {
-        index.col(Alias::new(*column));
-    }
-    index
 }

@@ -1,6 +1,6 @@
 use sea_orm_migration::prelude::*;
 
-use super::columns::{number, plain_text, primary_key, sha256, table};
+use super::columns::{add_index, number, plain_text, primary_key, sha256, table};
 
 /// `audit`: what is policy, and refused logins, with a hash over each and all before it. What is in the archive already is
 /// taken in when a store begins: hashes are not SQL's to make.
@@ -31,17 +31,7 @@ impl MigrationTrait for Migration {
             .primary_key(&mut primary_key("audit", &["epoch", "shard", "seq"]))
             .take();
         manager.create_table(audit).await?;
-        // Twice, where an attempt before was cut off.
-        if manager.has_index("audit", "ix_audit_tenant").await? {
-            return Ok(());
-        }
-        let index = Index::create()
-            .name("ix_audit_tenant")
-            .table(Alias::new("audit"))
-            .col(Alias::new("tenant"))
-            .col(Alias::new("seq"))
-            .take();
-        manager.create_index(index).await
+        add_index(manager, "audit", "ix_audit_tenant", &["tenant", "seq"]).await
     }
 
     fn use_transaction(&self) -> Option<bool> {

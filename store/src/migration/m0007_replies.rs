@@ -1,6 +1,6 @@
 use sea_orm_migration::prelude::*;
 
-use super::columns::{number, plain_text, primary_key, table};
+use super::columns::{add_index, number, plain_text, primary_key, table};
 
 /// `reply`, and in `watermark` how far it was filled: not at all. Whoever archives next takes in what is there, before it goes
 /// on. (Numbers 5 and 6 are those of migrations that were made at the same time.)
@@ -20,12 +20,7 @@ impl MigrationName for Migration {
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(reply(manager)).await?;
-        if !manager.has_index("reply", "reply_by_target").await? {
-            let mut index = Index::create();
-            index.name("reply_by_target").table(Alias::new("reply"));
-            index.col(Alias::new("target")).col(Alias::new("seq"));
-            manager.create_index(index).await?;
-        }
+        add_index(manager, "reply", "reply_by_target", &["target", "seq"]).await?;
         if !manager.has_column("watermark", "replies").await? {
             // A default: a program of before begins a watermark without it.
             let mut replies = number("replies");

@@ -1,6 +1,6 @@
 use sea_orm_migration::prelude::*;
 
-use super::columns::{number, plain_text, primary_key, table};
+use super::columns::{add_index, number, plain_text, primary_key, table};
 
 /// `erasure`. It begins empty, which is right: no log before this has an event that erases something.
 pub(crate) struct Migration;
@@ -24,14 +24,7 @@ impl MigrationTrait for Migration {
             ("erasure_by_target", &["target"][..]),
             ("erasure_by_state", &["complete", "in_rooms"]),
         ] {
-            if !manager.has_index("erasure", name).await? {
-                let mut index = Index::create();
-                index.name(name).table(Alias::new("erasure"));
-                for column in columns {
-                    index.col(Alias::new(*column));
-                }
-                manager.create_index(index).await?;
-            }
+            add_index(manager, "erasure", name, columns).await?;
         }
         Ok(())
     }

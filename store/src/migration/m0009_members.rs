@@ -1,6 +1,6 @@
 use sea_orm_migration::prelude::*;
 
-use super::columns::{number, plain_text, primary_key, table};
+use super::columns::{add_index, number, plain_text, primary_key, table};
 
 /// `member`: who is or was in which room, and since when. It begins empty; what is in the archive already is taken in when a store
 /// begins, since the bodies of events are not SQL's to read.
@@ -26,14 +26,7 @@ impl MigrationTrait for Migration {
             // Up to where memberships are taken in is asked at each start.
             ("member_by_seq", &["epoch", "shard", "seq"]),
         ] {
-            if !manager.has_index("member", name).await? {
-                let mut index = Index::create();
-                index.name(name).table(Alias::new("member"));
-                for column in columns {
-                    index.col(Alias::new(*column));
-                }
-                manager.create_index(index).await?;
-            }
+            add_index(manager, "member", name, columns).await?;
         }
         Ok(())
     }

@@ -32,20 +32,8 @@ pub(super) async fn find(
             is_all: true,
         });
     }
-    match db
-        .query_all_raw(limited(
-            db,
-            &query::select(db.get_database_backend(), log, query, terms),
-        ))
-        .await
-    {
-        Ok(rows) => Ok(Found {
-            seqs: rows
-                .iter()
-                .map(|row| row.try_get_by_index(0))
-                .collect::<Result<_, _>>()?,
-            is_all: true,
-        }),
+    let select = query::select(db.get_database_backend(), log, query, terms);
+    match query::found(db, limited(db, &select)).await {
         Err(error) if is_out_of_time(&error) => {
             tracing::info!(
                 terms = terms.len(),
@@ -56,7 +44,7 @@ pub(super) async fn find(
                 is_all: false,
             })
         }
-        Err(error) => Err(error),
+        found => found,
     }
 }
 

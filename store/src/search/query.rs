@@ -1,7 +1,9 @@
 use natterjack_nats_config::contract::{Problem, SearchPage, SearchQuery, SearchResult, SearchRoom, Seq};
 use natterjack_nats_config::tail::Log;
 use sea_orm::sea_query::{Alias, Cond, Expr, ExprTrait, Order, Query, SelectStatement, SimpleExpr};
-use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, QueryFilter, Statement,
+};
 
 use super::words::{self, MAX_TERMS, Term};
 use super::{index, newest, text};
@@ -72,14 +74,15 @@ async fn find(db: &DatabaseConnection, log: &Log, query: &SearchQuery, terms: &[
     if backend == DbBackend::MySql {
         return newest::find(db, log, query, terms).await;
     }
-    let rows = db
-        .query_all_raw(backend.build(&select(backend, log, query, terms)))
-        .await?;
+    found(db, backend.build(&select(backend, log, query, terms))).await
+}
+
+/// What a statement finds that looks at everything.
+pub(super) async fn found(db: &DatabaseConnection, select: Statement) -> Result<Found, DbErr> {
+    let rows = db.query_all_raw(select).await?;
+    let seqs = rows.iter().map(|row| row.try_get_by_index(0));
     Ok(Found {
-        seqs: rows
-            .iter()
-            .map(|row| row.try_get_by_index(0))
-            .collect::<Result<_, _>>()?,
+        seqs: seqs.collect::<Result<_, _>>()?,
         is_all: true,
     })
 }

@@ -230,12 +230,7 @@ impl Writer {
 impl Reader {
     fn take(&mut self, record: Record<'_>) -> Result<(), CodecError> {
         match record {
-            Record::Tenant(name) => {
-                let tenant = self.tenant.insert(name.parse()?);
-                if !self.state.recent.is_on() {
-                    self.state.expect_heads(tenant);
-                }
-            }
+            Record::Tenant(name) => self.tenant = Some(name.parse()?),
             Record::Head { room, seq, n } => {
                 let tenant = self.tenant.as_ref().ok_or(CodecError::Order("no tenant is named"))?;
                 self.state.put_head(tenant, &room.parse()?, Head { seq: Seq(seq), n });
