@@ -68,7 +68,7 @@ pub enum OpenError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// Nobody answers, or not yet. It may be tried again.
+    /// Nobody answers, or not yet, or no longer. It may be tried again.
     #[error("the archive {at} is not reached: {source}")]
     Away {
         /// The database, without a password.
@@ -123,6 +123,27 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// A server that went away in the middle of a step is one that is away, whichever step it was.
+    pub(crate) fn open(at: &str, source: DbErr) -> Self {
+        let at = at.to_owned();
+        if is_away(&source) {
+            Self::Away { at, source }
+        } else {
+            Self::Open { at, source }
+        }
+    }
+
+    pub(crate) fn migrate(at: &str, source: DbErr) -> Self {
+        let at = at.to_owned();
+        if is_away(&source) {
+            Self::Away { at, source }
+        } else {
+            Self::Migrate { at, source }
+        }
+    }
+}
+
 impl Database {
     /// Opens the archive. A missing SQLite file is made; a database on a server must be there.
     ///
@@ -155,10 +176,7 @@ impl Database {
         let connection = connect(address, 1).await?;
         let schema = Schema::read(&connection).await;
         close(connection).await;
-        schema.map_err(|source| OpenError::Open {
-            at: address.to_string(),
-            source,
-        })
+        schema.map_err(|source| OpenError::open(&address.to_string(), source))
     }
 
     /// Brings the tables up to date, and names what was missing.
@@ -209,14 +227,7 @@ async fn connect(address: &Address, connections: u32) -> Result<DatabaseConnecti
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .sqlx_logging(false);
     let connected = unless_busy(options).await;
-    connected.map_err(|source| {
-        let at = address.to_string();
-        if is_away(&source) {
-            OpenError::Away { at, source }
-        } else {
-            OpenError::Open { at, source }
-        }
-    })
+    connected.map_err(|source| OpenError::open(&address.to_string(), source))
 }
 
 /// Tries again while another process is making the same new file: SQLite does not wait by itself when two turn its write-ahead
@@ -299,16 +310,21 @@ async fn is_usable(connection: &mut impl sqlx::Connection) -> Result<bool, sqlx:
 }
 
 /// Whether it may be that the server is only away, or starting. A server that answers and refuses is there.
-fn is_away(error: &DbErr) -> bool {
-    let (DbErr::Conn(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+pub(crate) fn is_away(error: &DbErr) -> bool {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
         return matches!(error, DbErr::ConnectionAcquire(_));
     };
     match &**error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
-        // 53: it has no room for one more; 57: it starts or stops (PostgreSQL).
+        // How sqlx 0.9 says that PostgreSQL ended the connection before its first byte.
+        sqlx::Error::Protocol(text) => text.contains("SSLRequest: 0x00"),
+        // 53: it has no room for one more; 57: it starts or stops (PostgreSQL). 08: either (MySQL).
         sqlx::Error::Database(error) => error
             .code()
-            .is_some_and(|code| code.starts_with("53") || code.starts_with("57")),
+            .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
         _ => false,
     }
 }
@@ -320,10 +336,7 @@ async fn look_at_settings(connection: &DatabaseConnection, at: &str) -> Result<(
         let row = connection.query_one_raw(statement).await;
         row.and_then(|row| row.map(|row| row.try_get_by_index::<String>(0)).transpose())
             .map(Option::unwrap_or_default)
-            .map_err(|source| OpenError::Open {
-                at: at.to_owned(),
-                source,
-            })
+            .map_err(|source| OpenError::open(at, source))
     };
     match connection.get_database_backend() {
         DbBackend::Postgres => {

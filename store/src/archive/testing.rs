@@ -1,5 +1,6 @@
 //! A real nats-server, real databases, and a log that the test writes.
 
+mod cut;
 mod databases;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::cut::Cut;
 pub(crate) use self::databases::{Databases, Engine, on_each_engine};
 use super::{ArchiveConfig, ArchiveError, Database, Progress, run};
 use crate::entity::{event, quarantine};
