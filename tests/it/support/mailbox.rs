@@ -35,6 +35,11 @@ impl<T: Clone + Debug> Mailbox<T> {
         self.0.borrow().clone()
     }
 
+    /// What came after the first so many.
+    pub(crate) fn after(&self, count: usize) -> Vec<T> {
+        self.0.borrow().get(count..).unwrap_or_default().to_vec()
+    }
+
     /// Waits until the items show what is looked for; fails with the items if they do not in time.
     pub(crate) async fn wait<R>(&self, what: &str, look: impl Fn(&[T]) -> Option<R>) -> R {
         let mut found = None;
