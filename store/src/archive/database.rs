@@ -16,17 +16,13 @@ use url::Url;
 use super::address::{Address, Place};
 use super::insert::Insert;
 use super::schema::{self, Schema};
-use super::sql;
+use super::{release, sql};
 
 /// How long a statement waits for another connection's write before it fails and is tried again (SQLite).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const BUSY_AGAIN: Duration = Duration::from_millis(50);
 /// How long a request waits for a free connection, and a start for a server.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may take to answer when it is given back. A request that was given up leaves it in the middle of
-/// an answer, from which MySQL's may never come back; and a server that vanished never answers. Such a connection is
-/// closed, so that the server gives up its locks and another one takes its place.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pages of 4 KiB that the write-ahead log gathers before they are moved into the database: 32 MiB. Each move flushes both
 /// files, and a page that was changed many times is moved once.
 const WAL_PAGES: &str = "8192";
@@ -275,7 +271,9 @@ fn sqlite(path: PathBuf) -> ConnectOptions {
 /// The password comes in apart from the URL: that one is written into spans.
 fn postgres(url: &Url, password: Option<SecretString>) -> ConnectOptions {
     let mut options = ConnectOptions::new(url.as_str());
-    options.map_sqlx_postgres_pool_opts(|pool| pool.after_release(|connection, _| Box::pin(is_usable(connection))));
+    options.map_sqlx_postgres_pool_opts(|pool| {
+        pool.after_release(|connection, _| Box::pin(release::postgres(connection)))
+    });
     options.map_sqlx_postgres_opts(move |options: PgConnectOptions| {
         let options = options.options(POSTGRES_SETTINGS);
         let options = match options.get_application_name() {
@@ -292,21 +290,12 @@ fn postgres(url: &Url, password: Option<SecretString>) -> ConnectOptions {
 
 fn mysql(url: &Url, password: Option<SecretString>) -> ConnectOptions {
     let mut options = ConnectOptions::new(url.as_str());
-    options.map_sqlx_mysql_pool_opts(|pool| pool.after_release(|connection, _| Box::pin(is_usable(connection))));
+    options.map_sqlx_mysql_pool_opts(|pool| pool.after_release(|connection, _| Box::pin(release::mysql(connection))));
     options.map_sqlx_mysql_opts(move |options: MySqlConnectOptions| match &password {
         Some(password) => options.password(password.expose_secret()),
         None => options,
     });
     options
-}
-
-async fn is_usable(connection: &mut impl sqlx::Connection) -> Result<bool, sqlx::Error> {
-    match tokio::time::timeout(RELEASE_TIMEOUT, connection.ping()).await {
-        Ok(answered) => answered.map(|()| true),
-        Err(_) => Err(sqlx::Error::Protocol(
-            "the database does not answer: this connection is closed".to_owned(),
-        )),
-    }
 }
 
 /// Whether it may be that the server is only away, or starting. A server that answers and refuses is there.
@@ -390,6 +379,8 @@ async fn probe_folder(path: &Path) -> Result<(), OpenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sea_orm::TransactionTrait as _;
+
     use crate::archive::testing::{Databases, Engine, on_each_engine};
 
     on_each_engine!(
@@ -398,6 +389,7 @@ mod tests {
         several_may_open_a_new_database_at_once,
         tables_are_left_as_they_are_if_that_is_asked_for,
         ids_that_differ_only_in_case_are_two,
+        a_transaction_that_was_given_up_leaves_nothing_open,
     );
 
     async fn ask(database: &Database, pragma: &str) -> String {
@@ -523,6 +515,28 @@ mod tests {
         let statement = Statement::from_string(connection.get_database_backend(), sql);
         let row = connection.query_one_raw(statement).await.unwrap().unwrap();
         assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), 1);
+    }
+
+    /// Given up at whatever moment: who gets the connection next reads what is there, and is seen to write.
+    async fn a_transaction_that_was_given_up_leaves_nothing_open(engine: Engine) {
+        let databases = Databases::new(engine);
+        let database = databases.open("archive").await;
+        run(&database, "CREATE TABLE seen (n INTEGER)").await;
+        for n in 1..=60 {
+            let begun = tokio::time::timeout(Duration::from_micros(n * 10), database.connection().begin()).await;
+            drop(begun);
+            run(&database, &format!("INSERT INTO seen VALUES ({n})")).await;
+            let read = async || {
+                let sql = Statement::from_string(
+                    database.connection().get_database_backend(),
+                    "SELECT COUNT(*) FROM seen",
+                );
+                let row = database.connection().query_one_raw(sql).await.unwrap().unwrap();
+                row.try_get_by_index::<i64>(0).unwrap().cast_unsigned()
+            };
+            let all = futures_util::future::join_all((0..MAX_CONNECTIONS).map(|_| read())).await;
+            assert!(all.iter().all(|seen| *seen == n), "{n}: {all:?}");
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ pub(crate) mod keeper;
 pub(crate) mod members;
 pub(crate) mod now;
 pub(crate) mod project;
+mod release;
 pub(crate) mod replies;
 pub(crate) mod rooms;
 mod schema;
