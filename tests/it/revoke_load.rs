@@ -367,10 +367,12 @@ async fn read_stream(address: &str, token: &str, last: &AtomicU64) -> std::io::R
     }
 }
 
-/// Notes the sequence of the last event in a text: of those in order it is the highest.
+/// Notes the sequences of all events in a text.
 fn note(last: &AtomicU64, text: &str) {
-    if let Some((_, rest)) = text.rsplit_once("{\"v\":1,\"seq\":") {
+    for rest in text.split("{\"v\":1,\"seq\":").skip(1) {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        last.fetch_max(rest[..digits].parse().unwrap(), Ordering::SeqCst);
+        if let Ok(seq) = rest[..digits].parse() {
+            last.fetch_max(seq, Ordering::SeqCst);
+        }
     }
 }

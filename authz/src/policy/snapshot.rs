@@ -359,6 +359,7 @@ impl<'a> Reader<'a> {
             let none = SnapshotError::Order("no room is named before its settings");
             let (room, made) = self.unsettled.as_mut().ok_or(none)?;
             (room.history, *made) = (history, Seq(since));
+            self.settle(tenant, hashed);
             return Ok(());
         }
         self.settle(tenant, hashed);

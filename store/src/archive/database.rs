@@ -120,22 +120,21 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// A server that went away in the middle of a step is one that is away, whichever step it was.
     pub(crate) fn open(at: &str, source: DbErr) -> Self {
-        let at = at.to_owned();
-        if is_away(&source) {
-            Self::Away { at, source }
-        } else {
-            Self::Open { at, source }
-        }
+        Self::unless_away(at, source, |at, source| Self::Open { at, source })
     }
 
     pub(crate) fn migrate(at: &str, source: DbErr) -> Self {
+        Self::unless_away(at, source, |at, source| Self::Migrate { at, source })
+    }
+
+    /// A server that went away in the middle of a step is one that is away, whichever step it was.
+    fn unless_away(at: &str, source: DbErr, failed: fn(String, DbErr) -> Self) -> Self {
         let at = at.to_owned();
         if is_away(&source) {
             Self::Away { at, source }
         } else {
-            Self::Migrate { at, source }
+            failed(at, source)
         }
     }
 }
@@ -239,10 +238,7 @@ async fn unless_busy(options: ConnectOptions) -> Result<DatabaseConnection, DbEr
 }
 
 fn is_busy(error: &DbErr) -> bool {
-    let DbErr::Conn(RuntimeErr::SqlxError(error)) = error else {
-        return false;
-    };
-    matches!(&**error, sqlx::Error::Database(error) if error.message() == "database is locked")
+    matches!(engine_error(error), Some(sqlx::Error::Database(error)) if error.message() == "database is locked")
 }
 
 async fn close(connection: DatabaseConnection) {
@@ -298,15 +294,22 @@ fn mysql(url: &Url, password: Option<SecretString>) -> ConnectOptions {
     options
 }
 
+/// What the engine or the line to it says, if the error is theirs.
+pub(crate) fn engine_error(error: &DbErr) -> Option<&sqlx::Error> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => Some(error),
+        _ => None,
+    }
+}
+
 /// Whether it may be that the server is only away, or starting. A server that answers and refuses is there.
 pub(crate) fn is_away(error: &DbErr) -> bool {
-    let (DbErr::Conn(RuntimeErr::SqlxError(error))
-    | DbErr::Exec(RuntimeErr::SqlxError(error))
-    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
-    else {
+    let Some(said) = engine_error(error) else {
         return matches!(error, DbErr::ConnectionAcquire(_));
     };
-    match &**error {
+    match said {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
         // How sqlx 0.9 says that PostgreSQL ended the connection before its first byte.
         sqlx::Error::Protocol(text) => text.contains("SSLRequest: 0x00"),
@@ -378,9 +381,9 @@ async fn probe_folder(path: &Path) -> Result<(), OpenError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use sea_orm::TransactionTrait as _;
 
+    use super::*;
     use crate::archive::testing::{Databases, Engine, on_each_engine};
 
     on_each_engine!(

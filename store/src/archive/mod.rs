@@ -26,6 +26,7 @@ pub(crate) mod trail;
 mod worker;
 
 pub use address::{Address, AddressError};
+pub(crate) use database::engine_error;
 pub use database::{Database, OpenError, Tables};
 pub(crate) use insert::Insert;
 pub use schema::Schema;

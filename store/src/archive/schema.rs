@@ -102,10 +102,11 @@ async fn lock(connection: &DatabaseConnection, at: &str) -> Result<(), DbErr> {
         DbBackend::MySql => loop {
             let sql = "SELECT GET_LOCK(CONCAT('natterjack.', LEFT(SHA1(DATABASE()), 32)), 60)";
             let row = connection.query_one_raw(Statement::from_string(backend, sql)).await?;
-            if row.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()? == Some(Some(1)) {
-                return Ok(());
+            match row.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()? {
+                Some(Some(1)) => return Ok(()),
+                Some(Some(_)) => tracing::warn!(archive = at, "waiting for another program to change the tables"),
+                _ => return Err(DbErr::Custom("the database gives no lock".to_owned())),
             }
-            tracing::warn!(archive = at, "waiting for another program to change the tables");
         },
         _ => Ok(()),
     }

@@ -5,10 +5,11 @@
 use natterjack_nats_config::contract::SearchQuery;
 use natterjack_nats_config::tail::Log;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SelectStatement, SimpleExpr};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, RuntimeErr, Statement, sqlx};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, sqlx};
 
 use super::query::{self, Found};
 use super::words::Term;
+use crate::archive::engine_error;
 
 /// Messages that are looked through, whoever may see them: some 6 MB, a hundredth of a second in memory.
 const LOOKED_THROUGH: u64 = if cfg!(test) { 30 } else { 20_000 };
@@ -121,10 +122,7 @@ fn limited(db: &DatabaseConnection, select: &SelectStatement) -> Statement {
 /// The engine ended a statement that took too long: MariaDB by 1969, MySQL by 3024; or `InnoDB` ended the search, by 188, because of
 /// that or since it found more than it keeps (`innodb_ft_result_cache_limit`).
 fn is_out_of_time(error: &DbErr) -> bool {
-    let (DbErr::Query(RuntimeErr::SqlxError(error)) | DbErr::Exec(RuntimeErr::SqlxError(error))) = error else {
-        return false;
-    };
-    let sqlx::Error::Database(error) = &**error else {
+    let Some(sqlx::Error::Database(error)) = engine_error(error) else {
         return false;
     };
     error

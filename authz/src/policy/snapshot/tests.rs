@@ -245,3 +245,39 @@ fn another_version_is_told_apart_from_damage() {
     assert!(matches!(View::from_bytes(&bytes), Err(SnapshotError::Version(0))));
     assert!(matches!(View::from_bytes(b"something"), Err(SnapshotError::NotAView)));
 }
+
+#[test]
+fn a_rooms_settings_are_told_once_and_behind_it() {
+    let read = |records: &[Record<'_>]| {
+        let head = Head {
+            magic: MAGIC,
+            version: SNAPSHOT_VERSION,
+            seq: 1,
+            records: records.len() as u64,
+        };
+        let mut bytes = postcard::to_allocvec(&head).unwrap();
+        for record in records {
+            bytes.extend(postcard::to_allocvec(record).unwrap());
+        }
+        View::from_bytes(&bytes)
+    };
+    let tenant = || Record::Tenant("t");
+    let room = || Record::Room {
+        room: "r",
+        kind: RoomKind::Group,
+        title: None,
+    };
+    let settings = || Record::RoomSettings {
+        history: RoomHistory::Joined,
+        since: 1,
+    };
+    assert!(read(&[tenant(), room(), settings()]).is_ok());
+    for records in [
+        vec![tenant(), settings()],
+        vec![tenant(), settings(), room()],
+        vec![tenant(), room(), settings(), settings()],
+    ] {
+        let refused = read(&records);
+        assert!(matches!(refused, Err(SnapshotError::Order(_))), "{refused:?}");
+    }
+}
