@@ -17,6 +17,8 @@ use async_nats::jetstream::{self, stream};
 use clap::Subcommand;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use natterjack_nats_config::client::{Login, Seed, connect};
+use natterjack_nats_config::contract::Id;
+use serde_json::json;
 
 use super::server::{Server, own_token};
 use crate::config::{Config, Endpoints, Global};
@@ -91,9 +93,9 @@ pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
     let config = Config::load(global)?;
     let endpoints = Endpoints::read(&config.data)?;
     let token = own_token(&config, None)?;
-    Server::of(&endpoints, &token).put(&format!("/v1/rooms/{ROOM}"), &serde_json::json!({"title": "Benchmark"}))?;
+    Server::of(&endpoints, &token).put(&format!("/v1/rooms/{ROOM}"), &json!({"title": "Benchmark"}))?;
     match &bench.what {
-        What::Send(send) => run_send(send, &config, &endpoints, &token),
+        What::Send(send) => run_send(send, &config, &endpoints),
         What::Delivery(ask) => block_on(async |_| {
             let client = as_store(&config, &endpoints).await?;
             delivery::run(ask, &client, config.nats.replicas, (&endpoints.http, &token)).await
@@ -104,16 +106,30 @@ pub(crate) fn run(global: &Global, bench: &Bench) -> anyhow::Result<()> {
     }
 }
 
-fn run_send(send: &Send, config: &Config, endpoints: &Endpoints, token: &str) -> anyhow::Result<()> {
+fn run_send(send: &Send, config: &Config, endpoints: &Endpoints) -> anyhow::Result<()> {
     let some = send.in_flight > 0 && send.secs > 0 && send.turns > 0 && !send.connections.contains(&0);
     ensure!(
         some && !send.connections.is_empty(),
         "every number must be more than nothing"
     );
+    let senders = members(config, endpoints, send.connections.iter().copied().max().unwrap_or(1))?;
     block_on(async |_| {
         let client = as_store(config, endpoints).await?;
-        measure(send, &client, config.nats.replicas, (&endpoints.http, token)).await
+        measure(send, &client, config.nats.replicas, (&endpoints.http, &senders)).await
     })
+}
+
+/// So many users, members of the room; their tokens. One sender alone would soon have as many keys in the key window as a user
+/// may have.
+fn members(config: &Config, endpoints: &Endpoints, count: usize) -> anyhow::Result<Vec<String>> {
+    let admin = Server::of(endpoints, &own_token(config, None)?);
+    let mut tokens = Vec::new();
+    for number in 0..count {
+        let user: Id = format!("bench-{number}").parse()?;
+        admin.put(&format!("/v1/rooms/{ROOM}/members/{user}"), &json!({"role": "member"}))?;
+        tokens.push(own_token(config, Some(&user))?);
+    }
+    Ok(tokens)
 }
 
 /// A connection that may have a stream of its own beside the log.
@@ -126,7 +142,12 @@ async fn as_store(config: &Config, endpoints: &Endpoints) -> anyhow::Result<Clie
     Ok(connect(&login).await?)
 }
 
-async fn measure(send: &Send, client: &Client, replicas: usize, (http, token): (&str, &str)) -> anyhow::Result<()> {
+async fn measure(
+    send: &Send,
+    client: &Client,
+    replicas: usize,
+    (http, senders): (&str, &[String]),
+) -> anyhow::Result<()> {
     let length = Duration::from_secs(send.secs);
     let mut peer = Measured::default();
     let mut rows: Vec<Row> = send
@@ -143,7 +164,7 @@ async fn measure(send: &Send, client: &Client, replicas: usize, (http, token): (
             row.limit
                 .add(frames::measure(client, row.connections, send.size, length).await?);
             row.own
-                .add(http::measure(http, token, (row.connections, send.size), length).await?);
+                .add(http::measure(http, senders, (row.connections, send.size), length).await?);
         }
     }
     drop_stream(client).await?;
@@ -187,13 +208,13 @@ async fn make_stream(client: &Client, replicas: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs so many tasks at once, each told when all began; the times that they measured.
-async fn all_at_once<F>(count: usize, task: impl Fn(Instant) -> F) -> anyhow::Result<Measured>
+/// Runs so many tasks at once, each told its number and when all began; the times that they measured.
+async fn all_at_once<F>(count: usize, task: impl Fn(usize, Instant) -> F) -> anyhow::Result<Measured>
 where
     F: Future<Output = anyhow::Result<Vec<Duration>>> + std::marker::Send + 'static,
 {
     let start = Instant::now();
-    let mut running: FuturesUnordered<_> = (0..count).map(|_| tokio::spawn(task(start))).collect();
+    let mut running: FuturesUnordered<_> = (0..count).map(|number| tokio::spawn(task(number, start))).collect();
     let mut times = Vec::new();
     while let Some(some) = running.next().await {
         times.extend(some??);

@@ -64,7 +64,7 @@ pub(super) async fn run(config: &Config, endpoints: &Endpoints, asked: &Callout)
 
 async fn measure(url: &str, login: &Login, at_once: usize, length: Duration) -> anyhow::Result<Measured> {
     let next = Arc::new(AtomicUsize::new(0));
-    all_at_once(at_once, |start| {
+    all_at_once(at_once, |_, start| {
         let (url, login, next) = (url.to_owned(), login.clone(), Arc::clone(&next));
         async move {
             let mut times = Vec::new();

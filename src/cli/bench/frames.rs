@@ -34,12 +34,13 @@ pub(super) async fn measure(
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}", listener.local_addr()?);
     let (sender, jobs) = mpsc::channel(WAITING);
+    let nobody = ["none".to_owned()];
     let mut running = JoinSet::new();
     let most = FRAME_EVENTS.min(FRAME_BYTES / (size + ENVELOPE)).max(1);
     running.spawn(append(client.clone(), jobs, most));
     running.spawn(accept(listener, sender));
     tokio::select! {
-        measured = http::measure(&base, "none", (connections, size), length) => measured,
+        measured = http::measure(&base, &nobody, (connections, size), length) => measured,
         Some(ended) = running.join_next() => Err(match ended? {
             Err(error) => error,
             Ok(()) => anyhow::anyhow!("the bare appender stopped"),

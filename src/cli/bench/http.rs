@@ -7,16 +7,17 @@ use tokio::net::TcpStream;
 
 use super::{Measured, ROOM, all_at_once};
 
-/// Sends over HTTP, one after the other on each connection. The numbers are the connections and the bytes of text.
+/// Sends over HTTP, one after the other on each connection, by one of the tokens each. The numbers are the connections and the
+/// bytes of text.
 pub(super) async fn measure(
     base: &str,
-    token: &str,
+    tokens: &[String],
     (connections, size): (usize, usize),
     length: Duration,
 ) -> anyhow::Result<Measured> {
     let address = base.strip_prefix("http://").context("the bench speaks plain HTTP")?;
-    let request = message(address, token, size);
-    send_for(address, &request, connections, length).await
+    let requests: Vec<_> = tokens.iter().map(|token| message(address, token, size)).collect();
+    send_for(address, &requests, connections, length).await
 }
 
 /// A request that sends a message with so many bytes of text.
@@ -38,17 +39,20 @@ pub(super) async fn send_once(address: &str, request: &str) -> anyhow::Result<()
     Connection::open(address).await?.send(request.as_bytes()).await
 }
 
-/// Sends the same request for so long, one after the other on each connection.
+/// Sends for so long, one after the other on each connection and always the same of the requests.
 pub(super) async fn send_for(
     address: &str,
-    request: &str,
+    requests: &[String],
     connections: usize,
     length: Duration,
 ) -> anyhow::Result<Measured> {
-    let request: Arc<str> = request.into();
-    all_at_once(connections, |start| {
-        let (address, request) = (address.to_owned(), Arc::clone(&request));
+    let requests: Arc<[String]> = requests.into();
+    all_at_once(connections, |number, start| {
+        let (address, requests) = (address.to_owned(), Arc::clone(&requests));
         async move {
+            let request = requests
+                .get(number % requests.len().max(1))
+                .context("nothing to send")?;
             let mut connection = Connection::open(&address).await?;
             let mut times = Vec::new();
             while start.elapsed() < length {

@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use natterjack_nats_config::contract::Id;
-use serde_json::json;
 
 use super::crowd::{Crowd, Place, fan_out};
-use super::{Measured, ROOM, http};
-use crate::cli::server::{Server, own_token};
+use super::{Measured, http, members};
 use crate::config::{Config, Endpoints};
 use crate::process::say;
 
@@ -56,7 +53,7 @@ struct Row {
 /// A side: where, and how one sends there.
 struct Side {
     address: String,
-    request: String,
+    requests: Vec<String>,
     pids: Vec<u32>,
 }
 
@@ -65,20 +62,22 @@ pub(super) async fn run(config: &Config, endpoints: &Endpoints, ask: &Nchan) -> 
         ask.polls > 0 && ask.messages > 0 && ask.turns > 0,
         "every number must be more than nothing"
     );
-    let token = own_token(config, None)?;
-    let tokens = members(config, endpoints, &token, ask.polls)?;
+    let tokens = members(config, endpoints, ask.polls.div_ceil(POLLS_OF_ONE))?;
     let own_address = endpoints
         .http
         .strip_prefix("http://")
         .context("the bench speaks plain HTTP")?;
     let own = Side {
         address: own_address.to_owned(),
-        request: http::message(own_address, &token, ask.size),
+        requests: tokens
+            .iter()
+            .map(|token| http::message(own_address, token, ask.size))
+            .collect(),
         pids: vec![endpoints.pid],
     };
     let peer = Side {
         address: ask.address.clone(),
-        request: http::post(&ask.address, "/pub/bench", "-", &"x".repeat(ask.size)),
+        requests: vec![http::post(&ask.address, "/pub/bench", "-", &"x".repeat(ask.size))],
         pids: ask.pids.clone(),
     };
     let (mut of_own, mut of_peer) = (Row::default(), Row::default());
@@ -99,23 +98,11 @@ pub(super) async fn run(config: &Config, endpoints: &Endpoints, ask: &Nchan) -> 
     tell(ask, &of_own, &of_peer)
 }
 
-/// Users enough for so many polls, members of the room; their tokens.
-fn members(config: &Config, endpoints: &Endpoints, token: &str, polls: usize) -> anyhow::Result<Vec<String>> {
-    let admin = Server::of(endpoints, token);
-    let mut tokens = Vec::new();
-    for number in 0..polls.div_ceil(POLLS_OF_ONE) {
-        let user: Id = format!("bench-{number}").parse()?;
-        admin.put(&format!("/v1/rooms/{ROOM}/members/{user}"), &json!({"role": "member"}))?;
-        tokens.push(own_token(config, Some(&user))?);
-    }
-    Ok(tokens)
-}
-
 async fn measure(ask: &Nchan, side: &Side, places: Vec<Place>, row: &mut Row) -> anyhow::Result<()> {
     row.sent.add(
         http::send_for(
             &side.address,
-            &side.request,
+            &side.requests,
             ask.connections,
             Duration::from_secs(ask.secs),
         )
@@ -123,7 +110,8 @@ async fn measure(ask: &Nchan, side: &Side, places: Vec<Place>, row: &mut Row) ->
     );
     let before = memory(&side.pids);
     let mut crowd = Crowd::park(&side.address, places).await?;
-    let send = || http::send_once(&side.address, &side.request);
+    let request = side.requests.first().context("nothing to send")?;
+    let send = || http::send_once(&side.address, request);
     // The first is not measured: until all have it, all are parked.
     tokio::time::sleep(Duration::from_secs(2)).await;
     send().await?;
