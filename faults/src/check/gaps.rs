@@ -7,6 +7,8 @@ use crate::history::{Fault, History, Ms};
 
 /// How long behind a fault its effects are counted as its own.
 const AFTERMATH: Ms = 10_000;
+/// A gap that is longer than this when a fault begins is none of that fault.
+const ALREADY: Ms = 1000;
 
 /// How long nobody got an acknowledgement around the faults of one kind, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -58,14 +60,28 @@ pub(super) fn check(history: &History, verdict: &mut Verdict) {
     }
 }
 
-/// Each fault with the longest gap in the time from its beginning to the next fault, or to the end of its aftermath.
+/// Each fault with the longest gap in its time, which ends with that of the next fault or its own aftermath.
 fn each(history: &History) -> impl Iterator<Item = (&Fault, Ms)> {
     let faults = history.faults.iter();
     faults.clone().enumerate().map(|(at, fault)| {
-        let next = history.faults.get(at + 1).map_or(Ms::MAX, |next| next.from);
+        let next = history.faults.get(at + 1);
+        let next = next.map_or(Ms::MAX, |next| begins(&history.acks, next.from));
         let until = next.min(fault.to + AFTERMATH).min(history.load_until);
-        (fault, longest_gap(&history.acks, fault.from, until))
+        (
+            fault,
+            longest_gap(&history.acks, begins(&history.acks, fault.from), until),
+        )
     })
+}
+
+/// When the time of a fault begins: with it, or behind a gap that is an earlier one's.
+fn begins(acks: &[Ms], from: Ms) -> Ms {
+    let next = acks.partition_point(|ack| *ack < from);
+    let before = next.checked_sub(1).and_then(|last| acks.get(last));
+    match before {
+        Some(before) if from - before > ALREADY => acks.get(next).copied().unwrap_or(Ms::MAX),
+        _ => from,
+    }
 }
 
 /// The longest time without an ack between `from` and `to`. What lies outside is not counted: it is another fault's.
