@@ -218,4 +218,25 @@ mod tests {
         silent.claimed = None;
         assert!(news(&admin, &silent).is_none());
     }
+
+    fn refused(code: ProblemCode) -> Problem {
+        Problem::new(code, "for the test")
+    }
+
+    #[test]
+    fn nobody_gets_in_whose_token_takes_what_could_not_be_noted() {
+        let concluded =
+            |noted, takes| concluded(noted, takes, &session("main", None, 20)).map_err(|problem| problem.code);
+        let away = || Err(refused(ProblemCode::BrokerUnavailable));
+        assert_eq!(concluded(away(), true), Err(ProblemCode::BrokerUnavailable));
+        assert_eq!(concluded(away(), false), Ok(()), "what it would give can wait");
+        assert_eq!((concluded(Ok(()), true), concluded(Ok(()), false)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn what_another_door_wrote_first_is_written() {
+        let written = |code| written(Err(refused(code))).map_err(|problem| problem.code);
+        assert_eq!(written(ProblemCode::Conflict), Ok(()));
+        assert_eq!(written(ProblemCode::Forbidden), Err(ProblemCode::Forbidden));
+    }
 }

@@ -155,6 +155,14 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_counted_that_the_server_would_limit() {
+        let json = serde_json::to_value(User::of(vec![], vec![])).unwrap();
+        for unlimited in ["subs", "data", "payload"] {
+            assert_eq!(json[unlimited], -1, "{unlimited}");
+        }
+    }
+
+    #[test]
     fn a_request_of_the_server_is_read_whatever_else_it_holds() {
         let claims: RequestClaims = serde_json::from_value(serde_json::json!({
             "aud": "nats-authorization-request", "iss": "N…", "later": [1],

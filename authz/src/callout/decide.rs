@@ -299,6 +299,47 @@ mod tests {
     }
 
     #[test]
+    fn only_what_the_client_gave_is_refused_for_good() {
+        for later in [
+            Refusal::NotRegistered,
+            Refusal::Claims(String::new()),
+            Refusal::Token(TokenError::Unavailable("for the test")),
+        ] {
+            assert!(!later.is_of_the_client(), "{later}");
+        }
+        for own in [Refusal::User, Refusal::Blocked, Refusal::Token(TokenError::Missing)] {
+            assert!(own.is_of_the_client(), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_given_is_told_and_never_a_credential() {
+        let claimed = |options: serde_json::Value| {
+            let connect_opts = serde_json::from_value(options).unwrap();
+            claimed(&Request {
+                connect_opts,
+                ..Request::default()
+            })
+        };
+        let bob = Some(id("bob"));
+        assert_eq!(claimed(json!({"user": "bob", "pass": "t"})), bob);
+        assert_eq!(claimed(json!({"user": "main.bob", "auth_token": "t"})), bob);
+        assert_eq!(claimed(json!({"user": "bob", "pass": "t", "auth_token": "u"})), bob);
+        assert_eq!(claimed(json!({"user": "secret", "pass": "secret"})), None);
+        assert_eq!(claimed(json!({"user": "nj_0123456789abcdef", "pass": "t"})), None);
+        assert_eq!(claimed(json!({"user": "no name"})), None);
+        assert_eq!(claimed(json!({})), None);
+    }
+
+    #[test]
+    fn a_door_has_a_name_and_what_is_none_has_not() {
+        for name in ["nats", "websocket", "mqtt"] {
+            assert_eq!(door(name), name);
+        }
+        assert_eq!(door("leafnode"), "*");
+    }
+
+    #[test]
     fn an_mqtt_client_uses_its_own_client_id() {
         let desk = Desk::new();
         let options = || json!({"user": "bob", "pass": desk.token("main", "bob")});

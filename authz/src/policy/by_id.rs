@@ -188,7 +188,9 @@ mod tests {
             prop_assert!(ours.iter().eq(&model));
             prop_assert!(ours.keys().eq(model.keys()));
             for number in 0..40 {
-                prop_assert_eq!(ours.get(&name(number)), model.get(&name(number)));
+                let name = name(number);
+                prop_assert_eq!(ours.get(&name), model.get(&name));
+                prop_assert_eq!(ours.contains_key(&name), model.contains_key(&name));
             }
             // Of the same entries, one that was never a tree.
             let mut again = ById::default();
@@ -196,6 +198,20 @@ mod tests {
                 again.insert(name.clone(), *value);
             }
             prop_assert_eq!(ours == again, model.len() <= FEW);
+            if let Some((name, value)) = model.first_key_value() {
+                let mut other = ours.clone();
+                other.insert(name.clone(), !value);
+                prop_assert!(ours != other, "as many, but not the same");
+            }
+        }
+    }
+
+    #[test]
+    fn few_are_a_list_and_more_a_tree() {
+        let mut all = ById::default();
+        for number in 0..=16 {
+            all.insert(name(number), ());
+            assert_eq!(matches!(all.0, Entries::Few(_)), all.len() <= FEW, "{}", all.len());
         }
     }
 

@@ -138,6 +138,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::policy::snapshot::KEEPS_CLAIMS_AND_ERASURES;
     use crate::policy::testing::{id, view_of, whole};
     use crate::policy::{Permission, may_in_tenant};
 
@@ -173,6 +174,32 @@ mod tests {
             let audits = matches!(*expected, "auditor" | "admin");
             assert_eq!(may_in_tenant(&view, &who, Permission::TenantAudit).is_ok(), audits);
         }
+    }
+
+    #[test]
+    fn what_each_issuer_says_is_known_until_a_writer_comes_who_keeps_no_claims() {
+        let given = user(Some("guest"), None);
+        let of = |claims: &[Value]| view_of(&[std::slice::from_ref(&given), claims].concat());
+        let mut view = of(&[
+            user(Some("auditor"), Some(("a", 1))),
+            user(Some("device"), Some(("b", 1))),
+            user(None, Some(("c", 1))),
+        ]);
+        let told = |view: &View| {
+            let (tenant, user) = (id("t"), id("u"));
+            let role = view.claimed_role(&tenant, &user).cloned();
+            (view.claiming_issuers(&tenant, &user), role)
+        };
+        assert_eq!(told(&view), (3, Some(id("device"))));
+        assert_eq!(told(&of(&[])), (0, None));
+        assert_eq!(told(&View::default()), (0, None));
+        let mut without = of(&[]);
+        for view in [&mut view, &mut without] {
+            view.pass(Seq(9));
+            view.begin_term(KEEPS_CLAIMS_AND_ERASURES - 1);
+        }
+        assert_eq!(told(&view), (0, None));
+        assert_eq!(view.hash(), without.hash());
     }
 
     #[test]

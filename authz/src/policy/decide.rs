@@ -299,6 +299,17 @@ mod tests {
     }
 
     #[test]
+    fn who_may_not_see_a_room_hears_that_there_is_none() {
+        let mut log = Log::new();
+        log.member("red", Some("reader"));
+        let code = |user| Problem::from(log.may(user, Permission::RoomSend).unwrap_err()).code;
+        assert_eq!(
+            (code("red"), code("erin")),
+            (ProblemCode::Forbidden, ProblemCode::NotFound)
+        );
+    }
+
+    #[test]
     fn a_role_in_one_tenant_means_nothing_in_another() {
         let log = Log::new();
         let stranger = Principal {

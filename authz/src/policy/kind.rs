@@ -73,6 +73,29 @@ mod tests {
     use crate::policy::is_built_in;
 
     #[test]
+    fn a_kind_takes_what_it_says_and_nothing_more() {
+        let id = |name: &str| name.parse::<Id>().unwrap();
+        let (none, of) = (PermissionSet::default(), PermissionSet::of);
+        assert_eq!(forbidden(RoomKind::Group), none);
+        assert_eq!(
+            forbidden(RoomKind::Direct),
+            of(&[RoomManage, MemberInvite, MemberRemove])
+        );
+        assert_eq!(forbidden(RoomKind::Announcement), none);
+        let table = [
+            (RoomKind::Group, "member", none),
+            (RoomKind::Announcement, "member", of(&[RoomSend, CommandSend])),
+            (RoomKind::Announcement, "owner", none),
+            (RoomKind::Device, "member", of(&[RoomSend])),
+            (RoomKind::Device, "device", of(&[CommandSend])),
+            (RoomKind::Device, "moderator", none),
+        ];
+        for (kind, role, expected) in table {
+            assert_eq!(lacking(kind, &id(role)), expected, "{kind:?} {role}");
+        }
+    }
+
+    #[test]
     fn every_kind_has_its_rules_and_none_takes_reading() {
         for kind in RoomKind::ALL {
             let rules = rules(kind).unwrap();

@@ -241,6 +241,26 @@ mod tests {
     }
 
     #[test]
+    fn a_permission_is_of_the_tenant_of_a_room_or_of_both() {
+        let scopes = |permission: Permission| [RoleScope::Tenant, RoleScope::Room].map(|scope| permission.is_of(scope));
+        for permission in [TenantAdmin, TenantAudit, SendAs, RoomCreate] {
+            assert_eq!(scopes(permission), [true, false], "{permission}");
+        }
+        for permission in [RoomRead, RoomSend, MessageEditOwn] {
+            assert_eq!(scopes(permission), [false, true], "{permission}");
+        }
+        assert_eq!(scopes(RoomManage), [true, true]);
+    }
+
+    #[test]
+    fn the_names_of_built_in_roles_are_taken_in_both_scopes() {
+        for taken in ["admin", "guest", "blocked", "owner", "reader", "member"] {
+            assert!(is_built_in(taken), "{taken}");
+        }
+        assert!(!is_built_in("watch"));
+    }
+
+    #[test]
     fn all_are_all_and_known_by_their_verbs() {
         for (bit, permission) in Permission::ALL.into_iter().enumerate() {
             assert_eq!(

@@ -73,3 +73,31 @@ impl FromIterator<Permission> for PermissionSet {
             .fold(Self::default(), |set, permission| set.or(Self::of(&[permission])))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Permission::{RoomRead, RoomSend, TenantAudit};
+
+    #[test]
+    fn sets_are_sets() {
+        let (one, other) = (
+            PermissionSet::of(&[RoomRead, RoomSend]),
+            PermissionSet::of(&[RoomSend, TenantAudit]),
+        );
+        assert_eq!(one.or(other), PermissionSet::of(&[RoomRead, RoomSend, TenantAudit]));
+        assert_eq!(one.and(other), PermissionSet::of(&[RoomSend]));
+        assert_eq!(one.without(other), PermissionSet::of(&[RoomRead]));
+        assert_eq!(one.iter().collect::<Vec<_>>(), [RoomRead, RoomSend]);
+        assert_eq!(one.iter().chain(other.iter()).collect::<PermissionSet>(), one.or(other));
+        assert!(!one.is_empty() && one.without(one).is_empty());
+        assert!(one.contains(RoomRead) && !one.contains(TenantAudit));
+    }
+
+    #[test]
+    fn a_number_with_something_unknown_is_no_set() {
+        let all: PermissionSet = Permission::ALL.into_iter().collect();
+        assert_eq!(PermissionSet::from_bits(all.bits()), Some(all));
+        assert_eq!(PermissionSet::from_bits(all.bits() + 1), None);
+    }
+}

@@ -148,3 +148,16 @@ fn role_fact(tenant: &Id, name: &Id, role: &Role) -> Fact {
         .number(u64::from(role.permissions.bits()))
         .number(role.since.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::policy::testing::{own_role, view_of};
+
+    #[test]
+    fn views_that_know_a_role_in_different_scopes_differ() {
+        let hash = |scope| view_of(&[own_role("watch", scope, json!(["room.manage"]))]).hash();
+        assert_ne!(hash("tenant"), hash("room"));
+    }
+}

@@ -276,6 +276,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_verb_names_whom_it_is_about() {
+        assert_eq!(named_by("send.as:p7-1"), Some(id("p7-1")));
+        for none in ["send.as", "send.as:", "send.as:{user}", "room.send:p7-1"] {
+            assert_eq!(named_by(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_counted_once_each() {
+        let (none, some) = (Prefixes::default(), prefixes(&["a", "b", "a"]));
+        assert_eq!((none.len(), none.is_empty()), (0, true));
+        assert_eq!((some.len(), some.is_empty()), (2, false));
+    }
+
+    #[test]
+    fn all_rights_in_the_tenant_are_those_of_the_role_for_who_has_it() {
+        let mut log = gateways();
+        log.push(role("own", "tenant", &["send.as:{user}-", "tenant.audit"]));
+        let rights = rights_in_tenant(&view_of(&log), &who("gw2"));
+        assert_eq!(rights.verbs(), ["tenant.audit", "send.as:gw2-"]);
+    }
+
     fn gateways() -> Vec<Value> {
         vec![
             role("plant", "tenant", &["send.as:p7-", "send.as:x"]),

@@ -98,6 +98,14 @@ mod tests {
     }
 
     #[test]
+    fn one_fact_alone_is_its_own_hash() {
+        let mut set = SetHash::default();
+        assert_eq!(set.value(), 0);
+        set.add(&fact("a", 1));
+        assert_eq!(set.value(), fact("a", 1).hash());
+    }
+
+    #[test]
     fn parts_do_not_run_into_each_other() {
         let split = |a: &str, b: &str| Fact::new(1).text(a).text(b).hash();
         assert_ne!(split("ab", "c"), split("a", "bc"));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::testing::{ROOMS, TENANTS, USERS, events, give, id, of, own_role as role, view_of, who, whole};
 use super::{
-    BLOCKED, Change, Effect, MAX_LIFETIME_MS, Permission, View, all_in_room, all_in_tenant, is_revoking,
+    BLOCKED, Change, Effect, MAX_LIFETIME_MS, Permission, SetHash, View, all_in_room, all_in_tenant, is_revoking,
     last_revocation_ms, may, may_in_tenant, open_revocations, revocation_is_open, revoked_one_by_one, would_void,
 };
 
@@ -448,6 +448,90 @@ fn a_hash_is_that_of_what_is_known_whatever_came_before() {
         again.begin_term(version);
         assert_eq!(again.hash(), view.hash(), "{version}");
     }
+}
+
+#[test]
+fn a_view_notes_what_the_writers_version_notes() {
+    let with_all = || {
+        let mut one = of("erase", "r", json!({}));
+        one["target"] = json!({"id": "m", "seq": 1});
+        vec![
+            of("room", "r", json!({})),
+            role("plant", "tenant", json!(["send.as:p7-"])),
+            one,
+            of("hold", "_", json!({"user": "u", "held": true})),
+        ]
+    };
+    let noted = |view: &View| {
+        let tenant = id("t");
+        let place = view.room(&tenant, &id("r")).unwrap().since;
+        let prefixes = view.rights_of_role(&tenant, &id("plant")).unwrap().send_as;
+        [
+            place != Seq::ZERO,
+            !view.erased(&tenant).is_empty(),
+            view.last_hold(&tenant) != Seq::ZERO,
+            !prefixes.is_empty(),
+        ]
+    };
+    let table = [
+        (2, [false; 4]),
+        (3, [true, false, false, false]),
+        (4, [true, true, true, false]),
+        (5, [true; 4]),
+        (6, [true; 4]),
+    ];
+    for (version, expected) in table {
+        // What was noted before is forgotten, and nothing is noted from then on.
+        let mut before = view_of(&with_all());
+        before.begin_term(version);
+        assert_eq!(noted(&before), expected, "before a writer of version {version}");
+        let mut behind = View::default();
+        behind.begin_term(version);
+        for event in with_all() {
+            then(&mut behind, &event);
+        }
+        assert_eq!(noted(&behind), expected, "behind a writer of version {version}");
+    }
+    // Nothing at all is known to a view of the first version: its hash is that of nothing.
+    let mut nothing = View::default();
+    nothing.begin_term(1);
+    assert_eq!(nothing.hash(), SetHash::default());
+    nothing.keep_all();
+    assert_eq!(nothing.hash(), View::default().hash());
+}
+
+#[test]
+fn of_whom_nothing_is_left_nothing_is_kept() {
+    let room = of("room", "r", json!({}));
+    let alone = view_of(std::slice::from_ref(&room));
+    let rest = [
+        // A role that there is not gives nothing, so nothing of it is to be told of later.
+        vec![member("u", Some("nowhere")), member("u", None)],
+        vec![
+            of(
+                "key",
+                "_",
+                json!({"user": "u", "id": KEY, "name": "n", "sha256": "ab".repeat(32)}),
+            ),
+            token(json!({"user": "u", "jti": format!("nj_{KEY}"), "voids_nothing": true})),
+        ],
+    ];
+    for events in rest {
+        let mut view = view_of(&[std::slice::from_ref(&room), &events[..1]].concat());
+        assert!(view.knows(&id("t"), &id("u")));
+        then(&mut view, &events[1]);
+        assert!(!view.knows(&id("t"), &id("u")), "{events:?}");
+        assert_eq!(view.hash(), alone.hash());
+    }
+    assert_eq!((alone.rooms(&id("t")), alone.rooms(&id("T"))), (1, 0));
+    let two = view_of(&[room, of("room", "s", json!({}))]);
+    assert_eq!(two.rooms(&id("t")), 2);
+}
+
+#[test]
+fn views_that_know_another_end_of_tokens_differ() {
+    let hash = |after_ms: i64| view_of(&[token(json!({"valid_after_ms": after_ms}))]).hash();
+    assert_ne!(hash(9), hash(10));
 }
 
 #[test]

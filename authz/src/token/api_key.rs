@@ -97,7 +97,11 @@ mod tests {
     #[test]
     fn a_key_says_whose_it_is_and_nothing_like_it_does() {
         let key = NewKey::of(&[1; 12], &[2; 32]).unwrap();
-        assert!(is_api_key(&key.text) && key.text.starts_with("nj_010101010101010101010101_AgIC"));
+        assert!(
+            is_api_key(&key.text)
+                && !is_api_key("eyJhbGciOiJFZERTQSJ9.e30.c2ln")
+                && key.text.starts_with("nj_010101010101010101010101_AgIC")
+        );
         let view = view_with(&key, None);
         let session = session_by_key(&view, &key.text, NOW).unwrap();
         assert_eq!(session.principal.user.as_str(), "dev1");

@@ -150,3 +150,57 @@ fn write_new(path: &Path, text: &str) -> Result<(), IssuerError> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_others_can_read_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        Issuer::load_or_create(folder.path()).unwrap();
+        let load = |mode: u32| {
+            fs::set_permissions(folder.path().join(PRIVATE), fs::Permissions::from_mode(mode)).unwrap();
+            Issuer::load(folder.path()).map(|_| ())
+        };
+        for own in [0o600, 0o400, 0o700] {
+            load(own).unwrap();
+        }
+        for open in [0o640, 0o604, 0o620, 0o610] {
+            assert!(
+                matches!(load(open), Err(IssuerError::Exposed { mode, .. }) if mode == open),
+                "{open:o}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_is_good_for_as_long_as_it_may_be_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = Issuer::load_or_create(folder.path()).unwrap();
+        let who = Principal {
+            tenant: "main".parse().unwrap(),
+            user: "bob".parse().unwrap(),
+        };
+        issuer.issue(&who, MAX_TTL, 0).unwrap();
+        let longer = issuer.issue(&who, MAX_TTL + Duration::from_millis(1), 0);
+        assert!(matches!(longer, Err(IssuerError::Ttl)));
+    }
+
+    #[test]
+    fn of_two_that_make_a_key_at_once_the_first_ones_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(PRIVATE);
+        write_new(&path, "first").unwrap();
+        write_new(&path, "second").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "nothing else is left there"
+        );
+        // A name that no file can have: what was written under another one cannot get it.
+        let unfit = write_new(&folder.path().join("key/"), "third");
+        assert!(matches!(unfit, Err(IssuerError::File { what: "write", .. })));
+    }
+}

@@ -89,7 +89,7 @@ fn point(curve: Curve, length: usize, x: &[u8], y: &[u8]) -> Option<Material> {
 
 #[cfg(test)]
 mod tests {
-    use jwt_simple::prelude::{ES256KeyPair, Ed25519KeyPair, RS256KeyPair};
+    use jwt_simple::prelude::{ES256KeyPair, ES384KeyPair, Ed25519KeyPair, RS256KeyPair};
     use serde_json::{Value, json};
 
     use super::*;
@@ -109,10 +109,12 @@ mod tests {
             .public_key()
             .to_jwk());
         let ec = jwk(ES256KeyPair::generate().public_key().to_jwk());
+        let ec384 = jwk(ES384KeyPair::generate().public_key().to_jwk());
         let ed = jwk(Ed25519KeyPair::generate().public_key().to_jwk());
         let set = json!({"keys": [
             with(rsa.clone(), &json!({"kid": "rsa", "alg": "RS256", "use": "sig"})),
             with(ec.clone(), &json!({"kid": "ec"})),
+            with(ec384, &json!({"kid": "ec384"})),
             with(ed, &json!({"kid": "ed", "key_ops": ["verify"]})),
             with(rsa.clone(), &json!({"kid": "for encryption", "use": "enc"})),
             with(ec.clone(), &json!({"kid": "to sign", "key_ops": ["sign"]})),
@@ -127,12 +129,13 @@ mod tests {
             Algorithm::RS256,
             Algorithm::PS256,
             Algorithm::ES256,
+            Algorithm::ES384,
             Algorithm::EdDSA,
             Algorithm::HS256,
         ];
         let keys = read_set(set.to_string().as_bytes(), &all).unwrap();
         let names: Vec<_> = keys.iter().map(|key| key.id.as_deref().unwrap()).collect();
-        assert_eq!(names, ["rsa", "ec", "ed"]);
+        assert_eq!(names, ["rsa", "ec", "ec384", "ed"]);
         assert!(
             keys[0].fits(Algorithm::RS256) && !keys[0].fits(Algorithm::PS256),
             "`alg` of the key is held"

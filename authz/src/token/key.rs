@@ -247,3 +247,63 @@ fn of_pem(algorithm: Algorithm, pem: &str) -> Option<Checker> {
         Algorithm::EdDSA => ready!(EdDSA, Ed25519PublicKey::from_pem(pem)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
+    use jwt_simple::prelude::{ES256KeyPair, ES384KeyPair, Ed25519KeyPair, RS256KeyPair};
+
+    use super::*;
+
+    const ALL: [Algorithm; 12] = [
+        HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA,
+    ];
+
+    #[test]
+    fn a_key_fits_the_algorithms_of_its_family_and_no_others() {
+        let rsa = RS256KeyPair::from_pem(crate::token::tests::RSA).unwrap().public_key();
+        let (p256, p384) = (
+            ES256KeyPair::generate().public_key(),
+            ES384KeyPair::generate().public_key(),
+        );
+        let ed = Ed25519KeyPair::generate().public_key();
+        let point = |curve, bytes| Material::Point { curve, bytes };
+        let components = rsa.to_components();
+        let rsa_family = &[RS256, RS384, RS512, PS256, PS384, PS512][..];
+        let table = [
+            (Material::Secret(vec![7; 64]), &[HS256, HS384, HS512][..]),
+            (
+                Material::Rsa {
+                    n: components.n,
+                    e: components.e,
+                },
+                rsa_family,
+            ),
+            (point(Curve::P256, p256.public_key().to_bytes_uncompressed()), &[ES256]),
+            (point(Curve::P384, p384.public_key().to_bytes_uncompressed()), &[ES384]),
+            (point(Curve::P384, p256.public_key().to_bytes_uncompressed()), &[]),
+            (Material::Ed25519(ed.to_bytes()), &[EdDSA]),
+            (Material::Pem(rsa.to_pem().unwrap()), rsa_family),
+            (Material::Pem(p256.to_pem().unwrap()), &[ES256]),
+            (Material::Pem(p384.to_pem().unwrap()), &[ES384]),
+            (Material::Pem(ed.to_pem()), &[EdDSA]),
+        ];
+        for (number, (material, expected)) in table.iter().enumerate() {
+            let key = Key::new(None, material, &ALL);
+            let fits: Vec<_> = ALL
+                .into_iter()
+                .filter(|one| key.as_ref().is_some_and(|key| key.fits(*one)))
+                .collect();
+            assert_eq!(fits, *expected, "row {number}");
+        }
+    }
+
+    #[test]
+    fn an_algorithm_is_known_by_its_names() {
+        for algorithm in ALL {
+            assert_eq!(Algorithm::parse(algorithm.as_str()), Some(algorithm));
+        }
+        assert_eq!(Algorithm::parse("Ed25519"), Some(EdDSA));
+        assert_eq!((Algorithm::parse("none"), Algorithm::parse("hs256")), (None, None));
+    }
+}

@@ -112,6 +112,16 @@ mod tests {
     }
 
     #[test]
+    fn a_set_is_confirmed_by_what_was_asked_since_then() {
+        let start = Instant::now();
+        let mut set = KeySet::default();
+        assert!(!set.is_confirmed_since(start));
+        set.replace(vec![key("k", 1)], start, LIFETIMES);
+        assert!(set.is_confirmed_since(start));
+        assert!(!set.is_confirmed_since(start + Duration::from_secs(1)));
+    }
+
+    #[test]
     fn another_key_under_the_same_name_is_another_key() {
         let start = Instant::now();
         let mut set = KeySet::default();

@@ -73,6 +73,12 @@ impl Remote {
         }
     }
 
+    /// As if a fetch had just been made that got these, or failed.
+    #[cfg(test)]
+    pub(super) fn fetched(&self, keys: Option<Vec<Key>>) {
+        self.ended(Instant::now(), keys);
+    }
+
     /// The keys that are good now and fit.
     pub(super) fn keys(&self, fits: impl Fn(&Key) -> bool) -> Vec<Key> {
         let keys = self.keys.read();
@@ -162,15 +168,20 @@ impl Remote {
         let start = Instant::now();
         let fetcher = self.fetcher.clone();
         let result = tokio::task::spawn_blocking(move || fetcher.fetch()).await;
-        let result = match result {
-            Ok(Ok(keys)) => {
-                self.keys.write().replace(keys, start, self.lifetimes);
-                Ok(())
-            }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
+        let (keys, result) = match result {
+            Ok(Ok(keys)) => (Some(keys), Ok(())),
+            Ok(Err(error)) => (None, Err(error.to_string())),
+            Err(error) => (None, Err(error.to_string())),
         };
-        self.fetched.send_replace(Some(start));
+        self.ended(start, keys);
         result
+    }
+
+    /// A fetch has ended, with keys or without.
+    fn ended(&self, start: Instant, keys: Option<Vec<Key>>) {
+        if let Some(keys) = keys {
+            self.keys.write().replace(keys, start, self.lifetimes);
+        }
+        self.fetched.send_replace(Some(start));
     }
 }

@@ -140,3 +140,110 @@ fn refusal(error: &jwt_simple::Error) -> TokenError {
         _ => TokenError::Invalid(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jwt_simple::prelude::{Claims, Ed25519KeyPair, EdDSAKeyPairLike, JWTClaims, NoCustomClaims};
+    use natterjack_nats_config::clock;
+    use serde_json::json;
+
+    use super::*;
+    use crate::token::IssuerSettings;
+    use crate::token::key::Material;
+
+    const ISS: &str = "https://id.example";
+
+    fn key(id: Option<&str>, pair: &Ed25519KeyPair) -> Key {
+        let material = Material::Ed25519(pair.public_key().to_bytes());
+        Key::new(id.map(str::to_owned), &material, &[Algorithm::EdDSA]).unwrap()
+    }
+
+    fn remote(trust: &Trust) -> &Remote {
+        match &trust.keys {
+            Keys::Remote(remote) => remote,
+            Keys::Fixed(_) => panic!("its keys are fetched"),
+        }
+    }
+
+    /// An issuer whose keys `a` and `b` are fetched, and those two.
+    fn published() -> (Trust, Ed25519KeyPair, Ed25519KeyPair) {
+        let settings = json!({
+            "issuer": ISS, "audiences": ["chat"], "algorithms": ["EdDSA"], "tenant": "main",
+            "jwks_url": "https://id.example/keys",
+        });
+        let settings: IssuerSettings = serde_json::from_value(settings).unwrap();
+        let trust = settings.open().unwrap();
+        let (a, b) = (Ed25519KeyPair::generate(), Ed25519KeyPair::generate());
+        remote(&trust).fetched(Some(vec![key(Some("a"), &a), key(Some("b"), &b)]));
+        (trust, a, b)
+    }
+
+    fn claims() -> JWTClaims<NoCustomClaims> {
+        let claims = Claims::create(Duration::from_mins(1).into());
+        claims.with_issuer(ISS).with_audience("chat").with_subject("bob")
+    }
+
+    /// What a token comes to after so many seconds that says it is by the key of that name.
+    fn check(
+        trust: &Trust,
+        kid: Option<&str>,
+        pair: &Ed25519KeyPair,
+        (claims, secs): (JWTClaims<NoCustomClaims>, i64),
+    ) -> Result<[u8; 32], Failure> {
+        let mut pair = pair.clone();
+        if let Some(kid) = kid {
+            pair = pair.with_key_id(kid);
+        }
+        let token = pair.sign(claims).unwrap();
+        let header = trust.header("EdDSA", kid).map_err(Failure::Refused)?;
+        let checked = trust.check(&token, &header, clock::now_ms() + secs * 1000);
+        checked.map(|checked| checked.key)
+    }
+
+    #[test]
+    fn a_token_is_good_by_the_key_that_it_names_or_by_any_if_it_names_none() {
+        let (trust, a, b) = published();
+        let good = |kid, pair| check(&trust, kid, pair, (claims(), 0)).ok();
+        let mark = key(None, &b).mark;
+        assert_eq!([good(Some("b"), &b), good(None, &b)], [Some(mark); 2]);
+        assert_eq!(good(Some("a"), &a), Some(key(None, &a).mark));
+        for (kid, pair) in [("a", &b), ("b", &a)] {
+            let refused = check(&trust, Some(kid), pair, (claims(), 0));
+            assert!(matches!(refused, Err(Failure::Refused(_))), "it is no other key's");
+        }
+    }
+
+    #[test]
+    fn whatever_a_key_signs_must_be_its_issuers_of_now_and_short() {
+        let (trust, a, _) = published();
+        let late = check(&trust, None, &a, (claims(), 61));
+        assert!(matches!(late, Err(Failure::Refused(TokenError::Expired))));
+        let of_another = claims().with_issuer("https://evil.example");
+        let long = claims().with_jwt_id("x".repeat(MAX_TOKEN_BYTES));
+        for bad in [of_another, long] {
+            let refused = check(&trust, Some("a"), &a, (bad, 0));
+            assert!(matches!(refused, Err(Failure::Refused(TokenError::Invalid(_)))));
+        }
+    }
+
+    #[test]
+    fn newer_keys_may_fit_where_none_of_those_known_does() {
+        let (trust, a, _) = published();
+        let new = Ed25519KeyPair::generate();
+        let is_open = |kid| matches!(check(&trust, kid, &new, (claims(), 0)), Err(Failure::NoKey));
+        assert!(is_open(None) && is_open(Some("c")));
+        remote(&trust).fetched(Some(vec![key(None, &a)]));
+        assert!(is_open(Some("c")), "a published key without a name is not `c`");
+    }
+
+    #[test]
+    fn what_was_good_by_a_key_is_so_while_the_key_is_there() {
+        let (mut trust, a, b) = published();
+        let mark = key(None, &a).mark;
+        assert!(trust.still_has(&mark) && !trust.still_has(&[0; 32]));
+        remote(&trust).fetched(Some(vec![key(Some("b"), &b)]));
+        assert!(trust.still_has(&mark), "for the grace time");
+        trust.keys = Keys::Fixed(vec![key(None, &b)]);
+        assert!(trust.still_has(&mark), "keys from files are the same until a restart");
+    }
+}

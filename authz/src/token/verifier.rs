@@ -474,16 +474,95 @@ mod tests {
         assert!(issuer.issue(&who, crate::token::MAX_TTL * 2, NOW).is_err());
     }
 
+    #[tokio::test]
+    async fn a_token_of_any_length_is_looked_at_only_if_it_may_be_so_long() {
+        let desk = Desk::new();
+        let why = async |bytes: usize| match desk.verifier.verify(&"x".repeat(bytes), NOW).await {
+            Err(TokenError::Invalid(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(!why(MAX_TOKEN_BYTES).await.starts_with("longer"));
+        assert!(why(MAX_TOKEN_BYTES + 1).await.starts_with("longer"));
+        assert!(why(MAX_TOKEN_BYTES + 2).await.starts_with("longer"));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_known_once_it_was_good() {
+        let desk = Desk::new();
+        let token = desk.signed(&header(), &claims());
+        assert!(!desk.verifier.is_known(&token));
+        desk.verifier.verify(&token, NOW).await.unwrap();
+        assert!(desk.verifier.is_known(&token));
+        let unknown = desk.signed(&header(), &with("sub", json!("bob")));
+        assert!(!desk.verifier.is_known(&unknown));
+    }
+
     #[test]
-    fn a_key_that_others_can_read_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        Issuer::load_or_create(folder.path()).unwrap();
-        let key = folder.path().join("token.key");
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(
-            Issuer::load(folder.path()),
-            Err(crate::token::IssuerError::Exposed { mode: 0o644, .. })
-        ));
+    fn so_many_tokens_are_remembered_and_what_expired_makes_room_first() {
+        let desk = Desk::new();
+        let remember = |number: usize, expires_at_ms: i64| {
+            let mut name = [0; 32];
+            name[..8].copy_from_slice(&number.to_le_bytes());
+            let session = Session {
+                principal: Principal {
+                    tenant: "main".parse().unwrap(),
+                    user: "alice".parse().unwrap(),
+                },
+                claimed: None,
+                token_id: None,
+                issued_at_ms: 0,
+                expires_at_ms,
+            };
+            let remembered = Remembered {
+                session,
+                trust: 0,
+                key: [0; 32],
+            };
+            desk.verifier.remember(name, remembered, NOW);
+            desk.verifier.verified.lock().len()
+        };
+        assert_eq!(remember(0, NOW), 1);
+        for number in 1..MAX_REMEMBERED {
+            assert_eq!(remember(number, NOW + 1), number + 1);
+        }
+        assert_eq!(remember(1, NOW + 1), MAX_REMEMBERED, "one that is there needs no room");
+        assert_eq!(remember(MAX_REMEMBERED, NOW + 1), MAX_REMEMBERED, "what expired went");
+        assert_eq!(remember(MAX_REMEMBERED + 1, NOW + 1), 1, "nothing had expired");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_not_known_is_no_key_only_once_the_keys_were_fetched() {
+        let settings = json!({
+            "issuer": "https://id.example", "audiences": ["chat"], "algorithms": ["EdDSA"], "tenant": "main",
+            "jwks_url": "https://id.example/keys",
+        });
+        let desk = Desk::new();
+        let claims = with("iss", json!("https://id.example"));
+        let token = desk.signed(&json!({"alg": "EdDSA", "kid": "new"}), &claims);
+        let other = || {
+            let material = Material::Ed25519(Ed25519KeyPair::generate().public_key().to_bytes());
+            vec![Key::new(Some("other".to_owned()), &material, &[Algorithm::EdDSA]).unwrap()]
+        };
+        // What was fetched before, what the fetch gets that this token makes, and what comes of it.
+        let table = [
+            (None, None, "the issuer's keys cannot be fetched"),
+            (Some(other()), None, "its key is not known yet"),
+            (Some(other()), Some(other()), "no key of the issuer fits"),
+        ];
+        for (before, then, expected) in table {
+            let verifier = Verifier::open(None, &[serde_json::from_value(settings.clone()).unwrap()]).unwrap();
+            let Keys::Remote(remote) = &verifier.trusts[0].keys else {
+                panic!("its keys are fetched")
+            };
+            if before.is_some() {
+                remote.fetched(before);
+            }
+            let (verified, ()) = tokio::join!(verifier.verify(&token, NOW), async { remote.fetched(then) });
+            match verified {
+                Err(TokenError::Unavailable(why)) => assert_eq!(why, expected),
+                Err(TokenError::Invalid(why)) => assert_eq!(why, expected),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -238,7 +238,7 @@ fn whatever_claim_is_not_exactly_right_is_refused() {
     let sign = |claims: &Value| by_secret(SECRET.as_bytes(), &header, &claims.to_string());
     for good in [
         with("aud", json!(["x", "other"])),
-        with("iat", json!(now + 4)),
+        with("iat", json!(now + 5)),
         with("nbf", json!(now + 4)),
         with("tenant", json!("ignored: the settings say which")),
     ] {
@@ -417,6 +417,7 @@ fn the_first_value_that_means_something_is_the_role() {
         (json!({}), None),
         (Value::Null, None),
         (many(500), None),
+        (json!({"roles": ["look", "x".repeat(256)]}), Some("auditor")),
     ];
     for (access, expected) in table {
         let role: Result<_, TokenError> = claimed(&desk, access.clone());
@@ -447,22 +448,54 @@ fn the_first_value_that_means_something_is_the_role() {
     );
 }
 
+/// An issuer's settings with some that are other than usual, opened.
+fn opened(changes: &Value) -> Result<Verifier, String> {
+    let mut desk = Desk::new("EdDSA", &Ed25519KeyPair::generate().public_key().to_pem());
+    for (name, value) in changes.as_object().unwrap() {
+        desk = desk.with(name, value.clone());
+    }
+    desk.open()
+}
+
+fn issuer_of(bytes: usize) -> String {
+    format!("https://{}", "x".repeat(bytes - 8))
+}
+
+fn value_of(bytes: usize) -> Value {
+    json!([{"value": "x".repeat(bytes), "role": "admin"}])
+}
+
+fn values(count: usize) -> Value {
+    json!(vec![json!({"value": "x", "role": "admin"}); count])
+}
+
+#[test]
+fn settings_may_go_as_far_as_they_say() {
+    for good in [
+        json!({}),
+        json!({"key_file": null, "discovery": true}),
+        json!({"key_file": null, "jwks_url": "https://id.example/keys"}),
+        json!({"tenant": null, "tenant_claim": "org", "tenants": ["red"]}),
+        json!({"user_prefix": "x".repeat(20)}),
+        json!({"refresh_secs": 1, "unknown_key_secs": 1, "stale_secs": 2}),
+        json!({"roles_claim": "groups", "roles": value_of(256)}),
+        json!({"roles_claim": "groups", "roles": values(200)}),
+        json!({"roles_claim": "groups", "roles": roles(), "issuer": issuer_of(256)}),
+    ] {
+        assert_eq!(opened(&good).err(), None, "{good}");
+    }
+}
+
 #[test]
 fn settings_that_cannot_be_meant_are_refused() {
-    let pem = Ed25519KeyPair::generate().public_key().to_pem();
-    let desk = |changes: Value| {
-        let changes = changes.as_object().unwrap().clone();
-        let desk = Desk::new("EdDSA", &pem);
-        changes
-            .into_iter()
-            .fold(desk, |desk, (name, value)| desk.with(&name, value))
-    };
-    desk(json!({})).open().unwrap();
-    desk(json!({"key_file": null, "discovery": true})).open().unwrap();
-    desk(json!({"tenant": null, "tenant_claim": "org", "tenants": ["red"]}))
-        .open()
-        .unwrap();
     let bad = [
+        json!({"refresh_secs": 0}),
+        json!({"unknown_key_secs": 0}),
+        json!({"tenants": ["red"]}),
+        json!({"algorithms": ["EdDSA", "HS256"]}),
+        json!({"roles_claim": "groups", "roles": value_of(257)}),
+        json!({"roles_claim": "groups", "roles": values(201)}),
+        json!({"roles_claim": "groups", "roles": roles(), "issuer": issuer_of(257)}),
         json!({"issuer": ""}),
         json!({"issuer": "natterjack"}),
         json!({"audiences": []}),
@@ -494,9 +527,21 @@ fn settings_that_cannot_be_meant_are_refused() {
         json!({"key_file": null, "discovery": true, "issuer": "staff"}),
     ];
     for changes in bad {
-        assert!(desk(changes.clone()).open().is_err(), "{changes}");
+        assert!(opened(&changes).is_err(), "{changes}");
     }
     assert!(Desk::new("HS256", "a short secret").open().is_err());
+}
+
+#[test]
+fn times_that_are_not_said_are_those_of_the_default_file() {
+    let settings: IssuerSettings = serde_json::from_value(Desk::new("EdDSA", "").settings).unwrap();
+    let times = (
+        settings.refresh_secs,
+        settings.unknown_key_secs,
+        settings.grace_secs,
+        settings.stale_secs,
+    );
+    assert_eq!(times, (300, 10, 60, 3600));
 }
 
 #[test]
