@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-const SIZE: &str = "1200M";
+const SIZE: &str = "4G";
 const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: from now on nothing reaches the disk, as after a power cut.
@@ -63,8 +63,20 @@ impl Mount {
     /// Takes all the room that is left.
     pub(crate) async fn fill(&self) -> anyhow::Result<()> {
         let ballast = text(&self.ballast());
-        // It ends when there is no room, which is what is wanted.
-        let _ = run("dd", &["if=/dev/zero", &format!("of={ballast}"), "bs=1M"]).await;
+        // Nearly all of it at once where that goes, and then the rest. It ends when there is no room, which is what is wanted.
+        let room = format!("fallocate -l $(df --output=avail -B1 '{ballast}' | tail -1) '{ballast}'");
+        let _ = run("sh", &["-c", &format!(": >'{ballast}' && {room}")]).await;
+        let _ = run(
+            "dd",
+            &[
+                "if=/dev/zero",
+                &format!("of={ballast}"),
+                "bs=1M",
+                "oflag=append",
+                "conv=notrunc",
+            ],
+        )
+        .await;
         let _ = run("dd", &["if=/dev/zero", &format!("of={ballast}.2"), "bs=4k"]).await;
         Ok(())
     }
