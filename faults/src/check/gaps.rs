@@ -7,7 +7,7 @@ use crate::history::{Fault, History, Ms};
 
 /// How long behind a fault its effects are counted as its own.
 const AFTERMATH: Ms = 10_000;
-/// A gap that is longer than this when a fault begins is none of that fault.
+/// A gap that is longer than this when a fault begins is of the fault before, as far as that one's aftermath goes.
 const ALREADY: Ms = 1000;
 
 /// How long nobody got an acknowledgement around the faults of one kind, in milliseconds.
@@ -62,24 +62,27 @@ pub(super) fn check(history: &History, verdict: &mut Verdict) {
 
 /// Each fault with the longest gap in its time, which ends with that of the next fault or its own aftermath.
 fn each(history: &History) -> impl Iterator<Item = (&Fault, Ms)> {
-    let faults = history.faults.iter();
-    faults.clone().enumerate().map(|(at, fault)| {
-        let next = history.faults.get(at + 1);
-        let next = next.map_or(Ms::MAX, |next| begins(&history.acks, next.from));
+    let faults = &history.faults;
+    let begins = move |at: usize| {
+        let before = at.checked_sub(1).and_then(|at| faults.get(at));
+        let aftermath = before.map_or(0, |before| before.to + AFTERMATH);
+        Some(begins(&history.acks, faults.get(at)?.from, aftermath))
+    };
+    faults.iter().enumerate().map(move |(at, fault)| {
+        let next = begins(at + 1).unwrap_or(Ms::MAX);
         let until = next.min(fault.to + AFTERMATH).min(history.load_until);
-        (
-            fault,
-            longest_gap(&history.acks, begins(&history.acks, fault.from), until),
-        )
+        let from = begins(at).unwrap_or(fault.from);
+        (fault, longest_gap(&history.acks, from, until))
     })
 }
 
-/// When the time of a fault begins: with it, or behind a gap that is an earlier one's.
-fn begins(acks: &[Ms], from: Ms) -> Ms {
+/// When the time of a fault begins: with it, or behind a gap that is the one's before, whose aftermath ends at `aftermath`.
+fn begins(acks: &[Ms], from: Ms, aftermath: Ms) -> Ms {
     let next = acks.partition_point(|ack| *ack < from);
     let before = next.checked_sub(1).and_then(|last| acks.get(last));
+    let first = acks.get(next).copied().unwrap_or(Ms::MAX);
     match before {
-        Some(before) if from - before > ALREADY => acks.get(next).copied().unwrap_or(Ms::MAX),
+        Some(before) if from - before > ALREADY => first.min(aftermath).max(from),
         _ => from,
     }
 }

@@ -289,18 +289,21 @@ fn gaps_are_measured_by_kind() {
 
 #[test]
 fn a_gap_is_of_the_fault_in_which_it_began() {
-    let longest = |gap: std::ops::Range<Ms>| {
+    let first_may = |bound: Option<Ms>, gap: std::ops::Range<Ms>| {
         let mut history = good();
-        history.faults = vec![fault(20_000, 24_000, Some(9000)), fault(26_000, 27_000, Some(2000))];
+        history.faults = vec![fault(20_000, 24_000, bound), fault(26_000, 27_000, Some(2000))];
         history.acks.retain(|ack| !gap.contains(ack));
         let found = check(&history).violations.contains_key(&What::TooLongWithoutAcks);
         (gaps(&history)["kill-store"].longest_ms, found)
     };
+    let longest = |gap| first_may(Some(9000), gap);
     // Nobody got one from 23 s to 32 s: that is the first one's, and whole.
     assert_eq!(longest(24_000..32_000), (9000, false));
     assert_eq!(longest(24_000..33_000), (10_000, true));
     // From 26 s on it is the second one's.
     assert_eq!(longest(27_000..30_000), (4000, true));
+    // Behind the first one's aftermath, at 34 s, the second one is asked why nobody gets any.
+    assert_eq!(first_may(None, 24_000..100_000), (11_000, true));
 }
 
 #[test]
