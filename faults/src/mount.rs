@@ -63,20 +63,10 @@ impl Mount {
     /// Takes all the room that is left.
     pub(crate) async fn fill(&self) -> anyhow::Result<()> {
         let ballast = text(&self.ballast());
-        // Nearly all of it at once where that goes, and then the rest. It ends when there is no room, which is what is wanted.
-        let room = format!("fallocate -l $(df --output=avail -B1 '{ballast}' | tail -1) '{ballast}'");
-        let _ = run("sh", &["-c", &format!(": >'{ballast}' && {room}")]).await;
-        let _ = run(
-            "dd",
-            &[
-                "if=/dev/zero",
-                &format!("of={ballast}"),
-                "bs=1M",
-                "oflag=append",
-                "conv=notrunc",
-            ],
-        )
-        .await;
+        let point = text(&self.point);
+        // What is free for everybody at once, and then what is kept for root. Both end when there is no room, which is what is wanted.
+        let free = format!("fallocate -l $(df --output=avail -B1 '{point}' | tail -1) '{ballast}'");
+        let _ = run("sh", &["-c", &free]).await;
         let _ = run("dd", &["if=/dev/zero", &format!("of={ballast}.2"), "bs=4k"]).await;
         Ok(())
     }
