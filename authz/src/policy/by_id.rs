@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn few_are_a_list_and_more_a_tree() {
         let mut all = ById::default();
-        for number in 0..=16 {
+        for number in 0..40 {
             all.insert(name(number), ());
             assert_eq!(matches!(all.0, Entries::Few(_)), all.len() <= FEW, "{}", all.len());
         }

@@ -71,10 +71,10 @@ fn rules(kind: RoomKind) -> Option<&'static KindRules> {
 mod tests {
     use super::*;
     use crate::policy::is_built_in;
+    use crate::policy::testing::id;
 
     #[test]
     fn a_kind_takes_what_it_says_and_nothing_more() {
-        let id = |name: &str| name.parse::<Id>().unwrap();
         let (none, of) = (PermissionSet::default(), PermissionSet::of);
         assert_eq!(forbidden(RoomKind::Group), none);
         assert_eq!(

@@ -17,6 +17,13 @@ fn member(user: &str, role: Option<&str>) -> Value {
     of("member", "r", json!({"user": user, "role": role}))
 }
 
+/// Erases the message at a place in the room `r`.
+fn erase(seq: u64) -> Value {
+    let mut erasure = of("erase", "r", json!({}));
+    erasure["target"] = json!({"id": format!("m{seq}"), "seq": seq});
+    erasure
+}
+
 /// Applies one event more, and gives whose rights it changed.
 fn then(view: &mut View, event: &Value) -> Vec<(Option<String>, Effect)> {
     let event = whole(event, view.seq().0 + 1, "2026-11-23T06:00:01.000Z");
@@ -372,11 +379,7 @@ fn what_is_erased_is_handed_out_no_more() {
         of("room", "r", json!({})),
         of("room", "s", json!({})),
         of("erase", "_", json!({"user": "u", "upto": 2})),
-        {
-            let mut one = of("erase", "r", json!({}));
-            one["target"] = json!({"id": "m2", "seq": 2});
-            one
-        },
+        erase(2),
     ]);
     let shown = |view: &View, line: &str| {
         let event: Event = serde_json::from_str(line).unwrap();
@@ -403,11 +406,6 @@ fn what_is_erased_is_handed_out_no_more() {
 fn a_hash_is_that_of_what_is_known_whatever_came_before() {
     let first = of("room", "r", json!({}));
     // Each pair comes to the same, and every step of the second is another one.
-    let erase = |seq: u64| {
-        let mut one = of("erase", "r", json!({}));
-        one["target"] = json!({"id": "m", "seq": seq});
-        one
-    };
     let log = [
         first,
         member("u", Some("reader")),
@@ -452,16 +450,12 @@ fn a_hash_is_that_of_what_is_known_whatever_came_before() {
 
 #[test]
 fn a_view_notes_what_the_writers_version_notes() {
-    let with_all = || {
-        let mut one = of("erase", "r", json!({}));
-        one["target"] = json!({"id": "m", "seq": 1});
-        vec![
-            of("room", "r", json!({})),
-            role("plant", "tenant", json!(["send.as:p7-"])),
-            one,
-            of("hold", "_", json!({"user": "u", "held": true})),
-        ]
-    };
+    let log = [
+        of("room", "r", json!({})),
+        role("plant", "tenant", json!(["send.as:p7-"])),
+        erase(1),
+        of("hold", "_", json!({"user": "u", "held": true})),
+    ];
     let noted = |view: &View| {
         let tenant = id("t");
         let place = view.room(&tenant, &id("r")).unwrap().since;
@@ -482,13 +476,13 @@ fn a_view_notes_what_the_writers_version_notes() {
     ];
     for (version, expected) in table {
         // What was noted before is forgotten, and nothing is noted from then on.
-        let mut before = view_of(&with_all());
+        let mut before = view_of(&log);
         before.begin_term(version);
         assert_eq!(noted(&before), expected, "before a writer of version {version}");
         let mut behind = View::default();
         behind.begin_term(version);
-        for event in with_all() {
-            then(&mut behind, &event);
+        for event in &log {
+            then(&mut behind, event);
         }
         assert_eq!(noted(&behind), expected, "behind a writer of version {version}");
     }

@@ -166,7 +166,7 @@ mod tests {
         for own in [0o600, 0o400, 0o700] {
             load(own).unwrap();
         }
-        for open in [0o640, 0o604, 0o620, 0o610] {
+        for open in [0o644, 0o640, 0o604, 0o620, 0o610] {
             assert!(
                 matches!(load(open), Err(IssuerError::Exposed { mode, .. }) if mode == open),
                 "{open:o}"

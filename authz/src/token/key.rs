@@ -297,13 +297,4 @@ mod tests {
             assert_eq!(fits, *expected, "row {number}");
         }
     }
-
-    #[test]
-    fn an_algorithm_is_known_by_its_names() {
-        for algorithm in ALL {
-            assert_eq!(Algorithm::parse(algorithm.as_str()), Some(algorithm));
-        }
-        assert_eq!(Algorithm::parse("Ed25519"), Some(EdDSA));
-        assert_eq!((Algorithm::parse("none"), Algorithm::parse("hs256")), (None, None));
-    }
 }

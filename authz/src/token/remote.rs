@@ -73,12 +73,6 @@ impl Remote {
         }
     }
 
-    /// As if a fetch had just been made that got these, or failed.
-    #[cfg(test)]
-    pub(super) fn fetched(&self, keys: Option<Vec<Key>>) {
-        self.ended(Instant::now(), keys);
-    }
-
     /// The keys that are good now and fit.
     pub(super) fn keys(&self, fits: impl Fn(&Key) -> bool) -> Vec<Key> {
         let keys = self.keys.read();
@@ -167,21 +161,18 @@ impl Remote {
     async fn fetch_once(&self) -> Result<(), String> {
         let start = Instant::now();
         let fetcher = self.fetcher.clone();
-        let result = tokio::task::spawn_blocking(move || fetcher.fetch()).await;
-        let (keys, result) = match result {
-            Ok(Ok(keys)) => (Some(keys), Ok(())),
-            Ok(Err(error)) => (None, Err(error.to_string())),
-            Err(error) => (None, Err(error.to_string())),
+        let fetched = tokio::task::spawn_blocking(move || fetcher.fetch()).await;
+        let keys = match fetched {
+            Ok(fetched) => fetched.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
-        self.ended(start, keys);
-        result
+        self.ended(start, keys)
     }
 
-    /// A fetch has ended, with keys or without.
-    fn ended(&self, start: Instant, keys: Option<Vec<Key>>) {
-        if let Some(keys) = keys {
-            self.keys.write().replace(keys, start, self.lifetimes);
-        }
+    /// A fetch has ended that began then: with keys, or not.
+    pub(super) fn ended(&self, start: Instant, keys: Result<Vec<Key>, String>) -> Result<(), String> {
+        let replaced = keys.map(|keys| self.keys.write().replace(keys, start, self.lifetimes));
         self.fetched.send_replace(Some(start));
+        replaced
     }
 }

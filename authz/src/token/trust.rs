@@ -142,39 +142,46 @@ fn refusal(error: &jwt_simple::Error) -> TokenError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jwt_simple::prelude::{Claims, Ed25519KeyPair, EdDSAKeyPairLike, JWTClaims, NoCustomClaims};
     use natterjack_nats_config::clock;
     use serde_json::json;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::token::IssuerSettings;
     use crate::token::key::Material;
 
-    const ISS: &str = "https://id.example";
+    pub(in crate::token) const ISS: &str = "https://id.example";
 
-    fn key(id: Option<&str>, pair: &Ed25519KeyPair) -> Key {
+    /// A key to check by what the pair signs.
+    pub(in crate::token) fn key(id: Option<&str>, pair: &Ed25519KeyPair) -> Key {
         let material = Material::Ed25519(pair.public_key().to_bytes());
         Key::new(id.map(str::to_owned), &material, &[Algorithm::EdDSA]).unwrap()
     }
 
-    fn remote(trust: &Trust) -> &Remote {
-        match &trust.keys {
-            Keys::Remote(remote) => remote,
-            Keys::Fixed(_) => panic!("its keys are fetched"),
-        }
-    }
-
-    /// An issuer whose keys `a` and `b` are fetched, and those two.
-    fn published() -> (Trust, Ed25519KeyPair, Ed25519KeyPair) {
+    /// The settings of an issuer whose keys are fetched.
+    pub(in crate::token) fn settings() -> IssuerSettings {
         let settings = json!({
             "issuer": ISS, "audiences": ["chat"], "algorithms": ["EdDSA"], "tenant": "main",
             "jwks_url": "https://id.example/keys",
         });
-        let settings: IssuerSettings = serde_json::from_value(settings).unwrap();
-        let trust = settings.open().unwrap();
+        serde_json::from_value(settings).unwrap()
+    }
+
+    /// As if a fetch had just been made that got these keys, or failed.
+    pub(in crate::token) fn fetched(trust: &Trust, keys: Option<Vec<Key>>) {
+        let Keys::Remote(remote) = &trust.keys else {
+            panic!("its keys are fetched")
+        };
+        let _ = remote.ended(Instant::now(), keys.ok_or_else(String::new));
+    }
+
+    /// An issuer whose keys `a` and `b` are fetched, and those two.
+    fn published() -> (Trust, Ed25519KeyPair, Ed25519KeyPair) {
+        let trust = settings().open().unwrap();
         let (a, b) = (Ed25519KeyPair::generate(), Ed25519KeyPair::generate());
-        remote(&trust).fetched(Some(vec![key(Some("a"), &a), key(Some("b"), &b)]));
+        fetched(&trust, Some(vec![key(Some("a"), &a), key(Some("b"), &b)]));
         (trust, a, b)
     }
 
@@ -232,7 +239,7 @@ mod tests {
         let new = Ed25519KeyPair::generate();
         let is_open = |kid| matches!(check(&trust, kid, &new, (claims(), 0)), Err(Failure::NoKey));
         assert!(is_open(None) && is_open(Some("c")));
-        remote(&trust).fetched(Some(vec![key(None, &a)]));
+        fetched(&trust, Some(vec![key(None, &a)]));
         assert!(is_open(Some("c")), "a published key without a name is not `c`");
     }
 
@@ -241,7 +248,7 @@ mod tests {
         let (mut trust, a, b) = published();
         let mark = key(None, &a).mark;
         assert!(trust.still_has(&mark) && !trust.still_has(&[0; 32]));
-        remote(&trust).fetched(Some(vec![key(Some("b"), &b)]));
+        fetched(&trust, Some(vec![key(Some("b"), &b)]));
         assert!(trust.still_has(&mark), "for the grace time");
         trust.keys = Keys::Fixed(vec![key(None, &b)]);
         assert!(trust.still_has(&mark), "keys from files are the same until a restart");

@@ -300,6 +300,7 @@ mod tests {
     use super::*;
     use crate::policy::MAX_LIFETIME_MS;
     use crate::token::Issuer;
+    use crate::token::trust::tests::{ISS, fetched, key, settings};
 
     const NOW: i64 = 1_795_413_600_000;
 
@@ -532,17 +533,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_that_is_not_known_is_no_key_only_once_the_keys_were_fetched() {
-        let settings = json!({
-            "issuer": "https://id.example", "audiences": ["chat"], "algorithms": ["EdDSA"], "tenant": "main",
-            "jwks_url": "https://id.example/keys",
-        });
         let desk = Desk::new();
-        let claims = with("iss", json!("https://id.example"));
+        let claims = with("iss", json!(ISS));
         let token = desk.signed(&json!({"alg": "EdDSA", "kid": "new"}), &claims);
-        let other = || {
-            let material = Material::Ed25519(Ed25519KeyPair::generate().public_key().to_bytes());
-            vec![Key::new(Some("other".to_owned()), &material, &[Algorithm::EdDSA]).unwrap()]
-        };
+        let other = || vec![key(Some("other"), &Ed25519KeyPair::generate())];
         // What was fetched before, what the fetch gets that this token makes, and what comes of it.
         let table = [
             (None, None, "the issuer's keys cannot be fetched"),
@@ -550,14 +544,12 @@ mod tests {
             (Some(other()), Some(other()), "no key of the issuer fits"),
         ];
         for (before, then, expected) in table {
-            let verifier = Verifier::open(None, &[serde_json::from_value(settings.clone()).unwrap()]).unwrap();
-            let Keys::Remote(remote) = &verifier.trusts[0].keys else {
-                panic!("its keys are fetched")
-            };
+            let verifier = Verifier::open(None, &[settings()]).unwrap();
+            let trust = &verifier.trusts[0];
             if before.is_some() {
-                remote.fetched(before);
+                fetched(trust, before);
             }
-            let (verified, ()) = tokio::join!(verifier.verify(&token, NOW), async { remote.fetched(then) });
+            let (verified, ()) = tokio::join!(verifier.verify(&token, NOW), async { fetched(trust, then) });
             match verified {
                 Err(TokenError::Unavailable(why)) => assert_eq!(why, expected),
                 Err(TokenError::Invalid(why)) => assert_eq!(why, expected),

@@ -238,6 +238,7 @@ fn whatever_claim_is_not_exactly_right_is_refused() {
     let sign = |claims: &Value| by_secret(SECRET.as_bytes(), &header, &claims.to_string());
     for good in [
         with("aud", json!(["x", "other"])),
+        with("iat", json!(now + 4)),
         with("iat", json!(now + 5)),
         with("nbf", json!(now + 4)),
         with("tenant", json!("ignored: the settings say which")),
@@ -546,9 +547,12 @@ fn times_that_are_not_said_are_those_of_the_default_file() {
 
 #[test]
 fn names_of_algorithms_are_those_of_the_settings() {
-    for name in ["HS256", "RS512", "PS384", "ES256", "EdDSA"] {
+    for name in [
+        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+    ] {
         let algorithm: Algorithm = serde_json::from_value(json!(name)).unwrap();
         assert_eq!((algorithm.as_str(), Algorithm::parse(name)), (name, Some(algorithm)));
     }
-    assert_eq!(Algorithm::parse("none"), None);
+    assert_eq!(Algorithm::parse("Ed25519"), Some(Algorithm::EdDSA));
+    assert_eq!((Algorithm::parse("none"), Algorithm::parse("hs256")), (None, None));
 }
