@@ -5,10 +5,14 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use super::eventually;
 use super::mailbox::{Delivery, Mailbox};
+use super::roles::uuid;
 
 /// How long a request waits for its answer.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How long one waits that may be asked again.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// A user who speaks NATS, by async-nats. It reconnects by itself, as that client does.
 pub(crate) struct Nats {
@@ -82,7 +86,17 @@ impl Nats {
 
     /// Sends a text to a room and gives the receipt or the problem.
     pub(crate) async fn say(&self, room: &str, text: &str) -> Value {
-        self.send(room, &json!({"body": {"text": text}})).await
+        let payload = json!({"key": uuid(), "body": {"text": text}});
+        eventually("a receipt or a problem", async || self.ask(room, "msg", &payload).await).await
+    }
+
+    /// Asks for an event with a key. `None` if there is no answer: the connection may be renewed meanwhile, and the answer
+    /// be lost with it. Then it is to be asked again.
+    pub(crate) async fn ask(&self, room: &str, kind: &str, payload: &Value) -> Option<Value> {
+        let subject = format!("chat.in.main.{}.{room}.{kind}", self.user);
+        let asked = self.client.request(subject, payload.to_string().into());
+        let answer = tokio::time::timeout(AGAIN, asked).await.ok()?.ok()?;
+        Some(parse(&answer))
     }
 
     /// Asks one of the services: `events.get`, `history.get`, `rooms.list`, `members.put`.

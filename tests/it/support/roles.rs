@@ -261,14 +261,8 @@ impl Roles {
 pub(crate) async fn change(who: &Nats, room: &str, kind: &str, body: Value) -> Value {
     let key = uuid();
     let payload = json!({"body": body, "key": key});
-    let subject = format!("chat.in.main.{}.{room}.{kind}", who.user);
     eventually("a receipt", async || {
-        let asked = who.client.request(subject.clone(), payload.to_string().into());
-        let answer = tokio::time::timeout(std::time::Duration::from_secs(3), asked)
-            .await
-            .ok()?
-            .ok()?;
-        let answer = super::nats::parse(&answer);
+        let answer = who.ask(room, kind, &payload).await?;
         let is_final = answer["seq"].is_u64() || answer["retryable"] == false;
         is_final.then_some(answer)
     })
