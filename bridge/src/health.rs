@@ -7,7 +7,7 @@ use async_nats::Client;
 use async_nats::connection::State;
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{AUDIT_VERB, ArchiveWatermark, AuditReport, WATERMARK_VERB};
-use natterjack_nats_config::copies::{Copies, NoLeader, look};
+use natterjack_nats_config::copies::{Copies, NoLeader, look_for_a_while};
 use natterjack_nats_config::lease::Leases;
 use natterjack_nats_config::tail::Log;
 use serde::Serialize;
@@ -135,9 +135,9 @@ impl Watched {
         let rooms = subjects.rooms_stream(self.log.shard);
         let lease = format!("KV_{}", subjects.lease_bucket());
         let (log, rooms, lease, registered, archived, audit) = tokio::join!(
-            look(&self.client, &log),
-            look(&self.client, &rooms),
-            look(&self.client, &lease),
+            look_for_a_while(&self.client, &log),
+            look_for_a_while(&self.client, &rooms),
+            look_for_a_while(&self.client, &lease),
             self.registered(leases),
             self.ask_store::<ArchiveWatermark>(WATERMARK_VERB),
             self.ask_store(AUDIT_VERB),

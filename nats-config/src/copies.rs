@@ -16,6 +16,8 @@ const SILENT: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How long a lead that was handed over may take to be taken before it is handed over again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How long a copy has to be up to date once: whatever a message is on its way to this very moment counts as behind.
+const UP_TO_DATE_WITHIN: Duration = Duration::from_millis(500);
 /// How often it is looked at while something is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -89,6 +91,21 @@ impl Copies {
         self.current >= self.wanted
     }
 
+    /// What a later look found, but that only those copies are behind that were so before.
+    fn still(&self, later: Self) -> Self {
+        let behind: Vec<String> = later
+            .behind
+            .iter()
+            .filter(|server| self.behind.contains(server))
+            .cloned()
+            .collect();
+        Self {
+            current: later.current + later.behind.len() - behind.len(),
+            behind,
+            ..later
+        }
+    }
+
     /// Whether every copy is there, up to date, and was heard of after `since`, by an answer to a question of `asked`.
     ///
     /// For seconds after a server was restarted a leader goes on counting its copy as it was before. A lead that is handed
@@ -111,6 +128,18 @@ pub async fn look(client: &Client, stream: &str) -> Result<Copies, NoLeader> {
         Ok(Err(error)) => Err(fail(error.to_string())),
         Err(_) => Err(fail("no answer, it has no leader".to_owned())),
     }
+}
+
+/// Asks again for half a second while a copy is behind. Only one that was not up to date at any time in it is said to be: under
+/// load a message is always on its way to some copy.
+pub async fn look_for_a_while(client: &Client, stream: &str) -> Result<Copies, NoLeader> {
+    let until = Instant::now() + UP_TO_DATE_WITHIN;
+    let mut copies = look(client, stream).await?;
+    while !copies.is_whole() && Instant::now() < until {
+        sleep(LOOK_EVERY).await;
+        copies = copies.still(look(client, stream).await?);
+    }
+    Ok(copies)
 }
 
 /// Waits until every copy of each stream is there, up to date, and has been heard of after `since`; what is still missing when
@@ -188,6 +217,8 @@ mod tests {
 
     /// Name, current, offline, seconds of silence.
     type Peer = (&'static str, bool, bool, u64);
+    /// What two looks find, and how many copies are current then and which are not.
+    type TwoLooks<'a> = (&'a [Peer], &'a [Peer], usize, &'a [&'static str]);
 
     fn info(wanted: usize, peers: &[Peer]) -> Info {
         let peers: Vec<Value> = peers
@@ -246,5 +277,29 @@ mod tests {
         assert!(copies.is_whole_since(restarted, asked(4)));
         let behind = Copies::of(&info(3, &[("n2", false, false, 0), ("n3", true, false, 0)]));
         assert!(!behind.is_whole_since(restarted, asked(4)));
+    }
+
+    #[test]
+    fn a_copy_is_behind_that_was_so_at_each_look() {
+        let looks: &[TwoLooks<'_>] = &[
+            (
+                &[("n2", false, false, 0), ("n3", true, false, 0)],
+                &[("n2", true, false, 0), ("n3", false, false, 0)],
+                3,
+                &[],
+            ),
+            (
+                &[("n2", false, false, 0), ("n3", false, false, 0)],
+                &[("n2", true, false, 0), ("n3", false, true, 0)],
+                2,
+                &["n3"],
+            ),
+            (&[("n2", false, false, 0)], &[("n2", true, false, 0)], 2, &[]),
+        ];
+        for (before, later, current, behind) in looks {
+            let copies = Copies::of(&info(3, before)).still(Copies::of(&info(3, later)));
+            assert_eq!(copies.current, *current, "{before:?}, {later:?}");
+            assert_eq!(copies.behind, *behind);
+        }
     }
 }

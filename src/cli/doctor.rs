@@ -7,7 +7,7 @@ use async_nats::Client;
 use futures_util::StreamExt;
 use natterjack_nats_config::client::{Login, Seed, connect};
 use natterjack_nats_config::contract::{AUDIT_VERB, ArchiveWatermark, AuditReport, WATERMARK_VERB};
-use natterjack_nats_config::copies::{Copies, look};
+use natterjack_nats_config::copies::{Copies, look_for_a_while};
 use natterjack_nats_config::lease::Leases;
 use natterjack_nats_config::local_server::{FLOOR, Version};
 use serde::Serialize;
@@ -107,7 +107,7 @@ async fn examine(config: &Config, url: &str) -> anyhow::Result<Vec<Check>> {
         ("rooms", subjects.rooms_stream(log.shard)),
         ("leases", lease),
     ] {
-        let copies = look(&client, &stream).await;
+        let copies = look_for_a_while(&client, &stream).await;
         if what == "log" {
             end = copies.as_ref().ok().map(|copies| copies.last);
         }

@@ -6,6 +6,7 @@ use async_nats::jetstream::{self, stream};
 
 use super::support::{Home, alive, read, until};
 use crate::client::{self, Login};
+use crate::copies::look_for_a_while;
 use crate::local_server::{ClusterConfig, End, KeyName, LocalCluster, LocalServer, RouteSecret};
 
 async fn start(home: &Home) -> LocalCluster {
@@ -93,6 +94,33 @@ async fn three_servers_keep_three_copies_and_one_may_be_lost() {
     let pids: Vec<u32> = cluster.servers().iter().map(|server| server.pid().unwrap()).collect();
     cluster.shutdown().await;
     assert!(!pids.into_iter().any(alive));
+}
+
+#[tokio::test]
+async fn a_copy_that_a_message_is_on_its_way_to_is_not_said_to_be_behind() {
+    let home = Home::new().await;
+    let cluster = start(&home).await;
+    let jetstream = store(&home, cluster.nats_url()).await;
+    make_stream(&jetstream).await;
+    publish(&jetstream).await;
+    until("three copies", async || current_copies(&jetstream).await == 3).await;
+    let client = store(&home, cluster.nats_url()).await.client();
+    let looks = async {
+        for _ in 0..200 {
+            let copies = look_for_a_while(&client, "KEPT").await.unwrap();
+            assert!(copies.is_whole(), "{copies:?}");
+        }
+    };
+    let publishing = async {
+        loop {
+            publish(&jetstream).await;
+        }
+    };
+    tokio::select! {
+        () = looks => {}
+        () = publishing => {}
+    }
+    cluster.shutdown().await;
 }
 
 #[tokio::test]
