@@ -90,8 +90,9 @@ pub(crate) async fn work_with(
     let (open, is_open) = watch::channel(false);
     let serving = devices::run(accounts, settings.devices(), wanted, open, stop());
     tasks.spawn(async { Box::pin(serving).await.context("the work for MQTT devices") });
-    let keeping = keep_checkpoints(client, settings.checkpoints(), leads.clone(), stop());
-    tasks.spawn(keeping.map(Ok));
+    let (checkpoints, leads_now, stopping) = (settings.checkpoints(), leads.clone(), stop());
+    let keeping = move || keep_checkpoints(client, checkpoints, leads_now, stopping).map(Ok);
+    tasks.spawn(in_background("checkpoints", keeping));
     tokio::spawn(tell_ready(ready, (leads, archived, is_open, differs), stop()));
     while let Some(ended) = tasks.join_next().await {
         ended??;
