@@ -11,6 +11,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::contract::Subjects;
 
+/// Begins the lease of a store that reads the log, before it can take over: `reading.{shard}.{worker}`.
+pub const READING: &str = "reading.";
+/// Begins the lease of a store that knows the log and waits until it is free to write: `standby.{shard}.{worker}`.
+pub const STANDBY: &str = "standby.";
 /// How long a lease lives without being renewed.
 pub const TTL: Duration = Duration::from_secs(3);
 /// How often the holder renews it.

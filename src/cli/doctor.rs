@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use natterjack_nats_config::client::{Login, Seed, connect};
 use natterjack_nats_config::contract::{AUDIT_VERB, ArchiveWatermark, AuditReport, WATERMARK_VERB};
 use natterjack_nats_config::copies::{Copies, look_for_a_while};
-use natterjack_nats_config::lease::Leases;
+use natterjack_nats_config::lease::{Leases, READING, STANDBY};
 use natterjack_nats_config::local_server::{FLOOR, Version};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +24,8 @@ const WITHIN: Duration = Duration::from_secs(2);
 const FILLS_PERCENT: u64 = 80;
 /// How far the archive may be behind.
 const ARCHIVE_BEHIND: u64 = 10_000;
+
+const NO_ANSWER: &str = "NATS does not answer; see the lines above";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Doctor {
@@ -192,10 +194,28 @@ async fn workers(client: &Client, config: &Config) -> Vec<Check> {
         checks.push(match leases.holders(key).await {
             Ok(holders) if holders.is_empty() => Check::bad(what, "none".to_owned(), way_out),
             Ok(holders) => Check::ok(what, format!("{} at work", holders.len())),
-            Err(error) => Check::bad(what, error.to_string(), "NATS does not answer; see the lines above"),
+            Err(error) => Check::bad(what, error.to_string(), NO_ANSWER),
         });
     }
+    let (standing, reading) = (leases.holders(STANDBY).await, leases.holders(READING).await);
+    checks.push(match (standing, reading) {
+        (Ok(standing), Ok(reading)) => judge_standbys(standing.len(), reading.len()),
+        (Err(error), _) | (_, Err(error)) => Check::bad("standby", error.to_string(), NO_ANSWER),
+    });
     checks
+}
+
+/// Stores that could take over, and those that cannot do so yet.
+fn judge_standbys(standing: usize, reading: usize) -> Check {
+    if reading > 0 {
+        let found = format!("{standing} could take over, {reading} still read the log");
+        return Check::bad("standby", found, "wait until that is read before you stop the writer");
+    }
+    let found = match standing {
+        0 => "none: while the writer is away, nobody writes".to_owned(),
+        many => format!("{many} could take over"),
+    };
+    Check::ok("standby", found)
 }
 
 async fn ask<T: DeserializeOwned>(client: &Client, subject: String) -> Option<T> {
@@ -382,6 +402,14 @@ mod tests {
         assert!(!judge_space(Some((8100, 10_000))).ok && !judge_space(None).ok);
         assert!(judge_archive(Some(5), Some(7)).ok);
         assert!(!judge_archive(Some(5), Some(50_000)).ok && !judge_archive(None, Some(1)).ok);
+    }
+
+    #[test]
+    fn a_store_that_still_reads_the_log_is_waited_for() {
+        for (standing, reading, ok) in [(0, 0, true), (1, 0, true), (0, 1, false), (1, 1, false)] {
+            let check = judge_standbys(standing, reading);
+            assert_eq!((check.ok, check.way_out.is_none()), (ok, ok), "{check:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::support::events::{assert_receipt, assert_unbroken, lines_of, parse, texts};
 use crate::support::eventually;
 use crate::support::house::{House, natterjack, seq, signal};
+use crate::support::http::Http;
 use crate::support::mailbox::Mailbox;
 use crate::support::nats::Nats;
 use crate::support::poll::{Poll, cursor_now, read_all};
@@ -20,7 +21,6 @@ pub(crate) const SERVERS: usize = 3;
 /// After this long without receipts senders are taken to be stuck. JetStream's election takes 4 to 8 seconds; the rest is
 /// for a machine that is busy with other tests. What was measured is printed.
 pub(crate) const SENDS_GO_ON_WITHIN: Duration = Duration::from_secs(30);
-const SENDERS: usize = 2;
 const LOBBY: &str = "/v1/rooms/lobby/messages";
 
 /// A user of tenant `main` at one server of the house.
@@ -129,10 +129,10 @@ async fn the_folder_of_a_cluster_is_no_single_servers() {
 pub(crate) type Receipts = Mailbox<(String, Value, Instant)>;
 
 /// Senders that try each message until it is acknowledged.
-pub(crate) fn keep_sending(house: &House, receipts: &Receipts) -> JoinSet<()> {
+pub(crate) fn keep_sending(alices: Vec<Http>, receipts: &Receipts) -> JoinSet<()> {
     let mut senders = JoinSet::new();
-    for sender in 0..SENDERS {
-        let (alice, receipts) = (house.http("alice"), receipts.clone());
+    for (sender, alice) in alices.into_iter().enumerate() {
+        let receipts = receipts.clone();
         senders.spawn(async move {
             for number in 0.. {
                 let key = format!("{sender}-{number}");
@@ -153,6 +153,10 @@ pub(crate) fn keep_sending(house: &House, receipts: &Receipts) -> JoinSet<()> {
         });
     }
     senders
+}
+
+pub(crate) fn two_alices(house: &House) -> Vec<Http> {
+    vec![house.http("alice"), house.http("alice")]
 }
 
 /// The longest time without a receipt, from `since` on.
@@ -180,7 +184,7 @@ async fn any_server_may_die_while_messages_are_sent() {
     all_current(&house).await;
     let cursor = cursor_now(&house.http("alice")).await;
     let receipts = Mailbox::new();
-    let mut senders = keep_sending(&house, &receipts);
+    let mut senders = keep_sending(two_alices(&house), &receipts);
     for server in 0..SERVERS {
         more_receipts(&receipts, 50).await;
         let before = house.server_pid_of(server).unwrap();

@@ -47,6 +47,7 @@ mod repair;
 mod restart;
 mod revocations;
 mod revoke_load;
+mod roll;
 mod schemathesis;
 mod search;
 mod sending;

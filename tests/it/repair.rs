@@ -8,7 +8,9 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::cluster::{SENDS_GO_ON_WITHIN, SERVERS, all_current, jetstream, keep_sending, longest_gap, more_receipts};
+use crate::cluster::{
+    SENDS_GO_ON_WITHIN, SERVERS, all_current, jetstream, keep_sending, longest_gap, more_receipts, two_alices,
+};
 use crate::support::events::assert_unbroken;
 use crate::support::eventually;
 use crate::support::house::{House, seq, signal};
@@ -87,7 +89,7 @@ async fn servers_are_restarted_in_turn_without_being_missed() {
     all_current(&house).await;
     let cursor = cursor_now(&house.http("alice")).await;
     let receipts = Mailbox::new();
-    let senders = keep_sending(&house, &receipts);
+    let senders = keep_sending(two_alices(&house), &receipts);
     more_receipts(&receipts, 50).await;
     let pids: Vec<_> = (0..SERVERS).map(|server| house.server_pid_of(server)).collect();
     let since = Instant::now();

@@ -18,6 +18,7 @@ use natterjack_authz::token::Issuer;
 use natterjack_nats_config::client::{Login, connect};
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{Principal, Subjects};
+use natterjack_nats_config::lease::{Leases, STANDBY};
 use natterjack_nats_config::local_server::{ClusterConfig, KeyName, Keys, RouteSecret, ServerConfig};
 use natterjack_nats_config::tail::Log;
 use tokio::process::Command;
@@ -208,6 +209,34 @@ impl House {
         let holder = String::from_utf8(holder.to_vec()).ok()?;
         let mut stores = self.workers.iter().filter(|worker| worker.role == Role::Store);
         stores.find(|worker| worker.logged(&holder))
+    }
+
+    /// The stores that could take over, by names of which each process has another one.
+    pub(crate) async fn standbys(&self, client: &async_nats::Client) -> anyhow::Result<Vec<String>> {
+        let leases = Leases::join(client, &Subjects::default()).await?;
+        Ok(leases.holders(STANDBY).await?)
+    }
+
+    /// Waits until a store could take over that was not among those `before`, or is the writer already.
+    pub(crate) async fn stands_by(
+        &self,
+        client: &async_nats::Client,
+        (store, before): (&Worker, &[String]),
+        within: Duration,
+    ) -> anyhow::Result<()> {
+        let stands_by = async {
+            loop {
+                let now = self.standbys(client).await.unwrap_or_default();
+                let is_new = now.iter().any(|name| !before.contains(name));
+                let writer = self.writer(client).await.map(|writer| &writer.name);
+                if is_new || writer == Some(&store.name) {
+                    return;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let waited = tokio::time::timeout(within, stands_by).await;
+        waited.with_context(|| format!("{} could not take over within {within:?}", store.name))
     }
 
     /// Waits until a store holds the writer's lease, another one than `not`.

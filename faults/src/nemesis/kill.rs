@@ -207,8 +207,10 @@ impl Nemesis for Term {
     }
 }
 
-/// Asks a worker to end, and waits until its successor is there and all is ready.
+/// Asks a worker to end, and waits until its successor is there and all is ready, as `docs/cluster.md` has it.
 pub(super) async fn restart(worker: &Worker, scene: &Scene) -> anyhow::Result<()> {
+    let house = &scene.setting.house;
+    let before = house.standbys(&scene.look).await.unwrap_or_default();
     worker.hold();
     worker.signal(Signal::TERM);
     let ended = worker.gone(ENDS_WITHIN).await;
@@ -217,5 +219,9 @@ pub(super) async fn restart(worker: &Worker, scene: &Scene) -> anyhow::Result<()
     }
     worker.release();
     ended.context("SIGTERM is not obeyed")?;
-    scene.setting.house.ready(READY_WITHIN).await
+    house.ready(READY_WITHIN).await?;
+    if worker.role == Role::Store {
+        house.stands_by(&scene.look, (worker, &before), READY_WITHIN).await?;
+    }
+    Ok(())
 }

@@ -6,10 +6,11 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use natterjack_nats_config::clock;
 use natterjack_nats_config::contract::{MAX_FRAME_EVENTS, Problem, ProblemCode, Receipt, Request, Seq};
-use natterjack_nats_config::lease::Lease;
+use natterjack_nats_config::lease::{Lease, Leases};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::admit::{Draft, Now, admit_at_rate, log_full};
 use super::append::{Append, Appended, Appender};
@@ -21,6 +22,7 @@ use super::intake::{AnswerTo, Intake, Pending, Requests};
 use super::keeper::{LeaseState, keep};
 use super::log_time::LogClock;
 use super::rates::SendRates;
+use super::standing::wait_for_readers;
 use super::state::{STAMP_EVERY, State};
 use super::writer::{Worker, WriterConfig, WriterError};
 
@@ -69,11 +71,12 @@ enum Round {
     StepDown,
 }
 
-/// Leads from a state on, until the lease is lost, another writer's frame is found, or it is told to stop.
+/// Leads from a state on, until the lease is lost, another writer's frame is found, or it is told to stop and another store that
+/// reads the log has read it.
 pub(crate) async fn lead(
     worker: &Worker,
     state: State,
-    lease: Lease,
+    (lease, leases): (Lease, &Leases),
     shutdown: &CancellationToken,
 ) -> Result<(), WriterError> {
     let Worker {
@@ -84,6 +87,9 @@ pub(crate) async fn lead(
     let (told, lease_state) = watch::channel(LeaseState::of(&lease));
     let stop_lease = CancellationToken::new();
     let keeper = tokio::spawn(keep(lease, client.clone(), config.clone(), told, stop_lease.clone()));
+    let stop = CancellationToken::new();
+    let stopping = wait_for_readers(leases.clone(), config.log.shard, shutdown.clone(), stop.clone());
+    let _stopping = AbortOnDropHandle::new(tokio::spawn(stopping));
     let mut leader = Leader {
         client,
         config,
@@ -95,7 +101,7 @@ pub(crate) async fn lead(
         telling: Vec::new(),
         intake: Intake::new(config.log.subjects.clone(), config.log.shard),
         lease: lease_state,
-        shutdown,
+        shutdown: &stop,
     };
     let led = leader.run(leading).await;
     stop_lease.cancel();

@@ -1,7 +1,8 @@
 //! The writer: the only one who decides what goes into the log, in what order and under which number.
 //!
 //! `state`, `recent`, `admit`, `target`, `rates`, `ephemera` and `heads` are pure. `append` puts one frame into the log, `leader` runs the loop,
-//! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away, `renew` makes it anew.
+//! `fan_out` hands the events on to their rooms, through `fan_batch`; `checkpoint` puts the state away, `renew` makes it anew;
+//! `standing` tells which stores could take over.
 
 mod admit;
 mod api_keys;
@@ -27,6 +28,7 @@ mod recent;
 mod renew;
 mod roles;
 mod rooms;
+mod standing;
 mod state;
 mod target;
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::time::Duration;
 use async_nats::Client;
 use natterjack_nats_config::checkpoint::BeginError;
 use natterjack_nats_config::contract::Principal;
-use natterjack_nats_config::lease::Leases;
+use natterjack_nats_config::lease::{Leases, READING, STANDBY};
 use natterjack_nats_config::limits::Limits;
 use natterjack_nats_config::stream::{StreamError, log_config, reconcile};
 use natterjack_nats_config::tail::{Frame, Log, TailError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::standing::Standing;
 use super::state::{Diverged, State};
 use super::{checkpoint, leader};
 use crate::devices::Wanted;
@@ -120,19 +121,29 @@ pub async fn run(
 async fn take_a_turn(worker: &Worker, leases: &Leases, shutdown: &CancellationToken) -> Result<(), WriterError> {
     let Worker { client, config, .. } = worker;
     // Read up to the log's end before it asks for the lease: whoever is warm leads.
-    let mut state = tokio::select! {
-        begun = catch_up(client, &config.log) => begun?,
-        () = shutdown.cancelled() => return Ok(()),
+    let reading = Standing::begin(leases, READING, config);
+    let begun = tokio::select! {
+        begun = catch_up(client, &config.log) => Some(begun),
+        () = shutdown.cancelled() => None,
     };
+    reading.end().await;
+    let Some(begun) = begun else { return Ok(()) };
+    let mut state = begun?;
     let key = format!("writer.{}", config.log.shard);
+    let standing = Standing::begin(leases, STANDBY, config);
     let lease = tokio::select! {
         lease = leases.take(&key, &config.worker) => lease,
         error = stand_by(client, &config.log, &mut state) => return Err(error),
-        () = shutdown.cancelled() => return Ok(()),
+        () = shutdown.cancelled() => {
+            standing.end().await;
+            return Ok(());
+        }
     };
+    // What it was is told while it takes over, which must not wait for that.
+    drop(standing);
     tracing::info!(worker = config.worker, "holding the writer's lease");
     // On the heap: it is large, and whoever stands by has no use for it.
-    Box::pin(leader::lead(worker, state, lease, shutdown)).await
+    Box::pin(leader::lead(worker, state, (lease, leases), shutdown)).await
 }
 
 /// The state at the log's end: from the newest checkpoint and what follows it.

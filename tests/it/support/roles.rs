@@ -185,6 +185,15 @@ impl Roles {
         child.wait().unwrap();
     }
 
+    /// SIGTERM, and waits for its end.
+    pub(crate) fn stop(&mut self, pid: u32) {
+        let place = self.children.iter().position(|child| child.id() == pid).unwrap();
+        let mut child = self.children.remove(place);
+        signal(pid, Signal::TERM);
+        let status = tokio::task::block_in_place(|| ended(&mut child, DEADLINE));
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    }
+
     pub(crate) fn token(&self, user: &str) -> String {
         let made = natterjack()
             .args(["token", "--user", user, "--data"])

@@ -1,10 +1,10 @@
 //! Leases, under many hands.
 
 use natterjack_nats_config::contract::Subjects;
-use natterjack_nats_config::lease::Leases;
+use natterjack_nats_config::lease::{Leases, READING, STANDBY};
 use tokio::time::{Instant, timeout};
 
-use super::support::{Bus, LONG, make_lobby, send};
+use super::support::{Bus, LONG, eventually, make_lobby, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_holds_a_lease_is_listed_also_while_it_is_renewed() {
@@ -87,5 +87,59 @@ async fn a_bucket_that_is_gone_is_made_again() {
     second.is_leading().await;
     assert_eq!(send(&bridge, "after").await.n, 3);
     second.stop().await;
+    bus.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_could_take_over_is_listed() {
+    let bus = Bus::start().await;
+    let leases = Leases::open(&bus.store().await, &Subjects::default(), 1).await.unwrap();
+    let standing = async || leases.holders(&format!("{STANDBY}0.")).await.unwrap();
+    let mut first = bus.writer("first").await;
+    first.is_leading().await;
+    eventually("who writes does not stand by", async || {
+        standing().await.is_empty().then_some(())
+    })
+    .await;
+    let mut second = bus.writer("second").await;
+    eventually("the second stands by", async || {
+        (standing().await == ["second"]).then_some(())
+    })
+    .await;
+    let third = bus.writer("third").await;
+    eventually("so does the third", async || {
+        (standing().await.len() == 2).then_some(())
+    })
+    .await;
+    third.stop().await;
+    assert_eq!(standing().await, ["second"]);
+    first.stop().await;
+    second.is_leading().await;
+    eventually("nobody stands by", async || standing().await.is_empty().then_some(())).await;
+    assert!(leases.holders(READING).await.unwrap().is_empty());
+    second.stop().await;
+    bus.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_is_told_to_stop_goes_on_while_another_store_reads_the_log() {
+    let bus = Bus::start().await;
+    let leases = Leases::open(&bus.store().await, &Subjects::default(), 1).await.unwrap();
+    let mut first = bus.writer("first").await;
+    first.is_leading().await;
+    let bridge = bus.bridge().await;
+    make_lobby(&bridge).await;
+    let reading = leases
+        .try_take(&format!("{READING}0.second"), "second")
+        .await
+        .unwrap()
+        .unwrap();
+    first.stop.cancel();
+    for number in 0..20 {
+        send(&bridge, &format!("while it reads {number}")).await;
+        assert!(*first.leading.borrow(), "it has stopped");
+    }
+    reading.release().await;
+    first.stop().await;
     bus.server.shutdown().await;
 }
