@@ -118,6 +118,11 @@ fn only_the_contract_speaks_of_subjects() {
     assert_clean(&subject_faults(&sources()));
 }
 
+#[test]
+fn commands_in_documents_name_tests_that_there_are() {
+    assert_clean(&filter_faults(&documents(), &sources()));
+}
+
 fn assert_clean(faults: &[String]) {
     assert!(faults.is_empty(), "\n  {}", faults.join("\n  "));
 }
@@ -248,6 +253,55 @@ fn subject_faults(sources: &[Source]) -> Vec<String> {
     faults
 }
 
+/// A filter of nextest in a document: each part of its path is in the name of a module or a function, of the package if the
+/// command names one.
+fn filter_faults(documents: &[Source], sources: &[Source]) -> Vec<String> {
+    let mut faults = Vec::new();
+    let commands = documents
+        .iter()
+        .flat_map(|document| document.text.split(['\n', '`']).map(move |command| (document, command)));
+    for (document, command) in commands {
+        let package = command
+            .split_once("-p natterjack-")
+            .and_then(|(_, rest)| rest.split(' ').next());
+        let here = |source: &&Source| package.is_none_or(|package| source.path.starts_with(&format!("{package}/")));
+        let sources: Vec<&Source> = sources.iter().filter(here).collect();
+        if let Some((_, filter)) = command.split_once("test(") {
+            let filter = filter
+                .split(')')
+                .next()
+                .unwrap()
+                .trim_matches('/')
+                .trim_start_matches('^');
+            let names: Vec<String> = sources.iter().flat_map(|source| names_in(source)).collect();
+            let mut parts = filter.split("::").filter(|part| !part.is_empty());
+            if let Some(part) = parts.find(|part| !names.iter().any(|name| name.contains(part))) {
+                faults.push(format!("{}: no test has `{part}` in its name", document.path));
+            }
+        }
+        if let Some((_, binary)) = command.split_once("binary(") {
+            let end = format!("tests/{}.rs", binary.split(')').next().unwrap());
+            if !sources.iter().any(|source| source.path.ends_with(&end)) {
+                faults.push(format!("{}: there is no {end}", document.path));
+            }
+        }
+    }
+    faults
+}
+
+/// What can be in the names of a file's tests: the module, unless it is a test program of its own, and the functions.
+fn names_in(source: &Source) -> Vec<String> {
+    let functions = code_lines(source).filter_map(|(_, _, line)| {
+        let (_, name) = line.split_once("fn ")?;
+        name.split(['(', '<']).next().map(str::to_owned)
+    });
+    let (folder, file) = source.path.rsplit_once('/').unwrap();
+    let module = file.trim_end_matches(".rs").to_owned();
+    functions
+        .chain((!folder.ends_with("/tests") || folder.contains("/src/")).then_some(module))
+        .collect()
+}
+
 fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -267,18 +321,32 @@ fn root() -> &'static Path {
 fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
     for room in ["src", "nats-config", "authz", "store", "bridge", "faults", "tests/it"] {
-        collect(&root().join(room), &mut sources);
+        collect(&root().join(room), "rs", &mut sources);
     }
     assert!(sources.len() > 50, "the sources are found");
     sources
 }
 
-fn collect(dir: &Path, sources: &mut Vec<Source>) {
+/// What people are told to read.
+fn documents() -> Vec<Source> {
+    let mut documents = Vec::new();
+    collect(&root().join("docs"), "md", &mut documents);
+    for name in ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "ARCHITECTURE.md"] {
+        let text = std::fs::read_to_string(root().join(name)).unwrap();
+        documents.push(Source {
+            path: name.to_owned(),
+            text,
+        });
+    }
+    documents
+}
+
+fn collect(dir: &Path, wanted: &str, sources: &mut Vec<Source>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            collect(&path, sources);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            collect(&path, wanted, sources);
+        } else if path.extension().is_some_and(|extension| extension == wanted) {
             let text = std::fs::read_to_string(&path).unwrap();
             let path = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
             sources.push(Source { path, text });
@@ -396,5 +464,23 @@ mod a_fault_is_seen {
             subject_faults(&sources_with("bridge/src/new.rs", "let x = \"chat.in.main\";")).len(),
             1
         );
+    }
+
+    #[test]
+    fn in_documents() {
+        let of = |text: &str| Source {
+            path: "docs/new.md".to_owned(),
+            text: text.to_owned(),
+        };
+        for good in ["-E 'test(/^outage::away/)'", "-p natterjack-authz -E 'binary(measure)'"] {
+            assert!(filter_faults(&[of(good)], &sources()).is_empty(), "{good}");
+        }
+        for wrong in [
+            "-p natterjack-authz -E 'test(measure)'",
+            "test(/^outages::/)",
+            "binary(measures)",
+        ] {
+            assert_eq!(filter_faults(&[of(wrong)], &sources()).len(), 1, "{wrong}");
+        }
     }
 }
