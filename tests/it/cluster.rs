@@ -170,6 +170,24 @@ pub(crate) fn longest_gap(receipts: &Receipts, since: Instant) -> Duration {
     longest.max(last.elapsed())
 }
 
+/// What was restarted in turn since a cursor was given was not missed: senders go on, and what they were told is there.
+pub(crate) async fn assert_not_missed(
+    (receipts, senders): (&Receipts, JoinSet<()>),
+    since: Instant,
+    (reader, cursor): (&Http, &str),
+) {
+    more_receipts(receipts, 50).await;
+    let gap = longest_gap(receipts, since);
+    eprintln!(
+        "restarted in turn within {:?}: at most {gap:?} without receipts",
+        since.elapsed()
+    );
+    drop(senders);
+    let (lines, _) = read_all(reader, cursor).await;
+    assert_unbroken(&lines);
+    assert!(gap < SENDS_GO_ON_WITHIN, "{gap:?} without receipts");
+}
+
 pub(crate) async fn more_receipts(receipts: &Receipts, more: usize) {
     let wanted = receipts.all().len() + more;
     receipts
