@@ -24,7 +24,7 @@ async fn edit(http: &Http, id: &Value, text: &str) -> Answer {
 }
 
 async fn native(nats: &Nats, kind: &str, payload: &Value) -> Value {
-    let subject = format!("chat.in.main.{}.lobby.{kind}", nats.user);
+    let subject = nats.inbound("lobby", kind);
     let answer = nats
         .request(&subject, payload.to_string(), HeaderMap::new())
         .await

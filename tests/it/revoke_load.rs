@@ -301,7 +301,7 @@ impl Client {
 
 async fn over_nats(nats: Nats, last: Arc<AtomicU64>, pause: Duration) {
     let mut heard = nats.client.subscribe("chat.room.main.lobby.log").await.unwrap();
-    let subject = format!("chat.in.main.{}.lobby.msg", nats.user);
+    let subject = nats.inbound("lobby", "msg");
     let mut speak = tokio::time::interval(pause);
     loop {
         tokio::select! {

@@ -253,40 +253,43 @@ fn subject_faults(sources: &[Source]) -> Vec<String> {
     faults
 }
 
-/// A filter of nextest in a document: each part of its path is in the name of a module or a function, of the package if the
-/// command names one.
+/// Filters of nextest in documents that name nothing.
 fn filter_faults(documents: &[Source], sources: &[Source]) -> Vec<String> {
-    let mut faults = Vec::new();
-    let commands = documents
-        .iter()
-        .flat_map(|document| document.text.split(['\n', '`']).map(move |command| (document, command)));
-    for (document, command) in commands {
-        let package = command
-            .split_once("-p natterjack-")
-            .and_then(|(_, rest)| rest.split(' ').next());
-        let here = |source: &&Source| package.is_none_or(|package| source.path.starts_with(&format!("{package}/")));
-        let sources: Vec<&Source> = sources.iter().filter(here).collect();
-        if let Some((_, filter)) = command.split_once("test(") {
-            let filter = filter
-                .split(')')
-                .next()
-                .unwrap()
-                .trim_matches('/')
-                .trim_start_matches('^');
-            let names: Vec<String> = sources.iter().flat_map(|source| names_in(source)).collect();
-            let mut parts = filter.split("::").filter(|part| !part.is_empty());
-            if let Some(part) = parts.find(|part| !names.iter().any(|name| name.contains(part))) {
-                faults.push(format!("{}: no test has `{part}` in its name", document.path));
-            }
-        }
-        if let Some((_, binary)) = command.split_once("binary(") {
-            let end = format!("tests/{}.rs", binary.split(')').next().unwrap());
-            if !sources.iter().any(|source| source.path.ends_with(&end)) {
-                faults.push(format!("{}: there is no {end}", document.path));
-            }
-        }
-    }
-    faults
+    let faults_of = |document: &Source| -> Vec<String> {
+        let commands = document.text.split(['\n', '`']);
+        let faults = commands.filter_map(|command| filter_fault(command, sources));
+        faults.map(|fault| format!("{}: {fault}", document.path)).collect()
+    };
+    documents.iter().flat_map(faults_of).collect()
+}
+
+/// Each part of a filter's path is in the name of a module or a function, of the package if the command names one.
+fn filter_fault(command: &str, sources: &[Source]) -> Option<String> {
+    let package = command
+        .split_once("-p natterjack-")
+        .and_then(|(_, rest)| rest.split(' ').next());
+    let here = |source: &&Source| package.is_none_or(|package| source.path.starts_with(&format!("{package}/")));
+    let no_test = || {
+        let filter = argument_of(command, "test(")?;
+        let names: Vec<String> = sources.iter().filter(here).flat_map(names_in).collect();
+        let mut parts = filter.trim_matches('/').trim_start_matches('^').split("::");
+        let missing = parts.find(|part| !names.iter().any(|name| name.contains(part)))?;
+        Some(format!("no test has `{missing}` in its name"))
+    };
+    let no_program = || {
+        let program = format!("tests/{}.rs", argument_of(command, "binary(")?);
+        let is_there = sources
+            .iter()
+            .filter(here)
+            .any(|source| source.path.ends_with(&program));
+        (!is_there).then(|| format!("there is no {program}"))
+    };
+    no_test().or_else(no_program)
+}
+
+fn argument_of<'a>(command: &'a str, filter: &str) -> Option<&'a str> {
+    let (_, rest) = command.split_once(filter)?;
+    rest.split(')').next()
 }
 
 /// What can be in the names of a file's tests: the module, unless it is a test program of its own, and the functions.

@@ -73,9 +73,14 @@ impl Nats {
         assert!(answer["rooms"].is_array(), "{answer}");
     }
 
+    /// Where this user asks for an event of a room.
+    pub(crate) fn inbound(&self, room: &str, kind: &str) -> String {
+        format!("chat.in.main.{}.{room}.{kind}", self.user)
+    }
+
     /// Sends to a room and gives the receipt or the problem.
     pub(crate) async fn send(&self, room: &str, payload: &Value) -> Value {
-        let subject = format!("chat.in.main.{}.{room}.msg", self.user);
+        let subject = self.inbound(room, "msg");
         parse(
             &self
                 .request(&subject, payload.to_string(), HeaderMap::new())
@@ -93,7 +98,7 @@ impl Nats {
     /// Asks for an event with a key. `None` if there is no answer: the connection may be renewed meanwhile, and the answer
     /// be lost with it. Then it is to be asked again.
     pub(crate) async fn ask(&self, room: &str, kind: &str, payload: &Value) -> Option<Value> {
-        let subject = format!("chat.in.main.{}.{room}.{kind}", self.user);
+        let subject = self.inbound(room, kind);
         let asked = self.client.request(subject, payload.to_string().into());
         let answer = tokio::time::timeout(AGAIN, asked).await.ok()?.ok()?;
         Some(parse(&answer))

@@ -179,19 +179,23 @@ impl Roles {
 
     /// `kill -9`, and waits for its end.
     pub(crate) fn kill(&mut self, pid: u32) {
-        let place = self.children.iter().position(|child| child.id() == pid).unwrap();
-        let mut child = self.children.remove(place);
+        let mut child = self.take(pid);
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// SIGTERM, and waits for its end.
     pub(crate) fn stop(&mut self, pid: u32) {
-        let place = self.children.iter().position(|child| child.id() == pid).unwrap();
-        let mut child = self.children.remove(place);
+        let mut child = self.take(pid);
         signal(pid, Signal::TERM);
         let status = tokio::task::block_in_place(|| ended(&mut child, DEADLINE));
         assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    }
+
+    /// A process that its caller ends.
+    fn take(&mut self, pid: u32) -> Child {
+        let place = self.children.iter().position(|child| child.id() == pid).unwrap();
+        self.children.remove(place)
     }
 
     pub(crate) fn token(&self, user: &str) -> String {
